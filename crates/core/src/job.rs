@@ -1,0 +1,375 @@
+//! A job as the machines see it: resolved, complete, without defaults left to apply.
+//! What a user typed lives in `gaffer-config`, which turns it into this.
+
+use crate::name::{JobId, Name};
+use crate::time::Duration;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// A job, fully resolved.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Job {
+    /// How each run is launched. Shared by all instances; its digest decides whether a run is outdated.
+    pub launch: Arc<Launch>,
+    /// First wish when the job is new (`start = true`).
+    pub start: bool,
+    /// Copies, numbered from 1.
+    pub instances: u32,
+    /// `scale.min`, default 0... bounds that bind operators too.
+    pub scale_min: u32,
+    /// `scale.max`.
+    pub scale_max: Option<u32>,
+    /// Lower starts first, stops in reverse.
+    pub priority: i32,
+    /// What must hold before a run starts. Also orders the stop.
+    pub after: BTreeMap<JobId, Condition>,
+    /// What a restart or the end of one of `after` means here.
+    pub after_change: AfterChange,
+    /// Pause between the first starts of instances.
+    pub start_spacing: Duration,
+    /// Which ends call for a new run.
+    pub restart: Restart,
+    /// Classes of ends.
+    pub exit: ExitClass,
+    /// Pace and number of new attempts.
+    pub retry: Retry,
+    /// Crash-loop window; none is off.
+    pub flapping: Option<Flapping>,
+    /// Readiness probe.
+    pub ready: Option<Probe>,
+    /// `ready.within`.
+    pub ready_within: Duration,
+    /// Liveness probe.
+    pub health: Option<Probe>,
+    /// `health.action`: true restarts, false only tells.
+    pub health_restarts: bool,
+    /// How a run is asked to end.
+    pub stop: Stop,
+    /// How a change of class R is rolled out.
+    pub reload: Reload,
+    /// When it ends for good, the node stops and exits with its code.
+    pub essential: bool,
+    /// An orderly daemon stop leaves it running.
+    pub keep_running: bool,
+    /// Log retention; a live change.
+    pub logs: Logs,
+    /// Free text.
+    pub description: String,
+    /// Free table.
+    pub meta: BTreeMap<String, String>,
+}
+
+/// All that the launch of a run depends on (change class R). Strings may still hold run-time
+/// templates (`{{instance}}`, `{{run}}`, …) and `$NAME`; [`crate::expand`] fills them at spawn.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Launch {
+    /// Program and arguments, split already. With `shell`, the single script.
+    pub cmd: Vec<String>,
+    /// `Some("/bin/sh")`: run `cmd[0]` by `SHELL -c`.
+    pub shell: Option<String>,
+    /// Name shown to the program.
+    pub argv0: Option<String>,
+    /// Words put in front.
+    pub wrap: Vec<String>,
+    /// Absolute.
+    pub cwd: String,
+    /// What comes from the daemon's environment.
+    pub env_inherit: EnvInherit,
+    /// Layers already merged in order (`[env]`, `env_file`, `env`), unexpanded; `$X` refers to the layer below.
+    pub env: Vec<EnvLayer>,
+    /// Resolved user, none = the daemon's own.
+    pub user: Option<User>,
+    /// umask, default 0o022.
+    pub umask: u32,
+    /// nice.
+    pub nice: i32,
+    /// oom_score_adj.
+    pub oom_score: i32,
+    /// Set no_new_privs.
+    pub no_new_privs: bool,
+    /// `(RLIMIT_* number, soft, hard)`; `u64::MAX` is unlimited.
+    pub rlimits: Vec<(u32, u64, u64)>,
+    /// `$PORT` of instance 1; instance n gets `+ n − 1`.
+    pub port: Option<Port>,
+    /// Named ports.
+    pub ports: BTreeMap<String, Port>,
+    /// Standard input.
+    pub stdin: Stdin,
+    /// A terminal for the program.
+    pub pty: bool,
+    /// Labels of two-way pipes on descriptors 3 and up.
+    pub streams: Vec<String>,
+    /// stdout kept?
+    pub stdout: Output,
+    /// stderr.
+    pub stderr: Output,
+}
+
+/// One layer of environment.
+pub type EnvLayer = Vec<(String, String)>;
+
+/// Where the environment begins.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum EnvInherit {
+    /// PATH, LANG, LC_*, TZ.
+    Base,
+    /// Everything of the daemon.
+    All,
+    /// Nothing.
+    None,
+    /// Names, `*` as wildcard.
+    Patterns(Vec<String>),
+}
+
+/// A resolved user.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct User {
+    /// As typed or looked up, for HOME and messages.
+    pub name: String,
+    /// uid.
+    pub uid: u32,
+    /// gid.
+    pub gid: u32,
+    /// Supplementary groups.
+    pub groups: Vec<u32>,
+    /// Home directory.
+    pub home: String,
+    /// Login shell.
+    pub shell: String,
+}
+
+/// A port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Port {
+    /// A free one, chosen at spawn.
+    Auto,
+    /// This one.
+    Fixed(u16),
+}
+
+/// Standard input of a run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Stdin {
+    /// /dev/null.
+    Null,
+    /// Writable through the API.
+    Pipe,
+    /// Opened read-only at spawn.
+    File(String),
+}
+
+/// An output stream of a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Output {
+    /// Kept in segments.
+    Keep,
+    /// Discarded.
+    Null,
+    /// stderr only: merged into stdout.
+    Stdout,
+}
+
+/// What `after` waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Condition {
+    /// A run exists.
+    Started,
+    /// All wished instances are running (and ready).
+    Ready,
+    /// Ended with success.
+    Done,
+    /// Ended, whatever the result.
+    Ended,
+}
+
+/// `after_change`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AfterChange {
+    /// Nothing.
+    Ignore,
+    /// Restart with it.
+    Restart,
+    /// Stop with it.
+    Stop,
+}
+
+/// `restart`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Restart {
+    /// Any end.
+    Always,
+    /// Ends outside `exit.ok`.
+    OnFailure,
+    /// None.
+    Never,
+}
+
+/// `exit`: codes and signal numbers by class.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ExitClass {
+    /// Success. Default code 0.
+    pub ok: Vec<ExitMatch>,
+    /// Do not try again.
+    pub fatal: Vec<ExitMatch>,
+}
+
+/// A code or a signal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ExitMatch {
+    /// Exit code.
+    Code(i32),
+    /// Signal number.
+    Signal(i32),
+}
+
+/// `retry`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Retry {
+    /// Consecutive failed attempts before giving up; none is unlimited.
+    pub attempts: Option<u32>,
+    /// First delay, or the list whose last entry repeats.
+    pub delay: Vec<Duration>,
+    /// Multiplier per further failure.
+    pub factor: f64,
+    /// Adds instead of multiplying.
+    pub increment: Option<Duration>,
+    /// Cap.
+    pub max_delay: Duration,
+    /// ± share.
+    pub jitter: f64,
+    /// A run that lived this long after ready forgets failures.
+    pub reset_after: Duration,
+}
+
+/// `flapping`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Flapping {
+    /// Unexpected exits …
+    pub exits: u32,
+    /// … within this …
+    pub window: Duration,
+    /// … pause for this.
+    pub pause: Duration,
+    /// Pauses before `failed`; none is unlimited.
+    pub rounds: Option<u32>,
+    /// Count over all instances of the job.
+    pub whole_job: bool,
+}
+
+/// A probe.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Probe {
+    /// What is asked.
+    pub kind: ProbeKind,
+    /// Between probes.
+    pub every: Duration,
+    /// Of one probe.
+    pub timeout: Duration,
+    /// Before the first.
+    pub delay: Duration,
+    /// In a row, to be good.
+    pub successes: u32,
+    /// In a row, to be bad.
+    pub failures: u32,
+}
+
+/// Kinds of probes. Strings may hold templates.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ProbeKind {
+    /// URL answering 2xx/3xx.
+    Http(String),
+    /// `host:port` or `unix:PATH` accepting.
+    Tcp(String),
+    /// Exit 0.
+    Cmd {
+        /// Words, or the script with `shell`.
+        cmd: Vec<String>,
+        /// Shell.
+        shell: Option<String>,
+    },
+    /// Regex on an output line. Passive: reported once.
+    Log(String),
+    /// `READY=1` on `$NOTIFY_SOCKET`. Passive.
+    Notify,
+    /// Alive this long (`ready` only). The core does it alone.
+    After(Duration),
+    /// `health` only: longest silence between `WATCHDOG=1` on the notify socket. Passive: each beat is a success.
+    Heartbeat(Duration),
+}
+
+/// `stop`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stop {
+    /// Signal number.
+    pub signal: i32,
+    /// Then KILL.
+    pub timeout: Duration,
+    /// Who gets it.
+    pub to: Scope,
+    /// Run instead of the signal.
+    pub cmd: Option<Vec<String>>,
+}
+
+/// Who gets a signal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// The main process.
+    Main,
+    /// Its children only.
+    Children,
+    /// Its process group.
+    Group,
+    /// Everything in the run's tree.
+    All,
+}
+
+/// `reload`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reload {
+    /// How.
+    pub how: ReloadHow,
+    /// For `how = signal`.
+    pub signal: i32,
+    /// Instances at once.
+    pub batch: Batch,
+}
+
+/// `reload.batch`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Batch {
+    /// Instances.
+    Count(u32),
+    /// Percent of the instances, at least one.
+    Percent(u32),
+}
+
+/// `reload.how`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReloadHow {
+    /// New ones ready before old ones stop.
+    Surge,
+    /// One batch after the other.
+    Rolling,
+    /// All at once.
+    Restart,
+    /// Only a signal.
+    Signal,
+}
+
+/// `logs`, the parts that concern the shim.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Logs {
+    /// Kept per stream.
+    pub size: u64,
+    /// Oldest kept.
+    pub age: Option<Duration>,
+    /// Roll size.
+    pub segment: u64,
+    /// True: the program waits when the disk is full. False: drop and count.
+    pub block_when_full: bool,
+    /// Masked on the way out.
+    pub redact: Vec<String>,
+}
+
+/// A session and all its jobs have one of these names.
+pub type SessionId = Name;
