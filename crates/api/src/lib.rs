@@ -1,1 +1,8 @@
-//! x
+//! The HTTP contract of gaffer under `/v1`: JSON types, the error table, and a client for TCP and unix sockets.
+//!
+//! Names of fields follow ux.md §7: times are RFC 3339 UTC strings `*_at`, durations `*_ms`, sizes
+//! `*_bytes`. Fields only get added. State objects carry `wish`, `state`, `summary`, `reason` and
+//! `reason_code`: clients derive nothing.
+
+pub mod error;
+pub mod types;

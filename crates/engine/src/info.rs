@@ -1,0 +1,440 @@
+//! What the engine tells about jobs, runs, operations, events and itself.
+//!
+//! Plain types of the library; the HTTP shapes are translated from these in the daemon.
+
+use gaffer_core::io::{Cause, JobView, Reason, Status};
+use gaffer_core::job::{Job, ReloadHow, Scope};
+use gaffer_core::name::{JobId, RunId, Slot};
+use gaffer_core::time::{Duration, Wall};
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+pub use gaffer_core::io::{Actor, How};
+
+/// A job and where its definition came from.
+#[derive(Clone, Debug)]
+pub struct JobInfo {
+    /// State, wish, reasons, instances.
+    pub view: JobView,
+    /// Resolved definition.
+    pub spec: Arc<Job>,
+    /// Grows with each change of the definition.
+    pub revision: u64,
+    /// File it came from, none: made by a request.
+    pub file: Option<Arc<str>>,
+    /// Line in that file.
+    pub line: Option<u32>,
+}
+
+/// A job, or one of its instances.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Target {
+    /// The job.
+    pub job: JobId,
+    /// One instance only.
+    pub instance: Option<u32>,
+}
+
+/// What can be asked of a job or instance.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Act {
+    /// Wish it up; counters of a failed job are reset.
+    Start,
+    /// Wish it down.
+    Stop(How),
+    /// New runs for all.
+    Restart(How),
+    /// Roll out.
+    Reload(Option<ReloadHow>),
+    /// Freeze.
+    Pause,
+    /// Thaw.
+    Resume,
+    /// Change the number of instances (jobs only).
+    Scale {
+        /// To what.
+        to: ScaleTo,
+        /// Beyond the declared bounds.
+        force: bool,
+    },
+    /// Send a signal to every live run.
+    Signal {
+        /// Number.
+        signal: i32,
+        /// Which processes; none: the main one.
+        to: Option<Scope>,
+    },
+}
+
+/// A scale request: `=3`, `+2`, `-1`, `auto`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ScaleTo {
+    /// Exactly.
+    Set(u32),
+    /// More.
+    Add(u32),
+    /// Fewer, not below zero.
+    Sub(u32),
+    /// Back to the definition.
+    Auto,
+}
+
+/// How a definition is put.
+#[derive(Clone, Debug, Default)]
+pub struct PutOptions {
+    /// Refuse unless this is the current revision; `Some(0)`: refuse if it exists.
+    pub if_revision: Option<u64>,
+    /// Accept replacing a definition that came from a file.
+    pub over_file: bool,
+}
+
+/// A one-off of a job.
+#[derive(Clone, Debug, Default)]
+pub struct OneOff {
+    /// Added to the environment.
+    pub env: Vec<(String, String)>,
+    /// Added to the arguments.
+    pub args: Vec<String>,
+    /// Keep a pipe to stdin.
+    pub stdin: bool,
+    /// Give it a terminal.
+    pub pty: bool,
+}
+
+/// Number of an operation; `op-12` as text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct OperationId(pub u64);
+
+/// State of an operation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum OperationState {
+    /// Under way.
+    Pending,
+    /// Carried out.
+    Done,
+    /// It will not come about by itself.
+    Failed,
+    /// Nobody waits for it any more.
+    Cancelled,
+}
+
+/// An operation.
+#[derive(Clone, Debug)]
+pub struct OperationInfo {
+    /// Number.
+    pub id: OperationId,
+    /// `start stop restart reload scale signal pause resume put remove run apply`.
+    pub verb: &'static str,
+    /// Jobs it is about, with an instance if it is about one.
+    pub targets: Vec<Target>,
+    /// State.
+    pub state: OperationState,
+    /// Why, or what came of it.
+    pub reason: Option<Reason>,
+    /// Begin.
+    pub created: Wall,
+    /// End.
+    pub ended: Option<Wall>,
+    /// Of a one-off: its slot (its run is in the job's view).
+    pub slot: Option<Slot>,
+    /// Of a one-off that ended: how.
+    pub status: Option<Status>,
+}
+
+/// A run, live or dead.
+#[derive(Clone, Debug)]
+pub struct RunInfo {
+    /// Id.
+    pub run: RunId,
+    /// Where it ran.
+    pub slot: Slot,
+    /// Ordinal in its slot.
+    pub attempt: u32,
+    /// OS pid, if it was born.
+    pub pid: Option<u32>,
+    /// Birth.
+    pub started: Option<Wall>,
+    /// End; none while it lives.
+    pub ended: Option<Wall>,
+    /// Life so far, or whole.
+    pub lived: Option<Duration>,
+    /// Exit status, once ended.
+    pub status: Option<Status>,
+    /// Cause, once settled.
+    pub cause: Option<Cause>,
+    /// Why, once settled; the instance's reason while it lives.
+    pub reason: Option<Reason>,
+    /// Resource use, once ended.
+    pub rusage: Option<Rusage>,
+    /// Range of its bytes per stream: first byte, byte after the last.
+    pub logs: BTreeMap<String, (u64, Option<u64>)>,
+    /// Directory of its streams.
+    pub log_dir: PathBuf,
+}
+
+/// Resource use of a run's main process and waited-for children, as the kernel told.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Rusage {
+    /// User CPU time in microseconds.
+    pub user_us: u64,
+    /// System CPU time in microseconds.
+    pub system_us: u64,
+    /// Largest resident size in KiB.
+    pub max_rss_kib: u64,
+    /// Page faults without I/O.
+    pub minor_faults: u64,
+    /// Page faults with I/O.
+    pub major_faults: u64,
+    /// Blocks read.
+    pub blocks_in: u64,
+    /// Blocks written.
+    pub blocks_out: u64,
+}
+
+/// One sample of a run's process tree.
+#[derive(Clone, Debug, Default)]
+pub struct RunStats {
+    /// When.
+    pub at: Wall,
+    /// Share of one core in percent since the sample before.
+    pub cpu_percent: Option<f64>,
+    /// CPU time of the live tree.
+    pub cpu: Duration,
+    /// Resident memory of the tree.
+    pub memory_bytes: u64,
+    /// Threads.
+    pub threads: u32,
+    /// Processes, main one first.
+    pub processes: Vec<ProcessStats>,
+}
+
+/// One process of a tree.
+#[derive(Clone, Debug, Default)]
+pub struct ProcessStats {
+    /// OS pid.
+    pub pid: u32,
+    /// Parent.
+    pub parent: u32,
+    /// Short name.
+    pub name: String,
+    /// CPU time.
+    pub cpu: Duration,
+    /// Resident memory.
+    pub memory_bytes: u64,
+    /// Threads.
+    pub threads: u32,
+}
+
+/// Place in the event stream: `epoch.seq`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Cursor {
+    /// Daemon start.
+    pub epoch: u32,
+    /// Count within, from 1.
+    pub seq: u64,
+}
+
+/// An event with its place.
+#[derive(Clone, Debug)]
+pub struct EventRecord {
+    /// Place.
+    pub cursor: Cursor,
+    /// When.
+    pub time: Wall,
+    /// What. `event` is `gap` where events were pruned (`data`: `from`, `to`).
+    pub event: gaffer_core::io::Event,
+}
+
+/// A plan: what applying a bundle would do.
+#[derive(Clone, Debug)]
+pub struct PlanInfo {
+    /// Of exactly this plan.
+    pub hash: String,
+    /// File.
+    pub file: String,
+    /// Session.
+    pub session: String,
+    /// Objects that change.
+    pub changes: Vec<PlanChange>,
+    /// Jobs that stay as they are.
+    pub unchanged: u32,
+    /// Live runs that would end.
+    pub runs_ended: u32,
+    /// Rendered warnings.
+    pub warnings: Vec<String>,
+}
+
+/// One job of a plan.
+#[derive(Clone, Debug)]
+pub struct PlanChange {
+    /// Which.
+    pub job: JobId,
+    /// What.
+    pub action: PlanAction,
+    /// `start reload live next stop`.
+    pub effect: &'static str,
+    /// In words.
+    pub summary: String,
+    /// Keys that differ.
+    pub keys: Vec<gaffer_config::Change>,
+}
+
+/// What a plan does with a job.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PlanAction {
+    /// New.
+    Add,
+    /// Changed.
+    Change,
+    /// Gone.
+    Remove,
+}
+
+/// How to apply.
+#[derive(Clone, Debug, Default)]
+pub struct ApplyOptions {
+    /// Only if the plan still has this hash.
+    pub hash: Option<String>,
+    /// Also remove jobs of the file's session that came from no file.
+    pub prune: bool,
+    /// Forget scaling done by hand.
+    pub reset_scale: bool,
+    /// Do not start what is new.
+    pub no_start: bool,
+}
+
+/// A shim as the daemon sees it.
+#[derive(Clone, Debug)]
+pub struct ShimInfo {
+    /// Number of its directory.
+    pub n: u64,
+    /// What it serves: a session name with the default grouping.
+    pub group: String,
+    /// OS pid.
+    pub pid: u32,
+    /// OS pid of its guard.
+    pub guard_pid: u32,
+    /// Protocol version it speaks.
+    pub version: u32,
+    /// Live runs.
+    pub runs: u32,
+    /// `connected silent dead`.
+    pub state: &'static str,
+}
+
+/// The node.
+#[derive(Clone, Debug)]
+pub struct NodeInfo {
+    /// Name.
+    pub name: String,
+    /// Daemon starts so far.
+    pub epoch: u32,
+    /// Since.
+    pub started: Wall,
+    /// State directory.
+    pub state_dir: PathBuf,
+    /// What contains the runs: `cgroup2` or `process-groups`.
+    pub containment: &'static str,
+    /// Jobs.
+    pub jobs: u32,
+    /// Live runs.
+    pub runs: u32,
+    /// Shims.
+    pub shims: Vec<ShimInfo>,
+}
+
+/// Counters for `/metrics`, since this daemon started.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Counters {
+    /// Runs started.
+    pub runs_started: u64,
+    /// Runs ended, by how.
+    pub runs_exited_ok: u64,
+    /// Runs ended otherwise.
+    pub runs_exited_failed: u64,
+    /// Starts that failed before exec.
+    pub starts_failed: u64,
+    /// Unasked new runs.
+    pub restarts: u64,
+    /// Runs adopted at start.
+    pub adopted: u64,
+    /// Events told.
+    pub events: u64,
+    /// Bytes that the disk could not take.
+    pub log_bytes_dropped: u64,
+    /// Store commits.
+    pub commits: u64,
+}
+
+/// What the engine refuses, with what to do.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum Error {
+    /// No such job; the second field is a similar name.
+    #[error("no job `{0}`")]
+    JobNotFound(JobId, Option<JobId>),
+    /// No such instance.
+    #[error("job `{0}` has no instance {1}")]
+    InstanceNotFound(JobId, u32),
+    /// No such run.
+    #[error("no run @{0}")]
+    RunNotFound(String),
+    /// No such stream.
+    #[error("run @{run} has no stream `{stream}`")]
+    StreamNotFound {
+        /// Run.
+        run: RunId,
+        /// Stream.
+        stream: String,
+    },
+    /// It exists.
+    #[error("job `{0}` exists already")]
+    JobExists(JobId),
+    /// Another revision is current.
+    #[error("job `{job}` is at revision {current}, not {wanted}")]
+    RevisionMismatch {
+        /// Job.
+        job: JobId,
+        /// Is.
+        current: u64,
+        /// Asked.
+        wanted: u64,
+    },
+    /// The definition lives in a file.
+    #[error("job `{job}` comes from {file}:{line}")]
+    OwnedByFile {
+        /// Job.
+        job: JobId,
+        /// File.
+        file: String,
+        /// Line.
+        line: u32,
+    },
+    /// The plan changed meanwhile.
+    #[error("the plan is {0} by now")]
+    PlanStale(String),
+    /// Bounds.
+    #[error("{0}")]
+    OutOfBounds(String),
+    /// Has no such pipe, or has ended.
+    #[error("{0}")]
+    NotWritable(String),
+    /// State does not allow it.
+    #[error("{0}")]
+    WrongState(String),
+    /// The input is wrong.
+    #[error("{0}")]
+    Invalid(String),
+    /// Files or specs with errors.
+    #[error("the configuration has errors")]
+    Config(gaffer_config::Diagnostics),
+    /// A shim is silent.
+    #[error("{0}")]
+    Unreachable(String),
+    /// The store cannot be written.
+    #[error("the store cannot be written: {0}")]
+    Store(String),
+    /// Ending.
+    #[error("the daemon is ending")]
+    ShuttingDown,
+}
