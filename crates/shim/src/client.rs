@@ -1,0 +1,142 @@
+//! The daemon's side: start a shim, find shims again, reach them.
+//!
+//! A shim's directory `state/shims/<n>/` holds `lock`, `sock`, `epoch` and the journal. Sockets are reached
+//! through the directory's descriptor, because their paths end at 108 bytes.
+
+use rustix::fd::{AsRawFd, OwnedFd};
+use std::io;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+
+/// A shim that was just started.
+#[derive(Debug)]
+pub struct StartedShim {
+    /// First connection, inherited by the shim. Say `Hello`.
+    pub stream: UnixStream,
+    /// The guard: the process that was started (the shim proper is its child, named in `HelloReply`).
+    /// Wait for it when it ends, or it stays a zombie.
+    pub guard: std::process::Child,
+}
+
+/// A shim's directory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ShimDir {
+    /// Its number.
+    pub n: u64,
+    /// Where.
+    pub path: PathBuf,
+    /// Somebody lives there (its guard or its shim).
+    pub locked: bool,
+}
+
+/// Starts a shim in `dir`, which is made (0700) if missing.
+pub fn start_shim(shim_binary: &Path, dir: &Path) -> io::Result<StartedShim> {
+    use std::os::unix::fs::DirBuilderExt;
+    use std::os::unix::process::CommandExt;
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(dir)?;
+    let (ours, theirs) = UnixStream::pair()?;
+    let mut command = std::process::Command::new(shim_binary);
+    command
+        .arg("--dir")
+        .arg(dir)
+        .arg("--fd")
+        .arg(theirs.as_raw_fd().to_string());
+    command
+        .stdin(std::process::Stdio::null())
+        .stdout(std::process::Stdio::null());
+    command.stderr(std::process::Stdio::null()).current_dir("/");
+    let fd = theirs.as_raw_fd();
+    // SAFETY: fcntl is async-signal-safe, and the descriptor is open until `theirs` is dropped below.
+    unsafe {
+        command.pre_exec(move || {
+            if libc::fcntl(fd, libc::F_SETFD, 0) < 0 {
+                return Err(io::Error::last_os_error());
+            }
+            Ok(())
+        });
+    }
+    let guard = command.spawn()?;
+    drop(theirs);
+    Ok(StartedShim {
+        stream: ours,
+        guard,
+    })
+}
+
+/// All shims below `state/shims`, by number.
+pub fn walk(shims: &Path) -> io::Result<Vec<ShimDir>> {
+    let entries = match std::fs::read_dir(shims) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(error),
+    };
+    let mut found = Vec::new();
+    for entry in entries {
+        let path = entry?.path();
+        let number = path
+            .file_name()
+            .and_then(|n| n.to_str())
+            .and_then(|n| n.parse().ok());
+        if let Some(n) = number {
+            found.push(ShimDir {
+                n,
+                locked: is_locked(&path)?,
+                path,
+            });
+        }
+    }
+    found.sort_unstable_by_key(|shim| shim.n);
+    Ok(found)
+}
+
+/// Does a shim or its guard hold the lock of this directory?
+pub fn is_locked(dir: &Path) -> io::Result<bool> {
+    let file = match std::fs::OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open(dir.join("lock"))
+    {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        Err(error) => return Err(error),
+    };
+    // Only asks: taking it for a moment would turn a shim away that starts right now.
+    let mut lock = whole_file_lock();
+    // SAFETY: the descriptor is open and `lock` is a valid flock structure.
+    if unsafe { libc::fcntl(file.as_raw_fd(), libc::F_OFD_GETLK, &raw mut lock) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(i32::from(lock.l_type) != libc::F_UNLCK)
+}
+
+/// An exclusive open-file lock over everything.
+pub(crate) fn whole_file_lock() -> libc::flock {
+    libc::flock {
+        l_type: libc::F_WRLCK as libc::c_short,
+        l_whence: libc::SEEK_SET as libc::c_short,
+        l_start: 0,
+        l_len: 0,
+        l_pid: 0,
+    }
+}
+
+/// Connects to the shim of a directory.
+pub fn connect(dir: &Path) -> io::Result<UnixStream> {
+    let dir = std::fs::File::open(dir)?;
+    UnixStream::connect(format!("/proc/self/fd/{}/sock", dir.as_raw_fd()))
+}
+
+/// A pidfd of a process; readable (`POLLIN`) once it has ended, `POLLHUP` once it is reaped.
+pub fn pidfd(pid: u32) -> io::Result<OwnedFd> {
+    let pid = i32::try_from(pid)
+        .ok()
+        .and_then(rustix::process::Pid::from_raw);
+    let pid = pid.ok_or(io::ErrorKind::InvalidInput)?;
+    Ok(rustix::process::pidfd_open(
+        pid,
+        rustix::process::PidfdFlags::empty(),
+    )?)
+}
