@@ -11,7 +11,7 @@ pub struct ErrorBody {
 }
 
 /// One error.
-#[derive(Clone, Debug, Serialize, Deserialize, ToSchema, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema, thiserror::Error)]
 #[error("{message}")]
 pub struct ApiError {
     /// Stable word from [`Code`].
@@ -30,7 +30,7 @@ pub struct ApiError {
 }
 
 /// A place that an error is about.
-#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Detail {
     /// `job.web.stop.timeout`.
     #[serde(default, skip_serializing_if = "Option::is_none")]

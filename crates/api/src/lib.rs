@@ -4,5 +4,11 @@
 //! `*_bytes`. Fields only get added. State objects carry `wish`, `state`, `summary`, `reason` and
 //! `reason_code`: clients derive nothing.
 
+pub mod client;
+pub mod endpoint;
 pub mod error;
+pub mod routes;
 pub mod types;
+
+pub use client::{Client, ClientError};
+pub use endpoint::Endpoint;

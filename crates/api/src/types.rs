@@ -515,3 +515,161 @@ pub struct Health {
     /// `ok` or what is wrong.
     pub status: String,
 }
+
+/// `POST /v1/node/shutdown`.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ShutdownRequest {
+    /// `stop` (default): jobs are stopped save those with `keep_running`; `stop-all`: those too; `leave`: all go on.
+    pub mode: String,
+}
+
+/// Text message of `WS /v1/runs/{run}/attach`; bytes travel in binary messages.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(tag = "type", rename_all = "kebab-case")]
+pub enum AttachMessage {
+    /// Client: the terminal has this size.
+    Resize {
+        /// Columns.
+        cols: u16,
+        /// Rows.
+        rows: u16,
+    },
+    /// Client: no more input.
+    Eof,
+    /// Daemon: the next binary messages come from this stream.
+    Stream {
+        /// `stdout`, `stderr`.
+        stream: String,
+    },
+    /// Daemon: so much was rotated away or dropped.
+    Gap {
+        /// Bytes.
+        bytes: u64,
+    },
+    /// Daemon: the run has ended; nothing follows.
+    Ended {
+        /// Exit code.
+        exit_code: Option<i32>,
+        /// Signal name.
+        signal: Option<String>,
+        /// One sentence.
+        reason: String,
+    },
+    /// Daemon: something the client asked for failed.
+    Error {
+        /// Why.
+        error: crate::error::ApiError,
+    },
+}
+
+/// Text message from a client on `WS /v1/stream`.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(tag = "type", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum StreamRequest {
+    /// Begin: items carry `id`.
+    Subscribe {
+        /// Chosen by the client.
+        id: u64,
+        /// What.
+        topic: StreamTopic,
+    },
+    /// End.
+    Unsubscribe {
+        /// As chosen.
+        id: u64,
+    },
+}
+
+/// What a subscription brings.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum StreamTopic {
+    /// Events.
+    Events {
+        /// Behind this cursor; none: those to come.
+        #[serde(default)]
+        after: Option<String>,
+        /// Pattern of names.
+        #[serde(default)]
+        filter: Option<String>,
+    },
+    /// Lines of a job.
+    Logs {
+        /// Session.
+        session: String,
+        /// Job.
+        job: String,
+        /// One instance.
+        #[serde(default)]
+        instance: Option<u32>,
+        /// Newest lines first.
+        #[serde(default)]
+        tail: Option<u32>,
+        /// Resume: the `cursor` of the last item.
+        #[serde(default)]
+        after: Option<String>,
+    },
+    /// Samples of a job's live runs.
+    Stats {
+        /// Session; none: all.
+        #[serde(default)]
+        session: Option<String>,
+        /// Job; none: all of the session.
+        #[serde(default)]
+        job: Option<String>,
+        /// Pause between samples, 1000 at least.
+        #[serde(default)]
+        every_ms: Option<u64>,
+    },
+}
+
+/// Text message to a client on `WS /v1/stream`.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(tag = "type", rename_all = "kebab-case")]
+pub enum StreamItem {
+    /// An event.
+    Event {
+        /// Subscription.
+        id: u64,
+        /// It.
+        event: Event,
+    },
+    /// A line.
+    Log {
+        /// Subscription.
+        id: u64,
+        /// It.
+        line: LogLine,
+        /// Give it back as `after` to resume behind this line.
+        cursor: String,
+    },
+    /// Samples, by run.
+    Stats {
+        /// Subscription.
+        id: u64,
+        /// Run → sample.
+        runs: BTreeMap<String, Stats>,
+    },
+    /// The reader was too slow: something was left out. For events, `from` and `to` are cursors.
+    Missed {
+        /// Subscription.
+        id: u64,
+        /// First missing.
+        from: String,
+        /// Where it goes on.
+        to: String,
+    },
+    /// The subscription is over.
+    Ended {
+        /// Subscription.
+        id: u64,
+    },
+    /// Refused.
+    Error {
+        /// Subscription, if the message had one.
+        id: Option<u64>,
+        /// Why.
+        error: crate::error::ApiError,
+    },
+}

@@ -1,0 +1,152 @@
+//! Where a daemon answers: a unix socket, or host and port.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+/// Address of a daemon.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Endpoint {
+    /// Path of its control socket.
+    Unix(PathBuf),
+    /// Host (name or address, without brackets) and port.
+    Tcp(String, u16),
+}
+
+/// Why a text is no endpoint.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("`{text}` is not an address of a daemon: {why}")]
+pub struct EndpointError {
+    /// As given.
+    pub text: String,
+    /// What is wrong with it.
+    pub why: &'static str,
+}
+
+/// Port of the daemon where an address names none.
+pub const DEFAULT_PORT: u16 = 5000;
+
+impl Endpoint {
+    /// Reads `unix:/path`, `/path`, `http://host:port`, `host:port`, `[v6]:port`; the port may be missing.
+    pub fn parse(text: &str) -> Result<Endpoint, EndpointError> {
+        let wrong = |why| EndpointError {
+            text: text.to_owned(),
+            why,
+        };
+        if let Some(path) = text
+            .strip_prefix("unix://")
+            .or_else(|| text.strip_prefix("unix:"))
+        {
+            return match path {
+                "" => Err(wrong("the path is missing")),
+                path => Ok(Endpoint::Unix(PathBuf::from(path))),
+            };
+        }
+        if text.starts_with('/') {
+            return Ok(Endpoint::Unix(PathBuf::from(text)));
+        }
+        if text.starts_with("https://") {
+            return Err(wrong("https is not yet supported"));
+        }
+        let rest = text.strip_prefix("http://").unwrap_or(text);
+        let rest = rest.strip_suffix('/').unwrap_or(rest);
+        if rest.contains('/') {
+            return Err(wrong("a path behind the host is not supported"));
+        }
+        let (host, port) =
+            split_host(rest).ok_or_else(|| wrong("write http://HOST:PORT or unix:PATH"))?;
+        if host.is_empty() {
+            return Err(wrong("the host is missing"));
+        }
+        let port = match port {
+            None => DEFAULT_PORT,
+            Some(port) => port
+                .parse()
+                .map_err(|_| wrong("the port is not a number up to 65535"))?,
+        };
+        Ok(Endpoint::Tcp(host.to_owned(), port))
+    }
+
+    /// What goes into the `Host` header.
+    pub fn authority(&self) -> String {
+        match self {
+            Endpoint::Unix(_) => "localhost".to_owned(),
+            Endpoint::Tcp(host, port) if host.contains(':') => format!("[{host}]:{port}"),
+            Endpoint::Tcp(host, port) => format!("{host}:{port}"),
+        }
+    }
+}
+
+/// Host without brackets, and the text of the port.
+fn split_host(text: &str) -> Option<(&str, Option<&str>)> {
+    if let Some(rest) = text.strip_prefix('[') {
+        let (host, rest) = rest.split_once(']')?;
+        return match rest.strip_prefix(':') {
+            None if rest.is_empty() => Some((host, None)),
+            None => None,
+            Some(port) => Some((host, Some(port))),
+        };
+    }
+    match text.split_once(':') {
+        None => Some((text, None)),
+        Some((_, port)) if port.contains(':') => None,
+        Some((host, port)) => Some((host, Some(port))),
+    }
+}
+
+impl fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Endpoint::Unix(path) => write!(f, "{}", path.display()),
+            Endpoint::Tcp(..) => write!(f, "http://{}", self.authority()),
+        }
+    }
+}
+
+impl FromStr for Endpoint {
+    type Err = EndpointError;
+
+    fn from_str(text: &str) -> Result<Endpoint, EndpointError> {
+        Endpoint::parse(text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_read_in_every_form_that_people_write() {
+        let tcp = |host: &str, port| Ok(Endpoint::Tcp(host.to_owned(), port));
+        assert_eq!(
+            Endpoint::parse("unix:/run/x.sock"),
+            Ok(Endpoint::Unix("/run/x.sock".into()))
+        );
+        assert_eq!(
+            Endpoint::parse("/run/x.sock"),
+            Ok(Endpoint::Unix("/run/x.sock".into()))
+        );
+        assert_eq!(
+            Endpoint::parse("http://127.0.0.1:5001/"),
+            tcp("127.0.0.1", 5001)
+        );
+        assert_eq!(Endpoint::parse("localhost"), tcp("localhost", 5000));
+        assert_eq!(Endpoint::parse("[::1]:80"), tcp("::1", 80));
+    }
+
+    #[test]
+    fn nonsense_is_refused_with_the_reason() {
+        for text in [
+            "",
+            "unix:",
+            "http://",
+            "host:x",
+            "host:1:2",
+            "http://h:1/path",
+            "https://h",
+            "[::1",
+        ] {
+            assert!(Endpoint::parse(text).is_err(), "{text}");
+        }
+    }
+}
