@@ -112,8 +112,21 @@ pub fn is_locked(dir: &Path) -> io::Result<bool> {
     Ok(i32::from(lock.l_type) != libc::F_UNLCK)
 }
 
-/// An exclusive open-file lock over everything.
-pub(crate) fn whole_file_lock() -> libc::flock {
+/// Takes the lock of an opened lock file for as long as the descriptor (or a copy) is open. False:
+/// somebody else has it. For shims.
+pub fn take_lock(file: &OwnedFd) -> io::Result<bool> {
+    let lock = whole_file_lock();
+    // SAFETY: the descriptor is open and `lock` is a valid flock structure.
+    if unsafe { libc::fcntl(file.as_raw_fd(), libc::F_OFD_SETLK, &raw const lock) } == 0 {
+        return Ok(true);
+    }
+    match io::Error::last_os_error() {
+        error if matches!(error.raw_os_error(), Some(libc::EAGAIN | libc::EACCES)) => Ok(false),
+        error => Err(error),
+    }
+}
+
+fn whole_file_lock() -> libc::flock {
     libc::flock {
         l_type: libc::F_WRLCK as libc::c_short,
         l_whence: libc::SEEK_SET as libc::c_short,

@@ -1,3 +1,0 @@
-//! The shim process.
-
-fn main() {}

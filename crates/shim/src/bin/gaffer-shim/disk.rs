@@ -1,0 +1,411 @@
+//! The disk thread: the only one that waits for storage. Journal, pumps, segments, removals.
+//!
+//! Order at an exit: drain, count survivors, append `Exited`, and only then is control told, who reaps.
+
+use crate::control::Event;
+use crate::log::{Journal, now};
+use crate::mailbox::Mailbox;
+use crate::pump::Pump;
+use crate::spawner::{SpawnJob, SpawnQueue};
+use crate::sys::{Ended, Epoll};
+use crate::tree::{self, Tree};
+use gaffer_shim::journal::{Record, RunIdWire};
+use gaffer_shim::message::{LogBounds, RefusedCode, Spawn};
+use rustix::fd::OwnedFd;
+use std::collections::{HashSet, VecDeque};
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// How long an exit waits for pipes that never become empty.
+const DRAIN_NS: u64 = 100_000_000;
+/// Pause before an append that found no room is tried again.
+const RETRY_NS: u64 = 250_000_000;
+/// Pause before an occupied cgroup is tried again.
+const SWEEP_NS: u64 = 1_000_000_000;
+
+/// What the disk thread is asked to do.
+pub enum DiskJob {
+    /// Append `Intent`, then hand over to a spawner.
+    Intend {
+        key: u64,
+        spawn: Box<Spawn>,
+        inflight: Arc<crate::spawner::InFlight>,
+    },
+    /// Read this pipe of a run.
+    Attach {
+        run: RunIdWire,
+        dir: String,
+        name: String,
+        bounds: LogBounds,
+        fd: OwnedFd,
+    },
+    /// A process of ours exists.
+    Leader { pid: u32 },
+    /// A spawner could not append this; its event waits for it.
+    Append { record: Box<Record>, event: Event },
+    /// The main process is a zombie.
+    Exit(Box<Exit>),
+    /// Is anything of the tree left? If not, append `TreeGone`.
+    Survey {
+        key: u64,
+        run: RunIdWire,
+        cgroup: Option<String>,
+    },
+    /// New bounds.
+    Bounds {
+        conn: u64,
+        req: u64,
+        dir: String,
+        bounds: LogBounds,
+    },
+    /// Write the epoch down.
+    Epoch { conn: u64, epoch: u32 },
+    /// Remove this cgroup when there is time.
+    Sweep { cgroup: String },
+    /// Remove the socket: we leave.
+    Leave,
+}
+
+/// An exit that was peeked at.
+pub struct Exit {
+    pub key: u64,
+    pub run: RunIdWire,
+    pub pid: u32,
+    pub ended: Ended,
+    pub cgroup: Option<String>,
+    pub log_dir: String,
+    pub sync: bool,
+}
+
+/// The thread's state.
+pub struct Disk {
+    pub dir: PathBuf,
+    pub journal: Arc<Journal>,
+    pub inbox: Arc<Mailbox<DiskJob>>,
+    pub control: Arc<Mailbox<Event>>,
+    pub spawners: Arc<SpawnQueue>,
+    epoll: Arc<Epoll>,
+    pump: Pump,
+    leaders: HashSet<u32>,
+    /// Appends that found no room, in order; nothing overtakes them.
+    waiting: VecDeque<(Record, Event)>,
+    retry_at: u64,
+    sweeps: VecDeque<String>,
+    sweep_at: u64,
+    /// To be told when the journal is synced.
+    after_sync: Vec<Event>,
+}
+
+const INBOX: u64 = 1;
+
+impl Disk {
+    /// Ready to run.
+    pub fn new(
+        dir: PathBuf,
+        journal: Arc<Journal>,
+        inbox: Arc<Mailbox<DiskJob>>,
+        control: Arc<Mailbox<Event>>,
+        spawners: Arc<SpawnQueue>,
+    ) -> io::Result<Disk> {
+        let epoll = Arc::new(Epoll::new()?);
+        epoll.add(&*inbox, libc::EPOLLIN, INBOX)?;
+        let pump = Pump::new(epoll.clone())?;
+        Ok(Disk {
+            dir,
+            journal,
+            inbox,
+            control,
+            spawners,
+            epoll,
+            pump,
+            leaders: HashSet::new(),
+            waiting: VecDeque::new(),
+            retry_at: 0,
+            sweeps: VecDeque::new(),
+            sweep_at: 0,
+            after_sync: Vec::new(),
+        })
+    }
+
+    /// Until the process ends.
+    pub fn run(mut self) -> ! {
+        let mut events = Vec::new();
+        loop {
+            self.epoll.wait(self.timeout_ms(), &mut events);
+            for job in self.inbox.take() {
+                self.handle(job);
+            }
+            self.tell_synced();
+            for (token, _) in &events {
+                if *token != INBOX {
+                    self.pump.ready(*token, &self.journal);
+                }
+            }
+            let (_, now) = now();
+            self.pump.due(now, &self.journal);
+            self.retry(now);
+            self.sweep(now);
+        }
+    }
+
+    fn timeout_ms(&self) -> Option<u64> {
+        let retry = (!self.waiting.is_empty()).then_some(self.retry_at);
+        let sweep = (!self.sweeps.is_empty()).then_some(self.sweep_at);
+        let next = self
+            .pump
+            .next_deadline_ns()
+            .into_iter()
+            .chain(retry)
+            .chain(sweep)
+            .min()?;
+        let (_, now) = now();
+        Some(next.saturating_sub(now).div_ceil(1_000_000))
+    }
+
+    fn handle(&mut self, job: DiskJob) {
+        match job {
+            DiskJob::Intend {
+                key,
+                spawn,
+                inflight,
+            } => self.intend(key, spawn, inflight),
+            DiskJob::Attach {
+                run,
+                dir,
+                name,
+                bounds,
+                fd,
+            } => {
+                // A pipe that cannot be watched is closed: the program gets EPIPE, nobody gets silence.
+                let _ = self.pump.attach(run, &dir, &name, bounds, fd);
+            }
+            DiskJob::Leader { pid } => {
+                self.leaders.insert(pid);
+            }
+            DiskJob::Append { record, event } => self.append(*record, event, false),
+            DiskJob::Exit(exit) => self.exit(*exit),
+            DiskJob::Survey { key, run, cgroup } => self.survey(key, run, cgroup),
+            DiskJob::Bounds {
+                conn,
+                req,
+                dir,
+                bounds,
+            } => {
+                self.pump.set_bounds(&dir, bounds);
+                self.control.send(Event::Replied { conn, req });
+            }
+            DiskJob::Epoch { conn, epoch } => {
+                let error = self.store_epoch(epoch).err();
+                let position = self.journal.position();
+                self.control.send(Event::EpochStored {
+                    conn,
+                    epoch,
+                    position,
+                    error,
+                });
+            }
+            DiskJob::Sweep { cgroup } => {
+                self.sweep_at = 0;
+                self.sweeps.push_back(cgroup);
+            }
+            DiskJob::Leave => {
+                // The journal stays: only the daemon removes it, once everything in it is settled.
+                let _ = std::fs::remove_file(self.dir.join("sock"));
+                self.control.send(Event::Left);
+            }
+        }
+    }
+
+    fn intend(&mut self, key: u64, spawn: Box<Spawn>, inflight: Arc<crate::spawner::InFlight>) {
+        let refused = match self.try_intend(&spawn) {
+            Ok(()) => {
+                return self.spawners.push(SpawnJob {
+                    key,
+                    spawn,
+                    inflight,
+                });
+            }
+            Err(error) => error,
+        };
+        self.control.send(Event::Refused {
+            key,
+            code: RefusedCode::Journal,
+            text: format!("cannot write the intent: {refused}"),
+        });
+    }
+
+    fn try_intend(&mut self, spawn: &Spawn) -> io::Result<()> {
+        if !self.waiting.is_empty() {
+            return Err(rustix::io::Errno::NOSPC.into());
+        }
+        let out_offset = self.pump.end_of(&spawn.log_dir, "stdout", spawn.bounds)?;
+        let err_offset = self.pump.end_of(&spawn.log_dir, "stderr", spawn.bounds)?;
+        let (wall_ms, mono_ns) = now();
+        self.journal.append(&Record::Intent {
+            run: spawn.run,
+            slot: spawn.slot.clone(),
+            stamp: spawn.stamp,
+            attempt: spawn.attempt,
+            out_offset,
+            err_offset,
+            wall_ms,
+            mono_ns,
+            label: spawn.label.clone(),
+            cgroup: spawn
+                .cgroup
+                .as_ref()
+                .map(|base| format!("{base}/{}", spawn.run)),
+            log_dir: spawn.log_dir.clone(),
+        })?;
+        Ok(())
+    }
+
+    /// Appends a fact that must not be lost, now or as soon as there is room, then tells control.
+    fn append(&mut self, record: Record, event: Event, sync: bool) {
+        if self.waiting.is_empty() && self.journal.append(&record).is_ok() {
+            if sync {
+                self.after_sync.push(event);
+            } else {
+                self.tell(event);
+            }
+            return;
+        }
+        self.waiting.push_back((record, event));
+        self.retry_at = now().1 + RETRY_NS;
+    }
+
+    fn tell(&self, mut event: Event) {
+        event.set_position(self.journal.position());
+        self.control.send(event);
+    }
+
+    /// One sync for all exits of this round.
+    fn tell_synced(&mut self) {
+        if self.after_sync.is_empty() {
+            return;
+        }
+        // A failed sync is not repaired by waiting: the record is in the page cache, which a crash of
+        // any process leaves intact.
+        let _ = self.journal.sync();
+        for event in std::mem::take(&mut self.after_sync) {
+            self.tell(event);
+        }
+    }
+
+    fn retry(&mut self, now: u64) {
+        if self.waiting.is_empty() || now < self.retry_at {
+            return;
+        }
+        while let Some((record, _)) = self.waiting.front() {
+            if self.journal.append(record).is_err() {
+                self.retry_at = now + RETRY_NS;
+                return;
+            }
+            if let Some((_, event)) = self.waiting.pop_front() {
+                self.tell(event);
+            }
+        }
+    }
+
+    fn exit(&mut self, exit: Exit) {
+        let drained = self.pump.drain(exit.run, now().1 + DRAIN_NS, &self.journal);
+        self.leaders.remove(&exit.pid);
+        let cgroup = exit.cgroup.as_deref();
+        let survivors = self.survivors(exit.run, cgroup, Some(exit.pid));
+        let (wall_ms, mono_ns) = now();
+        let record = Record::Exited {
+            run: exit.run,
+            status: exit.ended.status,
+            rusage: exit.ended.usage,
+            oom: cgroup.is_some_and(tree::killed_for_memory),
+            survivors,
+            out_offset: self.pump.known_end(&exit.log_dir, "stdout"),
+            err_offset: self.pump.known_end(&exit.log_dir, "stderr"),
+            drained,
+            wall_ms,
+            mono_ns,
+            by_guard: false,
+            pid: exit.pid,
+        };
+        let event = Event::Exited {
+            key: exit.key,
+            survivors,
+            position: Default::default(),
+        };
+        self.append(record, event, exit.sync);
+    }
+
+    fn survivors(&self, run: RunIdWire, cgroup: Option<&str>, leader: Option<u32>) -> u32 {
+        match cgroup {
+            Some(path) if !tree::populated(path) => 0,
+            Some(_) => Tree {
+                run,
+                cgroup,
+                leader,
+            }
+            .survivors(),
+            None => {
+                // Whoever survives its main process has come to us. Without such orphans no scan is needed.
+                let orphans = tree::strangers(&self.leaders);
+                let none =
+                    orphans.is_some_and(|orphans| orphans.iter().all(|pid| Some(*pid) == leader));
+                if none {
+                    0
+                } else {
+                    Tree {
+                        run,
+                        cgroup,
+                        leader,
+                    }
+                    .survivors()
+                }
+            }
+        }
+    }
+
+    fn survey(&mut self, key: u64, run: RunIdWire, cgroup: Option<String>) {
+        if self.survivors(run, cgroup.as_deref(), None) > 0 {
+            return;
+        }
+        let (wall_ms, mono_ns) = now();
+        // What the last ones wrote belongs to the run.
+        self.pump.drain(run, mono_ns + DRAIN_NS, &self.journal);
+        let event = Event::TreeGone {
+            key,
+            position: Default::default(),
+        };
+        self.append(
+            Record::TreeGone {
+                run,
+                wall_ms,
+                mono_ns,
+            },
+            event,
+            false,
+        );
+    }
+
+    fn store_epoch(&self, epoch: u32) -> io::Result<()> {
+        use std::os::unix::fs::FileExt;
+        // In place: the file was made at the start, so this finds room on a full disk.
+        let file = std::fs::OpenOptions::new()
+            .write(true)
+            .open(self.dir.join("epoch"))?;
+        file.write_all_at(format!("{epoch:010}\n").as_bytes(), 0)
+    }
+
+    /// Removes cgroups, one per round and only when nothing else is to be done.
+    fn sweep(&mut self, now: u64) {
+        if now < self.sweep_at {
+            return;
+        }
+        let Some(cgroup) = self.sweeps.pop_front() else {
+            return;
+        };
+        if !tree::remove(&cgroup, 0) {
+            self.sweeps.push_back(cgroup);
+            self.sweep_at = now + SWEEP_NS;
+        }
+    }
+}

@@ -1,0 +1,299 @@
+//! Writes the journal: single appends, segments with the live table at their head.
+//!
+//! *Invariant.* A segment is replaced only while no child may still append its `Born` to it: spawners pin
+//! it. The next one is complete (its `Head`s are in it) before the first fact goes there, and after a torn
+//! append nothing more goes into the same segment.
+
+use gaffer_shim::frame;
+use gaffer_shim::identity::{World, mono_ns, wall_ms};
+use gaffer_shim::journal::{HeadEntry, Life, Position, Record, RunIdWire, segment_name, segments};
+use rustix::fd::{AsFd, OwnedFd};
+use rustix::fs::{FallocateFlags, Mode, OFlags};
+use std::collections::HashMap;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// Bytes after which a segment is replaced.
+const SEGMENT_BYTES: u64 = 4 << 20;
+/// Slots without a live run that are remembered.
+const GONE_MAX: usize = 4096;
+/// Entries per `Head`.
+const HEAD_ENTRIES: usize = 256;
+
+/// The journal, shared by the disk thread and the spawners.
+pub struct Journal(Mutex<Writer>);
+
+struct Writer {
+    dir: PathBuf,
+    world: String,
+    file: OwnedFd,
+    segment: u64,
+    segment_bytes: u64,
+    size: u64,
+    pins: u32,
+    torn: bool,
+    table: HashMap<String, HeadEntry>,
+    slots: HashMap<RunIdWire, String>,
+}
+
+impl Journal {
+    /// Opens the segment after the last one there is.
+    pub fn open(dir: &Path, segment_bytes: Option<u64>) -> io::Result<Journal> {
+        let segment = segments(dir)?.last().copied().unwrap_or(0) + 1;
+        let world = World::current()?.to_string();
+        let segment_bytes = segment_bytes.unwrap_or(SEGMENT_BYTES);
+        let (file, size) = create(dir, segment, segment_bytes, &world, &[])?;
+        let dir = dir.to_path_buf();
+        let (table, slots) = Default::default();
+        let (pins, torn) = (0, false);
+        let writer = Writer {
+            dir,
+            world,
+            file,
+            segment,
+            segment_bytes,
+            size,
+            pins,
+            torn,
+            table,
+            slots,
+        };
+        Ok(Journal(Mutex::new(writer)))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Writer> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Appends; the fact is safe from the end of any process when this returns.
+    pub fn append(&self, record: &Record) -> io::Result<Position> {
+        self.lock().append(record)
+    }
+
+    /// Where the journal ends.
+    pub fn position(&self) -> Position {
+        self.lock().position()
+    }
+
+    /// The descriptor children append `Born` to. Until [`Journal::unpin`] the segment stays the same.
+    pub fn pin_to(&self, slot: i32) -> io::Result<()> {
+        let mut writer = self.lock();
+        writer.rotate_if_due();
+        crate::sys::dup_to(&writer.file, slot)?;
+        writer.pins += 1;
+        Ok(())
+    }
+
+    /// The child has executed or ended.
+    pub fn unpin(&self) {
+        self.lock().pins -= 1;
+    }
+
+    /// Survives a power cut when this returns.
+    pub fn sync(&self) -> io::Result<()> {
+        let file = self.lock().file.try_clone()?;
+        Ok(rustix::fs::fdatasync(file)?)
+    }
+}
+
+impl Writer {
+    fn position(&self) -> Position {
+        Position {
+            segment: self.segment,
+            offset: self.size,
+        }
+    }
+
+    fn append(&mut self, record: &Record) -> io::Result<Position> {
+        self.rotate_if_due();
+        if self.torn {
+            self.rotate()?;
+        }
+        let frame = encode(record)?;
+        let written = rustix::io::write(&self.file, &frame)?;
+        // A child may have appended meanwhile: the file knows its size better.
+        self.size = rustix::fs::fstat(&self.file)?.st_size as u64;
+        if written < frame.len() {
+            self.torn = true;
+            return Err(rustix::io::Errno::NOSPC.into());
+        }
+        self.note(record);
+        Ok(self.position())
+    }
+
+    fn rotate_if_due(&mut self) {
+        if self.pins == 0 && self.size >= self.segment_bytes {
+            // Without space for a new one the old one just grows.
+            let _ = self.rotate();
+        }
+    }
+
+    fn rotate(&mut self) -> io::Result<()> {
+        let entries: Vec<HeadEntry> = self.table.values().cloned().collect();
+        let next = self.segment + 1;
+        let (file, size) = create(&self.dir, next, self.segment_bytes, &self.world, &entries)?;
+        self.file = file;
+        self.segment = next;
+        self.size = size;
+        self.torn = false;
+        Ok(())
+    }
+
+    /// Keeps the table that heads the next segment.
+    fn note(&mut self, record: &Record) {
+        match record {
+            Record::Intent {
+                run,
+                slot,
+                stamp,
+                attempt,
+                label,
+                log_dir,
+                cgroup,
+                ..
+            } => {
+                let entry = HeadEntry {
+                    run: *run,
+                    slot: slot.clone(),
+                    life: Life::Intended,
+                    stamp: *stamp,
+                    attempt: *attempt,
+                    pid: 0,
+                    start_ticks: 0,
+                    pidfd_inode: 0,
+                    cgroup: cgroup.clone(),
+                    started_wall_ms: 0,
+                    started_mono_ns: 0,
+                    label: label.clone(),
+                    log_dir: log_dir.clone(),
+                };
+                self.slots.insert(*run, slot.clone());
+                if let Some(before) = self.table.insert(slot.clone(), entry) {
+                    self.slots.remove(&before.run);
+                }
+                self.forget_some();
+            }
+            Record::Started {
+                run,
+                pid,
+                start_ticks,
+                pidfd_inode,
+                cgroup,
+                wall_ms,
+                mono_ns,
+                ..
+            } => {
+                self.change(run, |entry| {
+                    entry.life = Life::Alive;
+                    entry.pid = *pid;
+                    entry.start_ticks = *start_ticks;
+                    entry.pidfd_inode = *pidfd_inode;
+                    entry.cgroup.clone_from(cgroup);
+                    entry.started_wall_ms = *wall_ms;
+                    entry.started_mono_ns = *mono_ns;
+                });
+            }
+            Record::Exited { run, survivors, .. } => {
+                let life = if *survivors == 0 {
+                    Life::Gone
+                } else {
+                    Life::Exited
+                };
+                self.change(run, |entry| entry.life = life);
+            }
+            Record::StartFailed { run, .. } | Record::TreeGone { run, .. } => {
+                self.change(run, |entry| entry.life = Life::Gone);
+            }
+            Record::Head { .. } | Record::Born { .. } | Record::Dropped { .. } => {}
+        }
+    }
+
+    fn change(&mut self, run: &RunIdWire, how: impl FnOnce(&mut HeadEntry)) {
+        let entry = self
+            .slots
+            .get(run)
+            .and_then(|slot| self.table.get_mut(slot));
+        entry.map(how);
+    }
+
+    /// One-off slots come and go for ever; what is long over need not head every segment.
+    fn forget_some(&mut self) {
+        if self.table.len() < GONE_MAX * 2 {
+            return;
+        }
+        let mut gone: Vec<RunIdWire> = self
+            .table
+            .values()
+            .filter(|e| e.life == Life::Gone)
+            .map(|e| e.run)
+            .collect();
+        gone.sort_unstable();
+        let surplus = gone.len().saturating_sub(GONE_MAX);
+        for run in &gone[..surplus] {
+            if let Some(slot) = self.slots.remove(run) {
+                self.table.remove(&slot);
+            }
+        }
+    }
+}
+
+/// A record as a frame.
+pub fn encode(record: &Record) -> io::Result<Vec<u8>> {
+    let body = minicbor::to_vec(record).map_err(|_| io::ErrorKind::InvalidData)?;
+    Ok(frame::encode(&body))
+}
+
+/// Appends to the journal of a shim that is dead: the guard's way.
+pub fn append_after_death(dir: &Path, record: &Record) -> io::Result<()> {
+    let last = segments(dir)?
+        .last()
+        .copied()
+        .ok_or(io::ErrorKind::NotFound)?;
+    let path = dir.join(segment_name(last));
+    let flags = OFlags::WRONLY | OFlags::APPEND | OFlags::CLOEXEC;
+    let file = rustix::fs::open(path, flags, Mode::empty())?;
+    let frame = encode(record)?;
+    let written = rustix::io::write(&file, &frame)?;
+    if written < frame.len() {
+        return Err(rustix::io::Errno::NOSPC.into());
+    }
+    Ok(())
+}
+
+fn create(
+    dir: &Path,
+    segment: u64,
+    bytes: u64,
+    world: &str,
+    entries: &[HeadEntry],
+) -> io::Result<(OwnedFd, u64)> {
+    let path = dir.join(segment_name(segment));
+    let flags = OFlags::WRONLY | OFlags::APPEND | OFlags::CREATE | OFlags::TRUNC | OFlags::CLOEXEC;
+    let file = rustix::fs::open(&path, flags, Mode::RUSR | Mode::WUSR)?;
+    // So that exits find room on a full disk. Not every filesystem can; then it is as it is.
+    let _ = rustix::fs::fallocate(file.as_fd(), FallocateFlags::KEEP_SIZE, 0, bytes);
+    let parts = entries.chunks(HEAD_ENTRIES).count().max(1);
+    let mut heads = Vec::new();
+    for part in 0..parts {
+        let from = part * HEAD_ENTRIES;
+        let to = entries.len().min(from + HEAD_ENTRIES);
+        heads.extend(encode(&Record::Head {
+            segment,
+            world: world.to_owned(),
+            entries: entries[from..to].to_vec(),
+            more: part + 1 < parts,
+        })?);
+    }
+    let mut rest = heads.as_slice();
+    while !rest.is_empty() {
+        let written = rustix::io::write(&file, rest)?;
+        rest = &rest[written..];
+    }
+    Ok((file, heads.len() as u64))
+}
+
+/// Both clocks, as records have them.
+pub fn now() -> (i64, u64) {
+    (wall_ms(), mono_ns())
+}

@@ -1,0 +1,374 @@
+//! From a `Spawn` to a [`Plan`]: pipes, strings, places of the program. All that may fail or allocate
+//! happens here, before the clone.
+
+use crate::child::{Plan, PlanUser, RESERVED, STAGES};
+use crate::spawner::SPAWNERS_MAX;
+use crate::sys;
+use gaffer_shim::journal::Record;
+use gaffer_shim::message::{Output, PtySize, Spawn, Stdin};
+use rustix::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::ffi::{CString, c_char};
+use std::io;
+use std::sync::atomic::Ordering::SeqCst;
+
+/// First reserved slot: what is below belongs to the programs themselves.
+const FIRST_SLOT: i32 = 16;
+/// Slots of one spawner: the journal, 0, 1, 2 and labels.
+const SLOTS: i32 = (RESERVED - FIRST_SLOT) / SPAWNERS_MAX;
+/// Most labelled streams of a run.
+pub const LABELS_MAX: usize = (SLOTS - 4) as usize;
+
+/// What all spawns of this shim share.
+pub struct Kit {
+    /// /dev/null, read and write.
+    pub null: OwnedFd,
+    pub shim_pid: i32,
+    /// Soft and hard limit of descriptors the shim was started with.
+    pub nofile: [u64; 2],
+    /// For tests: the step at which the shim is killed, 0 for none.
+    pub fail_at: u32,
+}
+
+/// Why a start failed, before it is a record.
+pub struct Failure {
+    pub stage: &'static str,
+    pub errno: i32,
+    pub text: String,
+}
+
+impl Failure {
+    /// A failed system call.
+    pub fn system(stage: &'static str, error: &io::Error, text: &str) -> Failure {
+        Failure {
+            stage,
+            errno: error.raw_os_error().unwrap_or(0),
+            text: text.to_owned(),
+        }
+    }
+}
+
+/// The shim's ends.
+#[derive(Default)]
+pub struct Ours {
+    /// To be read, by name of the stream.
+    pub outputs: Vec<(String, OwnedFd)>,
+    pub stdin: Option<OwnedFd>,
+    pub terminal: Option<OwnedFd>,
+    /// To be written, by label.
+    pub labelled: Vec<(String, OwnedFd)>,
+}
+
+/// Ready to be cloned.
+pub struct Prepared {
+    pub plan: Plan,
+    pub ours: Ours,
+    /// The child's ends, by descriptor. Closed here once they are in their slots.
+    theirs: Vec<OwnedFd>,
+    /// What the pointers of the plan point to.
+    _strings: Vec<CString>,
+}
+
+/// Where children of a spawner find the journal.
+pub fn journal_slot(spawner: i32) -> i32 {
+    FIRST_SLOT + spawner * SLOTS
+}
+
+/// Fills the reserve with /dev/null, so that no other descriptor is ever given a number in it.
+pub fn fill_reserve(null: &OwnedFd) -> io::Result<()> {
+    for slot in 3..RESERVED {
+        sys::dup_to(null, slot)?;
+    }
+    Ok(())
+}
+
+/// Builds everything a child needs.
+pub fn prepare(spawn: &Spawn, kit: &Kit, spawner: i32) -> Result<Prepared, Failure> {
+    let mut ours = Ours::default();
+    let theirs = descriptors(spawn, kit, &mut ours)
+        .map_err(|(stage, error)| Failure::system(stage, &error, ""))?;
+    let mut strings = Vec::new();
+    let mut pointers = |values: &mut dyn Iterator<Item = Vec<u8>>| {
+        let mut list: Vec<*const c_char> = Vec::new();
+        for value in values {
+            let text = c_string("exec", value)?;
+            // The bytes stay where they are when the CString itself moves.
+            list.push(text.as_ptr());
+            strings.push(text);
+        }
+        list.push(std::ptr::null());
+        Ok(list)
+    };
+    let argv0 = spawn.argv0.iter().map(|name| name.to_vec());
+    let skip = usize::from(spawn.argv0.is_some());
+    let argv = pointers(&mut argv0.chain(spawn.argv.iter().skip(skip).map(|word| word.to_vec())))?;
+    let envp = pointers(&mut environment(spawn).into_iter())?;
+    let base = journal_slot(spawner);
+    let slots = (0..theirs.len() as i32)
+        .map(|place| (base + 1 + place, place))
+        .collect();
+    let plan = Plan {
+        stage: 0.into(),
+        errno: 0.into(),
+        detail: 0.into(),
+        shim_pid: kit.shim_pid,
+        own_session: spawn.own_session,
+        terminal: spawn.pty.is_some(),
+        nice: spawn.nice,
+        oom_score: spawn.oom_score.to_string().into_bytes(),
+        rlimits: rlimits(spawn, kit),
+        descriptors: slots,
+        stdin_file: match &spawn.stdin {
+            Stdin::File(path) if spawn.pty.is_none() => {
+                Some(c_string("stdin", path.as_bytes().to_vec())?)
+            }
+            _ => None,
+        },
+        user: spawn.user.as_ref().map(|user| PlanUser {
+            uid: user.uid,
+            gid: user.gid,
+            groups: user.groups.clone(),
+        }),
+        no_new_privs: spawn.no_new_privs,
+        umask: spawn.umask,
+        cwd: c_string("cwd", spawn.cwd.as_bytes().to_vec())?,
+        born: crate::log::encode(&Record::Born {
+            run: spawn.run,
+            pid: u32::MAX,
+        })
+        .map_err(|error| Failure::system("journal", &error, ""))?,
+        journal_slot: base,
+        candidates: candidates(spawn)?,
+        argv,
+        envp,
+        fail_at: kit.fail_at,
+    };
+    Ok(Prepared {
+        plan,
+        ours,
+        theirs,
+        _strings: strings,
+    })
+}
+
+/// Puts the child's ends into the slots of a spawner and closes them where they were.
+pub fn place(prepared: &mut Prepared, kit: &Kit, spawner: i32) -> Result<(), Failure> {
+    for (place, fd) in prepared.theirs.drain(..).enumerate() {
+        if let Err(error) = sys::dup_to(&fd, journal_slot(spawner) + 1 + place as i32) {
+            clear(kit, spawner);
+            return Err(Failure::system("fds", &error, ""));
+        }
+    }
+    Ok(())
+}
+
+/// Puts /dev/null back into all slots of a spawner.
+pub fn clear(kit: &Kit, spawner: i32) {
+    let base = journal_slot(spawner);
+    for slot in base..base + SLOTS {
+        // Both descriptors are open: this cannot fail.
+        let _ = sys::dup_to(&kit.null, slot);
+    }
+}
+
+type Staged<T> = Result<T, (&'static str, io::Error)>;
+
+/// The child's descriptors 0, 1, 2, 3… in order; our ends go to `ours`.
+fn descriptors(spawn: &Spawn, kit: &Kit, ours: &mut Ours) -> Staged<Vec<OwnedFd>> {
+    let stdio = |error| ("stdio", error);
+    let null = || kit.null.try_clone().map_err(stdio);
+    let mut theirs = Vec::new();
+    if let Some(size) = spawn.pty {
+        let uid = spawn.user.as_ref().map(|user| user.uid);
+        let (master, slave) = terminal(size, uid).map_err(|error| ("pty", error))?;
+        ours.outputs
+            .push(("stdout".to_owned(), master.try_clone().map_err(stdio)?));
+        ours.terminal = Some(master);
+        theirs.push(slave.try_clone().map_err(stdio)?);
+        theirs.push(slave.try_clone().map_err(stdio)?);
+        theirs.push(slave);
+    } else {
+        if spawn.stdin == Stdin::Pipe {
+            let flags = rustix::pipe::PipeFlags::CLOEXEC;
+            let (read, write) = rustix::pipe::pipe_with(flags).map_err(|e| stdio(e.into()))?;
+            sys::set_nonblocking(&write).map_err(stdio)?;
+            ours.stdin = Some(write);
+            theirs.push(read);
+        } else {
+            theirs.push(null()?);
+        }
+        for (name, output) in [("stdout", spawn.stdout), ("stderr", spawn.stderr)] {
+            match output {
+                Output::Keep => {
+                    let (read, write) = sys::pipe_to_us().map_err(stdio)?;
+                    ours.outputs.push((name.to_owned(), read));
+                    theirs.push(write);
+                }
+                Output::Merge if name == "stderr" => {
+                    theirs.push(theirs[1].try_clone().map_err(stdio)?);
+                }
+                Output::Null | Output::Merge => theirs.push(null()?),
+            }
+        }
+    }
+    for label in &spawn.streams {
+        let (our, their) = std::os::unix::net::UnixStream::pair().map_err(stdio)?;
+        our.set_nonblocking(true).map_err(stdio)?;
+        let our = OwnedFd::from(our);
+        ours.outputs
+            .push((label.clone(), our.try_clone().map_err(stdio)?));
+        ours.labelled.push((label.clone(), our));
+        theirs.push(their.into());
+    }
+    Ok(theirs)
+}
+
+/// A terminal: our side and the program's.
+fn terminal(size: PtySize, uid: Option<u32>) -> io::Result<(OwnedFd, OwnedFd)> {
+    use rustix::pty::{OpenptFlags, openpt, unlockpt};
+    let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC)?;
+    unlockpt(&master)?;
+    let flags = libc::O_RDWR | libc::O_NOCTTY | libc::O_CLOEXEC;
+    // SAFETY: descriptors and flags only; the result is a fresh descriptor.
+    let slave = unsafe {
+        let fd = sys::check(libc::ioctl(master.as_raw_fd(), libc::TIOCGPTPEER, flags))?;
+        OwnedFd::from_raw_fd(fd)
+    };
+    if let Some(uid) = uid {
+        rustix::fs::fchown(&slave, Some(rustix::fs::Uid::from_raw(uid)), None)?;
+    }
+    resize(&master, size)?;
+    sys::set_nonblocking(&master)?;
+    Ok((master, slave))
+}
+
+/// Tells a terminal its size.
+pub fn resize(master: &OwnedFd, size: PtySize) -> io::Result<()> {
+    let winsize = rustix::termios::Winsize {
+        ws_row: size.rows,
+        ws_col: size.cols,
+        ws_xpixel: 0,
+        ws_ypixel: 0,
+    };
+    Ok(rustix::termios::tcsetwinsize(master, winsize)?)
+}
+
+/// `nofile` is what the shim was started with unless the request says otherwise: the shim raised its own.
+fn rlimits(spawn: &Spawn, kit: &Kit) -> Vec<(u32, [u64; 2])> {
+    let mut limits = Vec::new();
+    let nofile = libc::RLIMIT_NOFILE;
+    if !spawn.rlimits.iter().any(|limit| limit.resource == nofile) {
+        limits.push((nofile, kit.nofile));
+    }
+    limits.extend(
+        spawn
+            .rlimits
+            .iter()
+            .map(|limit| (limit.resource, [limit.soft, limit.hard])),
+    );
+    limits
+}
+
+fn environment(spawn: &Spawn) -> Vec<Vec<u8>> {
+    let mut lines: Vec<Vec<u8>> = spawn.env.iter().map(|line| line.to_vec()).collect();
+    if !lines.iter().any(|line| line.starts_with(b"GAFFER_RUN=")) {
+        lines.push(format!("GAFFER_RUN={}", spawn.run).into_bytes());
+    }
+    lines
+}
+
+/// Where the program may be: itself if it has a slash, else in the child's PATH, the fallback, or the default.
+fn candidates(spawn: &Spawn) -> Result<Vec<CString>, Failure> {
+    let program = spawn.argv.first().map_or(&[][..], |word| word.as_slice());
+    if program.contains(&b'/') || program.is_empty() {
+        return Ok(vec![c_string("exec", program.to_vec())?]);
+    }
+    let own = spawn
+        .env
+        .iter()
+        .rev()
+        .find_map(|line| line.strip_prefix(b"PATH="));
+    let own = own.filter(|path| !path.is_empty());
+    let fallback = spawn.path_fallback.as_ref().map(|path| path.as_slice());
+    let path = own.or(fallback).unwrap_or(b"/bin:/usr/bin");
+    let mut places = Vec::new();
+    for dir in path.split(|byte| *byte == b':') {
+        let mut place = if dir.is_empty() {
+            b".".to_vec()
+        } else {
+            dir.to_vec()
+        };
+        place.push(b'/');
+        place.extend_from_slice(program);
+        places.push(c_string("exec", place)?);
+    }
+    Ok(places)
+}
+
+fn c_string(stage: &'static str, bytes: Vec<u8>) -> Result<CString, Failure> {
+    CString::new(bytes).map_err(|error| Failure {
+        stage,
+        errno: libc::EINVAL,
+        text: String::from_utf8_lossy(&error.into_vec()).into_owned(),
+    })
+}
+
+/// What a child that did not execute left behind, as a failure.
+pub fn failure(spawn: &Spawn, plan: &Plan, stuck: bool) -> Failure {
+    let stage = STAGES
+        .get(plan.stage.load(SeqCst) as usize)
+        .copied()
+        .unwrap_or("exec");
+    let detail = plan.detail.load(SeqCst) as usize;
+    let text = match stage {
+        "exec" => match plan.candidates.get(detail) {
+            // Nothing was found anywhere: the word as typed says more than the last place.
+            Some(_)
+                if plan.candidates.len() > 1
+                    && plan.errno.load(SeqCst) == libc::ENOENT
+                    && detail == 0 =>
+            {
+                String::from_utf8_lossy(spawn.argv.first().map_or(&[][..], |word| word))
+                    .into_owned()
+            }
+            Some(path) => path.to_string_lossy().into_owned(),
+            None => String::new(),
+        },
+        "cwd" => spawn.cwd.clone(),
+        "stdin" => match &spawn.stdin {
+            Stdin::File(path) => path.clone(),
+            Stdin::Null | Stdin::Pipe => String::new(),
+        },
+        "rlimit" => plan
+            .rlimits
+            .get(detail)
+            .map_or(String::new(), |(number, _)| number.to_string()),
+        "nice" => spawn.nice.to_string(),
+        "oom_score" => spawn.oom_score.to_string(),
+        "groups" | "gid" | "uid" | "regain" => spawn
+            .user
+            .as_ref()
+            .map_or(String::new(), |user| format!("{}:{}", user.uid, user.gid)),
+        _ => String::new(),
+    };
+    if stuck {
+        return Failure {
+            stage: "exec-stuck",
+            errno: 0,
+            text: format!("{stage} {text}").trim().to_owned(),
+        };
+    }
+    Failure {
+        stage,
+        errno: plan.errno.load(SeqCst),
+        text,
+    }
+}
+
+/// For tests: the shim is killed at this very step.
+pub fn fail_point(kit: &Kit, step: u32) {
+    if cfg!(debug_assertions) && kit.fail_at == step {
+        // Cannot fail: it is our own process.
+        let _ =
+            rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
+    }
+}

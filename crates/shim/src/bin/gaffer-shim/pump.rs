@@ -1,0 +1,460 @@
+//! Moves what programs write into their streams: pipe → staging pipe → segment, by splice.
+//!
+//! A byte is always in a pipe or in a file, and both outlive a killed shim. The first bytes after silence
+//! move at once. Small batches in quick succession are collected: the pipe is disarmed for up to 3 ms,
+//! after it was grown to 1 MiB (on 64 KiB that nap would throttle the program). One empty nap ends it, so
+//! there is no timer at rest.
+
+use crate::log::Journal;
+use crate::segments::{Stream, Stuck};
+use crate::sys::{self, Epoll};
+use gaffer_shim::identity::mono_ns;
+use gaffer_shim::journal::{Record, RunIdWire};
+use gaffer_shim::message::LogBounds;
+use rustix::fd::{AsRawFd, OwnedFd};
+use std::collections::{HashMap, VecDeque};
+use std::io;
+use std::path::Path;
+
+/// Batches closer together than this are collected.
+const QUICK_NS: u64 = 10_000_000;
+/// How long a pipe is left alone while collecting.
+const NAP_NS: u64 = 3_000_000;
+/// Wanted size of busy pipes.
+const PIPE_BYTES: usize = 1 << 20;
+/// Streams that keep their segment open.
+const OPEN_MAX: usize = 32;
+/// Streams without a pipe that are remembered.
+const STREAMS_MAX: usize = 4096;
+/// Pause before a full disk is tried again.
+const RETRY_NS: u64 = 250_000_000;
+/// How often a lasting loss is told.
+const TELL_NS: u64 = 1_000_000_000;
+
+struct Pipe {
+    fd: OwnedFd,
+    run: RunIdWire,
+    stream: u64,
+    grown: bool,
+    last_batch_ns: u64,
+    /// Staging pipe with bytes that found no room (`block_when_full`).
+    parked: Option<(Staging, usize)>,
+    dropped: u64,
+    dropped_at: u64,
+    told_ns: u64,
+}
+
+struct Staging {
+    read: OwnedFd,
+    write: OwnedFd,
+    bytes: usize,
+}
+
+enum Moved {
+    Bytes(usize),
+    Nothing,
+    End,
+}
+
+/// All pipes and streams of a shim.
+pub struct Pump {
+    epoll: std::sync::Arc<Epoll>,
+    staging: Staging,
+    null: OwnedFd,
+    pipes: HashMap<u64, Pipe>,
+    of_run: HashMap<RunIdWire, Vec<u64>>,
+    streams: HashMap<u64, Stream>,
+    names: HashMap<(String, String), u64>,
+    open: VecDeque<u64>,
+    naps: VecDeque<(u64, u64)>,
+    retries: VecDeque<(u64, u64)>,
+    next_id: u64,
+}
+
+impl Pump {
+    /// Registers pipes with `epoll`; their tokens are even numbers from 2.
+    pub fn new(epoll: std::sync::Arc<Epoll>) -> io::Result<Pump> {
+        let null = rustix::fs::open(
+            "/dev/null",
+            rustix::fs::OFlags::WRONLY | rustix::fs::OFlags::CLOEXEC,
+            rustix::fs::Mode::empty(),
+        )?;
+        let staging = Staging::new()?;
+        Ok(Pump {
+            epoll,
+            staging,
+            null,
+            pipes: HashMap::new(),
+            of_run: HashMap::new(),
+            streams: HashMap::new(),
+            names: HashMap::new(),
+            open: VecDeque::new(),
+            naps: VecDeque::new(),
+            retries: VecDeque::new(),
+            next_id: 1,
+        })
+    }
+
+    fn id(&mut self) -> u64 {
+        self.next_id += 1;
+        self.next_id * 2
+    }
+
+    /// Where a stream ends. Finds it on disk the first time.
+    pub fn end_of(&mut self, dir: &str, name: &str, bounds: LogBounds) -> io::Result<u64> {
+        let id = self.stream(dir, name, bounds)?;
+        Ok(self.streams.get(&id).map_or(0, |stream| stream.end))
+    }
+
+    /// Where a stream ends, if it is known here.
+    pub fn known_end(&self, dir: &str, name: &str) -> u64 {
+        let id = self.names.get(&(dir.to_owned(), name.to_owned()));
+        id.and_then(|id| self.streams.get(id))
+            .map_or(0, |stream| stream.end)
+    }
+
+    fn stream(&mut self, dir: &str, name: &str, bounds: LogBounds) -> io::Result<u64> {
+        let key = (dir.to_owned(), name.to_owned());
+        if let Some(id) = self.names.get(&key) {
+            let id = *id;
+            if let Some(stream) = self.streams.get_mut(&id) {
+                stream.set_bounds(bounds);
+            }
+            return Ok(id);
+        }
+        if self.streams.len() >= STREAMS_MAX {
+            self.forget_idle_streams();
+        }
+        let stream = Stream::find(Path::new(dir).to_path_buf(), name.to_owned(), bounds)?;
+        let id = self.id();
+        self.streams.insert(id, stream);
+        self.names.insert(key, id);
+        Ok(id)
+    }
+
+    fn forget_idle_streams(&mut self) {
+        let used: std::collections::HashSet<u64> = self.pipes.values().map(|p| p.stream).collect();
+        self.streams.retain(|id, _| used.contains(id));
+        self.names.retain(|_, id| used.contains(id));
+        self.open.retain(|id| used.contains(id));
+    }
+
+    /// New bounds for all streams of a directory.
+    pub fn set_bounds(&mut self, dir: &str, bounds: LogBounds) {
+        for stream in self
+            .streams
+            .values_mut()
+            .filter(|s| s.dir == Path::new(dir))
+        {
+            stream.set_bounds(bounds);
+        }
+    }
+
+    /// Begins to read a pipe of a run.
+    pub fn attach(
+        &mut self,
+        run: RunIdWire,
+        dir: &str,
+        name: &str,
+        bounds: LogBounds,
+        fd: OwnedFd,
+    ) -> io::Result<()> {
+        let stream = self.stream(dir, name, bounds)?;
+        let id = self.id();
+        self.epoll
+            .add(&fd, libc::EPOLLIN | libc::EPOLLONESHOT, id)?;
+        let pipe = Pipe {
+            fd,
+            run,
+            stream,
+            grown: false,
+            last_batch_ns: 0,
+            parked: None,
+            dropped: 0,
+            dropped_at: 0,
+            told_ns: 0,
+        };
+        self.pipes.insert(id, pipe);
+        self.of_run.entry(run).or_default().push(id);
+        Ok(())
+    }
+
+    /// A pipe has bytes (or its end).
+    pub fn ready(&mut self, id: u64, journal: &Journal) {
+        match self.move_some(id, journal) {
+            Moved::End => self.detach(id, journal),
+            Moved::Bytes(count) => self.arm_or_nap(id, count),
+            Moved::Nothing => self.arm(id),
+        }
+    }
+
+    fn arm_or_nap(&mut self, id: u64, count: usize) {
+        let now = mono_ns();
+        let Some(pipe) = self.pipes.get_mut(&id) else {
+            return;
+        };
+        if pipe.parked.is_some() {
+            return;
+        }
+        let quick = now.saturating_sub(pipe.last_batch_ns) < QUICK_NS;
+        pipe.last_batch_ns = now;
+        if quick && !pipe.grown {
+            // SAFETY: descriptors and numbers only.
+            let grown = unsafe { libc::fcntl(pipe.fd.as_raw_fd(), libc::F_SETPIPE_SZ, PIPE_BYTES) };
+            pipe.grown = grown >= PIPE_BYTES as i32;
+        }
+        if quick && pipe.grown && count < PIPE_BYTES / 4 {
+            self.naps.push_back((now + NAP_NS, id));
+        } else {
+            self.arm(id);
+        }
+    }
+
+    fn arm(&self, id: u64) {
+        if let Some(pipe) = self.pipes.get(&id)
+            && pipe.parked.is_none()
+        {
+            // The descriptor is open and registered: this cannot fail.
+            let _ = self
+                .epoll
+                .modify(&pipe.fd, libc::EPOLLIN | libc::EPOLLONESHOT, id);
+        }
+    }
+
+    /// When something is due here; `None` at rest.
+    pub fn next_deadline_ns(&self) -> Option<u64> {
+        let nap = self.naps.front().map(|(at, _)| *at);
+        let retry = self.retries.front().map(|(at, _)| *at);
+        nap.into_iter().chain(retry).min()
+    }
+
+    /// Naps that are over, full disks to be tried again.
+    pub fn due(&mut self, now: u64, journal: &Journal) {
+        while let Some((at, id)) = self.naps.front().copied()
+            && at <= now
+        {
+            self.naps.pop_front();
+            match self.move_some(id, journal) {
+                Moved::End => self.detach(id, journal),
+                Moved::Nothing => self.arm(id),
+                Moved::Bytes(count) => self.arm_or_nap(id, count),
+            }
+        }
+        while let Some((at, id)) = self.retries.front().copied()
+            && at <= now
+        {
+            self.retries.pop_front();
+            self.retry(id, journal);
+        }
+    }
+
+    fn retry(&mut self, id: u64, journal: &Journal) {
+        let Some(pipe) = self.pipes.get_mut(&id) else {
+            return;
+        };
+        let Some((staging, count)) = pipe.parked.take() else {
+            return;
+        };
+        let Some(stream) = self.streams.get_mut(&pipe.stream) else {
+            return;
+        };
+        match stream.store(&staging.read, count) {
+            Ok(()) => self.ready(id, journal),
+            Err((left, _)) if stream.blocks() => {
+                pipe.parked = Some((staging, left));
+                self.retries.push_back((mono_ns() + RETRY_NS, id));
+            }
+            // The policy was changed to dropping meanwhile.
+            Err((left, _)) => {
+                throw_away(&staging, left, &self.null);
+                self.count_dropped(id, left, journal);
+                self.ready(id, journal);
+            }
+        }
+    }
+
+    /// One pipe-full from a pipe into its stream.
+    fn move_some(&mut self, id: u64, journal: &Journal) -> Moved {
+        let Some(pipe) = self.pipes.get_mut(&id) else {
+            return Moved::Nothing;
+        };
+        if pipe.parked.is_some() {
+            return Moved::Nothing;
+        }
+        let count = match sys::splice(&pipe.fd, &self.staging.write, None, self.staging.bytes) {
+            Ok(0) => return Moved::End,
+            Ok(count) => count,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Moved::Nothing,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => return Moved::Nothing,
+            // A terminal nobody holds any more says EIO; a broken socket ECONNRESET.
+            Err(_) => return Moved::End,
+        };
+        let Some(stream) = self.streams.get_mut(&pipe.stream) else {
+            return Moved::End;
+        };
+        let was_open = stream.is_open();
+        let stored = stream.store(&self.staging.read, count);
+        let blocks = stream.blocks();
+        if !was_open && stream.is_open() {
+            let stream = pipe.stream;
+            self.remember_open(stream);
+        }
+        match stored {
+            Ok(()) => {
+                self.tell_dropped(id, journal);
+                Moved::Bytes(count)
+            }
+            Err((left, Stuck::Full)) if blocks => {
+                self.park(id, left, journal);
+                Moved::Bytes(count)
+            }
+            Err((left, _)) => {
+                throw_away(&self.staging, left, &self.null);
+                self.count_dropped(id, left, journal);
+                Moved::Bytes(count)
+            }
+        }
+    }
+
+    /// The program waits: its bytes keep their staging pipe, others get a new one.
+    fn park(&mut self, id: u64, left: usize, journal: &Journal) {
+        match Staging::new() {
+            Ok(fresh) => {
+                let full = std::mem::replace(&mut self.staging, fresh);
+                if let Some(pipe) = self.pipes.get_mut(&id) {
+                    pipe.parked = Some((full, left));
+                    self.retries.push_back((mono_ns() + RETRY_NS, id));
+                }
+            }
+            Err(_) => {
+                throw_away(&self.staging, left, &self.null);
+                self.count_dropped(id, left, journal);
+            }
+        }
+    }
+
+    fn remember_open(&mut self, stream: u64) {
+        self.open.retain(|id| *id != stream);
+        self.open.push_back(stream);
+        if self.open.len() > OPEN_MAX
+            && let Some(oldest) = self.open.pop_front()
+            && let Some(stream) = self.streams.get_mut(&oldest)
+        {
+            stream.close();
+        }
+    }
+
+    fn count_dropped(&mut self, id: u64, bytes: usize, journal: &Journal) {
+        let Some(pipe) = self.pipes.get_mut(&id) else {
+            return;
+        };
+        let Some(stream) = self.streams.get(&pipe.stream) else {
+            return;
+        };
+        if pipe.dropped > 0 && pipe.dropped_at != stream.end {
+            self.tell_dropped(id, journal);
+        }
+        let Some(pipe) = self.pipes.get_mut(&id) else {
+            return;
+        };
+        let Some(stream) = self.streams.get(&pipe.stream) else {
+            return;
+        };
+        pipe.dropped += bytes as u64;
+        pipe.dropped_at = stream.end;
+        if mono_ns().saturating_sub(pipe.told_ns) >= TELL_NS {
+            self.tell_dropped(id, journal);
+        }
+    }
+
+    /// Records a loss: in the index of the stream and in the journal.
+    fn tell_dropped(&mut self, id: u64, journal: &Journal) {
+        let Some(pipe) = self.pipes.get_mut(&id) else {
+            return;
+        };
+        if pipe.dropped == 0 {
+            return;
+        }
+        let Some(stream) = self.streams.get_mut(&pipe.stream) else {
+            return;
+        };
+        let record = Record::Dropped {
+            run: pipe.run,
+            stream: stream.name.clone(),
+            offset: pipe.dropped_at,
+            bytes: pipe.dropped,
+        };
+        pipe.told_ns = mono_ns();
+        // If even this finds no room the count is kept and told later.
+        if journal.append(&record).is_ok() {
+            stream.mark_dropped(pipe.dropped);
+            pipe.dropped = 0;
+        }
+    }
+
+    fn detach(&mut self, id: u64, journal: &Journal) {
+        self.tell_dropped(id, journal);
+        if let Some(pipe) = self.pipes.remove(&id) {
+            self.epoll.remove(&pipe.fd);
+            if let Some(ids) = self.of_run.get_mut(&pipe.run) {
+                ids.retain(|other| *other != id);
+                if ids.is_empty() {
+                    self.of_run.remove(&pipe.run);
+                }
+            }
+        }
+    }
+
+    /// Empties the pipes of a run whose main process has ended. True: they are empty.
+    pub fn drain(&mut self, run: RunIdWire, deadline_ns: u64, journal: &Journal) -> bool {
+        let mut empty = true;
+        for id in self.of_run.get(&run).cloned().unwrap_or_default() {
+            loop {
+                match self.move_some(id, journal) {
+                    Moved::Bytes(_) if mono_ns() < deadline_ns => {}
+                    Moved::Bytes(_) => {
+                        empty = false;
+                        break;
+                    }
+                    Moved::Nothing => {
+                        empty &= self.pipes.get(&id).is_none_or(|pipe| pipe.parked.is_none());
+                        break;
+                    }
+                    Moved::End => {
+                        self.detach(id, journal);
+                        break;
+                    }
+                }
+            }
+            self.tell_dropped(id, journal);
+        }
+        empty
+    }
+}
+
+impl Staging {
+    fn new() -> io::Result<Staging> {
+        let (read, write) = sys::pipe_to_us()?;
+        sys::set_nonblocking(&write)?;
+        // SAFETY: descriptors and numbers only. What is not granted stays as it is.
+        let bytes = unsafe {
+            libc::fcntl(write.as_raw_fd(), libc::F_SETPIPE_SZ, PIPE_BYTES);
+            libc::fcntl(write.as_raw_fd(), libc::F_GETPIPE_SZ)
+        };
+        Ok(Staging {
+            read,
+            write,
+            bytes: usize::try_from(bytes).unwrap_or(4096),
+        })
+    }
+}
+
+/// Empties a staging pipe into nothing.
+fn throw_away(staging: &Staging, mut left: usize, null: &OwnedFd) {
+    while left > 0 {
+        match sys::splice(&staging.read, null, None, left) {
+            Ok(count) if count > 0 => left -= count,
+            _ => return,
+        }
+    }
+}

@@ -1,0 +1,384 @@
+//! From an inherited world to our own: descriptors, signals, session, limits, lock, socket; then the split
+//! into guard and shim.
+
+use crate::child::RESERVED;
+use crate::conn::Conn;
+use crate::control::{Control, IDLE_MS, Parts};
+use crate::disk::Disk;
+use crate::guard;
+use crate::log::Journal;
+use crate::mailbox::Mailbox;
+use crate::plan::{self, Kit};
+use crate::share::Share;
+use crate::spawner::{SpawnQueue, Spawner};
+use crate::sys::{self, CloneArgs};
+use rustix::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::ffi::OsString;
+use std::io;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// Why the shim does not run.
+#[derive(Debug, thiserror::Error)]
+pub enum SetupError {
+    /// Wrong words.
+    #[error("usage: gaffer-shim --dir DIR [--fd N] [--idle-ms MS] [--segment-bytes BYTES]")]
+    Usage,
+    /// Another shim lives in this directory.
+    #[error("another shim holds the lock")]
+    Locked,
+    /// The limit of descriptors leaves no room for runs.
+    #[error("{0} descriptors are too few")]
+    Descriptors(u64),
+    /// The kernel said no.
+    #[error("{0}")]
+    Io(#[from] io::Error),
+}
+
+impl From<rustix::io::Errno> for SetupError {
+    fn from(error: rustix::io::Errno) -> SetupError {
+        SetupError::Io(error.into())
+    }
+}
+
+impl SetupError {
+    /// Exit code.
+    pub fn code(&self) -> u8 {
+        match self {
+            SetupError::Usage => 2,
+            SetupError::Locked => 3,
+            SetupError::Descriptors(_) | SetupError::Io(_) => 1,
+        }
+    }
+}
+
+struct Options {
+    dir: PathBuf,
+    fd: Option<i32>,
+    idle_ms: u64,
+    segment_bytes: Option<u64>,
+}
+
+fn options(words: impl Iterator<Item = OsString>) -> Result<Options, SetupError> {
+    let (mut dir, mut fd, mut idle_ms, mut segment_bytes) = (None, None, IDLE_MS, None);
+    let mut words = words;
+    while let Some(word) = words.next() {
+        let value = words.next().ok_or(SetupError::Usage)?;
+        let number = value.to_str().and_then(|text| text.parse::<u64>().ok());
+        match word.to_str() {
+            Some("--dir") => dir = Some(PathBuf::from(value)),
+            Some("--fd") => fd = Some(number.ok_or(SetupError::Usage)? as i32),
+            Some("--idle-ms") => idle_ms = number.ok_or(SetupError::Usage)?,
+            Some("--segment-bytes") => segment_bytes = Some(number.ok_or(SetupError::Usage)?),
+            _ => return Err(SetupError::Usage),
+        }
+    }
+    let dir = dir.ok_or(SetupError::Usage)?;
+    Ok(Options {
+        dir,
+        fd,
+        idle_ms,
+        segment_bytes,
+    })
+}
+
+/// Everything both processes need.
+struct World {
+    dir: PathBuf,
+    /// Held by both for life, through the shared table.
+    _lock: OwnedFd,
+    listener: UnixListener,
+    null: OwnedFd,
+    nofile: [u64; 2],
+    nofile_now: u64,
+    epoch: u32,
+    first: Option<UnixStream>,
+    share: &'static Share,
+}
+
+/// Runs a shim until it leaves. In the guard: until nothing is left to guard.
+pub fn start(words: impl Iterator<Item = OsString>) -> Result<(), SetupError> {
+    let options = options(words)?;
+    std::panic::set_hook(Box::new(|_| std::process::abort()));
+    close_junk(options.fd)?;
+    own_signals()?;
+    let dir = std::fs::canonicalize(&options.dir)?;
+    let nofile = raise_nofile()?;
+    let null = high(&rustix::fs::open(
+        "/dev/null",
+        rustix::fs::OFlags::RDWR | rustix::fs::OFlags::CLOEXEC,
+        rustix::fs::Mode::empty(),
+    )?)?;
+    // SAFETY: the daemon gave us this descriptor; nobody else here knows its number.
+    let first = options
+        .fd
+        .map(|fd| high(&unsafe { OwnedFd::from_raw_fd(fd) }))
+        .transpose()?;
+    plan::fill_reserve(&null)?;
+    let lock = take_lock(&dir)?;
+    detach_from_the_world(&null)?;
+    let listener = listen(&dir)?;
+    let share = Share::map()?;
+    share.listener_opened(listener.as_raw_fd());
+    let world = World {
+        epoch: read_epoch(&dir)?,
+        dir,
+        _lock: lock,
+        listener,
+        null,
+        nofile: [nofile.0, nofile.1],
+        nofile_now: nofile.1,
+        first: first.map(UnixStream::from),
+        share,
+    };
+    split(world, &options)
+}
+
+/// Whatever the daemon was started with open is not ours.
+fn close_junk(keep: Option<i32>) -> io::Result<()> {
+    let close = |from: i32, to: u32| {
+        // SAFETY: nothing in this process uses these descriptors.
+        sys::check(unsafe { libc::syscall(libc::SYS_close_range, from, to, 0) } as i32)
+    };
+    match keep {
+        Some(fd) if fd > 3 => {
+            close(3, fd as u32 - 1)?;
+            close(fd + 1, u32::MAX)?;
+        }
+        Some(fd) => {
+            close(fd + 1, u32::MAX)?;
+        }
+        None => {
+            close(3, u32::MAX)?;
+        }
+    }
+    Ok(())
+}
+
+/// All dispositions default (children inherit what is ignored), all signals blocked in every thread:
+/// TERM and the like do nothing, a shim leaves when it is told to or idle.
+fn own_signals() -> io::Result<()> {
+    // SAFETY: valid signal numbers and structures; no handler is installed.
+    unsafe {
+        for signal in 1..=64 {
+            // KILL, STOP and those of the C library cannot be set, which is fine.
+            libc::signal(signal, libc::SIG_DFL);
+        }
+        let mut all: libc::sigset_t = std::mem::zeroed();
+        libc::sigfillset(&raw mut all);
+        sys::check(libc::sigprocmask(
+            libc::SIG_SETMASK,
+            &raw const all,
+            std::ptr::null_mut(),
+        ))?;
+    }
+    Ok(())
+}
+
+/// `(soft as it was, hard)`; the soft one is the hard one from here.
+fn raise_nofile() -> Result<(u64, u64), SetupError> {
+    let mut limit = libc::rlimit {
+        rlim_cur: 0,
+        rlim_max: 0,
+    };
+    // SAFETY: the structure outlives the calls.
+    unsafe {
+        sys::check(libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit))?;
+        let raised = libc::rlimit {
+            rlim_cur: limit.rlim_max,
+            ..limit
+        };
+        sys::check(libc::setrlimit(libc::RLIMIT_NOFILE, &raw const raised))?;
+    }
+    if limit.rlim_max < RESERVED as u64 + 32 {
+        return Err(SetupError::Descriptors(limit.rlim_max));
+    }
+    Ok((limit.rlim_cur, limit.rlim_max))
+}
+
+/// A copy above the reserve.
+fn high(fd: &OwnedFd) -> io::Result<OwnedFd> {
+    // SAFETY: descriptors only; the result is fresh.
+    unsafe {
+        let fd = sys::check(libc::fcntl(fd.as_raw_fd(), libc::F_DUPFD_CLOEXEC, RESERVED))?;
+        Ok(OwnedFd::from_raw_fd(fd))
+    }
+}
+
+fn take_lock(dir: &Path) -> Result<OwnedFd, SetupError> {
+    let flags = rustix::fs::OFlags::RDWR | rustix::fs::OFlags::CREATE | rustix::fs::OFlags::CLOEXEC;
+    let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
+    let lock = rustix::fs::open(dir.join("lock"), flags, mode)?;
+    if gaffer_shim::client::take_lock(&lock)? {
+        Ok(lock)
+    } else {
+        Err(SetupError::Locked)
+    }
+}
+
+/// Own session, no terminal, nothing mounted under our feet, nobody looks into our memory.
+fn detach_from_the_world(null: &OwnedFd) -> Result<(), SetupError> {
+    for fd in 0..3 {
+        // SAFETY: descriptors only. Unlike those of the reserve these may stay open across exec.
+        sys::check(unsafe { libc::dup2(null.as_raw_fd(), fd) })?;
+    }
+    // Fails only for a group leader, which a daemon's child is not; then there is a session already.
+    let _ = rustix::process::setsid();
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
+    std::env::set_current_dir("/")?;
+    // Not allowed without privilege: then we are as likely a victim as the runs.
+    let _ = std::fs::write("/proc/self/oom_score_adj", "-900");
+    // SAFETY: numbers only.
+    unsafe {
+        sys::check(libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0))?;
+        sys::check(libc::prctl(libc::PR_SET_DUMPABLE, 0, 0, 0, 0))?;
+    }
+    Ok(())
+}
+
+/// Binds through the directory's descriptor: paths end at 108 bytes.
+fn listen(dir: &Path) -> Result<UnixListener, SetupError> {
+    let handle = std::fs::File::open(dir)?;
+    let path = format!("/proc/self/fd/{}/sock", handle.as_raw_fd());
+    // A dead shim's. We hold the lock, so nobody listens there.
+    match std::fs::remove_file(&path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
+        _ => {}
+    }
+    Ok(UnixListener::bind(path)?)
+}
+
+/// The highest epoch ever accepted here.
+fn read_epoch(dir: &Path) -> io::Result<u32> {
+    use std::os::unix::fs::OpenOptionsExt;
+    let path = dir.join("epoch");
+    match std::fs::read_to_string(&path) {
+        Ok(text) => text
+            .trim()
+            .parse()
+            .map_err(|_| io::ErrorKind::InvalidData.into()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            use std::io::Write;
+            let mut file = std::fs::OpenOptions::new()
+                .write(true)
+                .create_new(true)
+                .mode(0o600)
+                .open(&path)?;
+            file.write_all(b"0000000000\n")?;
+            Ok(0)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// clone3 with a shared descriptor table and nothing else shared: one call, two processes.
+fn split(world: World, options: &Options) -> Result<(), SetupError> {
+    let mut pidfd: i32 = -1;
+    let args = CloneArgs {
+        flags: sys::CLONE_FILES | sys::CLONE_PIDFD,
+        pidfd: &raw mut pidfd as u64,
+        exit_signal: libc::SIGCHLD as u64,
+        ..CloneArgs::default()
+    };
+    let guard_pid = std::process::id();
+    // SAFETY: one thread so far, and without CLONE_VM this is a fork.
+    let pid = unsafe { libc::syscall(libc::SYS_clone3, &raw const args, size_of::<CloneArgs>()) };
+    match pid {
+        -1 => Err(io::Error::last_os_error().into()),
+        0 => shim(world, options, guard_pid),
+        _ => {
+            // SAFETY: the kernel opened it for us.
+            let shim = unsafe { OwnedFd::from_raw_fd(pidfd) };
+            guard::watch(shim, &world.dir, world.share);
+            // Its descriptors are shared: dropping them here is as good as the end of the process.
+            Ok(())
+        }
+    }
+}
+
+fn shim(world: World, options: &Options, guard_pid: u32) -> Result<(), SetupError> {
+    // SAFETY: numbers only. Both are per process, not inherited or set for good by the fork.
+    unsafe {
+        sys::check(libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0))?;
+        sys::check(libc::prctl(libc::PR_SET_DUMPABLE, 0, 0, 0, 0))?;
+    }
+    let journal = Arc::new(Journal::open(&world.dir, options.segment_bytes)?);
+    let to_control = Arc::new(Mailbox::new()?);
+    let to_disk = Arc::new(Mailbox::new()?);
+    let queue = Arc::new(SpawnQueue::default());
+    let fail_at = if cfg!(debug_assertions) {
+        std::env::var("GAFFER_SHIM_FAIL").ok()
+    } else {
+        None
+    };
+    let kit = Arc::new(Kit {
+        null: world.null,
+        shim_pid: std::process::id() as i32,
+        nofile: world.nofile,
+        fail_at: fail_at.and_then(|text| text.parse().ok()).unwrap_or(0),
+    });
+    let disk = Disk::new(
+        world.dir.clone(),
+        journal.clone(),
+        to_disk.clone(),
+        to_control.clone(),
+        queue.clone(),
+    )?;
+    let thread = |name: &str| {
+        std::thread::Builder::new()
+            .name(name.to_owned())
+            .stack_size(256 << 10)
+    };
+    thread("disk").spawn(move || disk.run())?;
+    let (start_journal, start_disk, start_control) =
+        (journal.clone(), to_disk.clone(), to_control.clone());
+    let more_spawners = move |number: i32| {
+        let spawner = Spawner {
+            number,
+            journal: start_journal.clone(),
+            queue: queue.clone(),
+            disk: start_disk.clone(),
+            control: start_control.clone(),
+            kit: kit.clone(),
+        };
+        thread("spawner").spawn(move || spawner.run()).is_ok()
+    };
+    if !more_spawners(0) {
+        return Err(io::Error::from(io::ErrorKind::OutOfMemory).into());
+    }
+    let mut control = Control::new(Parts {
+        inbox: to_control,
+        disk: to_disk,
+        share: world.share,
+        more_spawners: Box::new(more_spawners),
+        nofile: world.nofile_now,
+        idle_ms: options.idle_ms,
+        guard_pid,
+        listener: world.listener,
+        sigchld: sigchld()?,
+        epoch: world.epoch,
+        position: journal.position(),
+    })?;
+    if let Some(first) = world.first {
+        control.adopt(Conn::new(first)?);
+    }
+    control.run();
+    Ok(())
+}
+
+/// Readable when a child has ended: only orphans need it, runs have pidfds.
+fn sigchld() -> io::Result<OwnedFd> {
+    // SAFETY: the set is initialised before use; the result is a fresh descriptor.
+    unsafe {
+        let mut set: libc::sigset_t = std::mem::zeroed();
+        libc::sigemptyset(&raw mut set);
+        libc::sigaddset(&raw mut set, libc::SIGCHLD);
+        let fd = sys::check(libc::signalfd(
+            -1,
+            &raw const set,
+            libc::SFD_CLOEXEC | libc::SFD_NONBLOCK,
+        ))?;
+        Ok(OwnedFd::from_raw_fd(fd))
+    }
+}

@@ -1,0 +1,396 @@
+//! Spawners: prepare, clone, wait for the child's exec.
+//!
+//! A vfork parent sleeps until the exec, and an exec on a hung filesystem never comes. So the thread that
+//! clones is not the one that reaps: control kills a child past its deadline by the pidfd that clone left in
+//! [`InFlight`], and lets another spawner start if even that hangs.
+
+use crate::child::Plan;
+use crate::control::{Born, Event, Failed};
+use crate::disk::DiskJob;
+use crate::log::{Journal, now};
+use crate::mailbox::Mailbox;
+use crate::plan::{self, Failure, Kit};
+use crate::sys::{self, CloneArgs, Whom};
+use gaffer_shim::journal::Record;
+use gaffer_shim::message::Spawn;
+use rustix::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::collections::VecDeque;
+use std::io;
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering::SeqCst};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+
+/// Most spawners at once: each owns a share of the reserved descriptors.
+pub const SPAWNERS_MAX: i32 = 4;
+const STACK_BYTES: usize = 64 << 10;
+
+/// What control may look at while a spawner sleeps.
+#[derive(Default)]
+pub struct InFlight {
+    /// Boot-time clock of the clone; 0: still queued.
+    pub begun_ns: AtomicU64,
+    /// Written by the kernel; 0: no child yet.
+    pub pid: AtomicI32,
+    /// Written by the kernel; 0: no child yet.
+    pidfd: AtomicI32,
+    /// Control has killed the child.
+    pub killed: AtomicBool,
+    /// Held while the pidfd may not vanish.
+    fate: Mutex<Fate>,
+}
+
+/// How a start in flight ended, as far as spawner and control must agree.
+#[derive(Clone, Copy, Default, PartialEq)]
+enum Fate {
+    #[default]
+    Open,
+    /// Its spawner is back and tells the rest.
+    Over,
+    /// Control has told that it failed; its spawner says nothing more.
+    GivenUp,
+}
+
+impl InFlight {
+    /// Kills the child if it has not executed yet.
+    pub fn kill(&self) {
+        let fate = self.fate.lock().unwrap_or_else(PoisonError::into_inner);
+        let fd = self.pidfd.load(SeqCst);
+        if *fate == Fate::Open && fd > 0 {
+            self.killed.store(true, SeqCst);
+            // SAFETY: open until the fate is sealed, which this lock prevents.
+            let fd = unsafe { rustix::fd::BorrowedFd::borrow_raw(fd) };
+            // It may have executed or ended at this very moment; then its spawner knows better.
+            let _ = sys::signal(&fd, libc::SIGKILL);
+        }
+    }
+}
+
+impl InFlight {
+    /// The child was killed and still does not end: control tells that the start failed. False: too late,
+    /// its spawner is back.
+    pub fn give_up(&self) -> bool {
+        let mut fate = self.fate.lock().unwrap_or_else(PoisonError::into_inner);
+        if *fate == Fate::Over {
+            return false;
+        }
+        *fate = Fate::GivenUp;
+        true
+    }
+
+    /// Its spawner is back. False: control has given up.
+    fn seal(&self) -> bool {
+        let mut fate = self.fate.lock().unwrap_or_else(PoisonError::into_inner);
+        let open = *fate == Fate::Open;
+        if open {
+            *fate = Fate::Over;
+        }
+        open
+    }
+}
+
+/// A start whose intent is on file.
+pub struct SpawnJob {
+    pub key: u64,
+    pub spawn: Box<Spawn>,
+    pub inflight: Arc<InFlight>,
+}
+
+/// Starts that wait for a spawner.
+#[derive(Default)]
+pub struct SpawnQueue {
+    jobs: Mutex<VecDeque<SpawnJob>>,
+    news: Condvar,
+}
+
+impl SpawnQueue {
+    /// At the end.
+    pub fn push(&self, job: SpawnJob) {
+        self.jobs
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push_back(job);
+        self.news.notify_one();
+    }
+
+    fn pop(&self) -> SpawnJob {
+        let mut jobs = self.jobs.lock().unwrap_or_else(PoisonError::into_inner);
+        loop {
+            if let Some(job) = jobs.pop_front() {
+                return job;
+            }
+            jobs = self.news.wait(jobs).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+}
+
+/// One thread that clones.
+pub struct Spawner {
+    pub number: i32,
+    pub journal: Arc<Journal>,
+    pub queue: Arc<SpawnQueue>,
+    pub disk: Arc<Mailbox<DiskJob>>,
+    pub control: Arc<Mailbox<Event>>,
+    pub kit: Arc<Kit>,
+}
+
+/// A stack for children, with a page below that faults.
+struct Stack(*mut u8);
+
+impl Stack {
+    fn new() -> io::Result<Stack> {
+        let (read_write, flags) = (
+            libc::PROT_READ | libc::PROT_WRITE,
+            libc::MAP_PRIVATE | libc::MAP_ANONYMOUS,
+        );
+        // SAFETY: a fresh mapping at a place of the kernel's choice.
+        let base =
+            unsafe { libc::mmap(std::ptr::null_mut(), STACK_BYTES, read_write, flags, -1, 0) };
+        if base == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: within the mapping just made.
+        sys::check(unsafe { libc::mprotect(base, 4096, libc::PROT_NONE) })?;
+        Ok(Stack(base.cast()))
+    }
+}
+
+/// A child that has executed.
+struct Running {
+    pidfd: OwnedFd,
+    pid: u32,
+    cgroup: Option<String>,
+    note: Option<String>,
+}
+
+impl Spawner {
+    /// Until the process ends.
+    pub fn run(self) -> ! {
+        let stack = Stack::new();
+        loop {
+            let job = self.queue.pop();
+            job.inflight.begun_ns.store(now().1, SeqCst);
+            let outcome = match &stack {
+                Ok(stack) => self.spawn(&job, stack),
+                Err(error) => Err(Failure::system("clone", error, "no stack")),
+            };
+            if let Err(failure) = outcome {
+                self.report_failure(&job, failure);
+            }
+        }
+    }
+
+    fn report_failure(&self, job: &SpawnJob, failure: Failure) {
+        let (wall_ms, mono_ns) = now();
+        let record = Record::StartFailed {
+            run: job.spawn.run,
+            stage: failure.stage.to_owned(),
+            errno: failure.errno,
+            text: failure.text,
+            wall_ms,
+            mono_ns,
+        };
+        let failed = Failed {
+            cgroup: own_cgroup(&job.spawn),
+        };
+        self.append(
+            record,
+            Event::Spawned {
+                key: job.key,
+                outcome: Err(failed),
+                position: Default::default(),
+            },
+        );
+    }
+
+    /// Appends and tells control; without room the disk thread does both later.
+    fn append(&self, record: Record, mut event: Event) {
+        match self.journal.append(&record) {
+            Ok(position) => {
+                event.set_position(position);
+                self.control.send(event);
+            }
+            Err(_) => self.disk.send(DiskJob::Append {
+                record: Box::new(record),
+                event,
+            }),
+        }
+    }
+
+    fn spawn(&self, job: &SpawnJob, stack: &Stack) -> Result<(), Failure> {
+        let spawn = &*job.spawn;
+        plan::fail_point(&self.kit, 2);
+        let mut prepared = plan::prepare(spawn, &self.kit, self.number)?;
+        let (cgroup, note) = match make_cgroup(spawn) {
+            Ok(cgroup) => (cgroup, None),
+            Err(error) => (None, Some(format!("cgroup not writable: {error}"))),
+        };
+        plan::place(&mut prepared, &self.kit, self.number)?;
+        if let Err(error) = self.journal.pin_to(plan::journal_slot(self.number)) {
+            plan::clear(&self.kit, self.number);
+            return Err(Failure::system("journal", &error, ""));
+        }
+        let cloned = self.clone_child(job, &mut prepared.plan, stack, cgroup, note);
+        self.journal.unpin();
+        // The ends that belong to the child must not stay open here, or its pipes would never end.
+        plan::clear(&self.kit, self.number);
+        let Some(running) = cloned? else {
+            return Ok(());
+        };
+        plan::fail_point(&self.kit, 8);
+        self.report_start(job, prepared.ours, running);
+        Ok(())
+    }
+
+    fn clone_child(
+        &self,
+        job: &SpawnJob,
+        plan: &mut Plan,
+        stack: &Stack,
+        cgroup: Option<(String, OwnedFd)>,
+        mut note: Option<String>,
+    ) -> Result<Option<Running>, Failure> {
+        let inflight = &job.inflight;
+        let mut args = CloneArgs {
+            flags: sys::CLONE_VM
+                | sys::CLONE_VFORK
+                | sys::CLONE_FILES
+                | sys::CLONE_PIDFD
+                | sys::CLONE_PARENT_SETTID
+                | sys::CLONE_CLEAR_SIGHAND,
+            pidfd: inflight.pidfd.as_ptr() as u64,
+            parent_tid: inflight.pid.as_ptr() as u64,
+            // None until the exec, so that reaping strangers cannot take a child that is being made.
+            exit_signal: 0,
+            stack: stack.0 as u64,
+            stack_size: STACK_BYTES as u64,
+            ..CloneArgs::default()
+        };
+        let mut cgroup_path = None;
+        let mut result = -1;
+        if let Some((path, fd)) = &cgroup {
+            args.flags |= sys::CLONE_INTO_CGROUP;
+            args.cgroup = fd.as_raw_fd() as u64;
+            // SAFETY: the stack is this thread's and the plan outlives the sleep in here.
+            result =
+                unsafe { sys::clone_into(&args, crate::child::enter, (&raw mut *plan).cast()) };
+            cgroup_path = Some(path.clone());
+            if result < 0 && -result as i32 != libc::EAGAIN && -result as i32 != libc::ENOMEM {
+                let error = io::Error::from_raw_os_error(-result as i32);
+                note = Some(format!("cannot be born into {path}: {error}"));
+                args.flags &= !sys::CLONE_INTO_CGROUP;
+                tree_remove(path);
+                cgroup_path = None;
+            }
+        }
+        if cgroup_path.is_none() {
+            // SAFETY: as above.
+            result =
+                unsafe { sys::clone_into(&args, crate::child::enter, (&raw mut *plan).cast()) };
+        }
+        if result < 0 {
+            let error = io::Error::from_raw_os_error(-result as i32);
+            return Err(Failure::system("clone", &error, ""));
+        }
+        let ours_to_tell = inflight.seal();
+        // SAFETY: the kernel opened it for us during clone; nobody else owns it.
+        let pidfd = unsafe { OwnedFd::from_raw_fd(inflight.pidfd.load(SeqCst)) };
+        let errno = plan.errno.load(SeqCst);
+        let killed = inflight.killed.load(SeqCst);
+        if !ours_to_tell {
+            let _ = sys::reap_wait(Whom::Pidfd(pidfd.as_fd()));
+            return Ok(None);
+        }
+        let not_executed = errno != 0 || self.ended_before_exec(&pidfd);
+        if !not_executed {
+            return Ok(Some(Running {
+                pidfd,
+                pid: result as u32,
+                cgroup: cgroup_path,
+                note,
+            }));
+        }
+        // It never became the program: nobody but us may know its status.
+        let _ = sys::reap_wait(Whom::Pidfd(pidfd.as_fd()));
+        Err(plan::failure(&job.spawn, plan, killed && errno == 0))
+    }
+
+    /// A child that was killed before its exec left no errno. Its exit signal tells: only exec sets it to
+    /// SIGCHLD, so a wait without `__WALL` does not see it.
+    fn ended_before_exec(&self, pidfd: &OwnedFd) -> bool {
+        match sys::peek(Whom::Pidfd(pidfd.as_fd())) {
+            Ok(_) => false,
+            Err(error) => error.raw_os_error() == Some(libc::ECHILD),
+        }
+    }
+
+    fn report_start(&self, job: &SpawnJob, ours: plan::Ours, running: Running) {
+        let spawn = &*job.spawn;
+        let (wall_ms, mono_ns) = now();
+        let inode = rustix::fs::fstat(&running.pidfd).map_or(0, |stat| stat.st_ino);
+        let record = Record::Started {
+            run: spawn.run,
+            pid: running.pid,
+            start_ticks: gaffer_shim::identity::start_ticks(running.pid).unwrap_or(0),
+            pidfd_inode: inode,
+            cgroup: running.cgroup.clone(),
+            wall_ms,
+            mono_ns,
+            note: running.note,
+        };
+        self.disk.send(DiskJob::Leader { pid: running.pid });
+        for (name, fd) in ours.outputs {
+            let (run, dir, bounds) = (spawn.run, spawn.log_dir.clone(), spawn.bounds);
+            self.disk.send(DiskJob::Attach {
+                run,
+                dir,
+                name,
+                bounds,
+                fd,
+            });
+        }
+        let born = Born {
+            pid: running.pid,
+            pidfd: running.pidfd,
+            stdin: ours.stdin,
+            terminal: ours.terminal,
+            labelled: ours.labelled,
+            cgroup: running.cgroup,
+            wall_ms,
+            mono_ns,
+        };
+        self.append(
+            record,
+            Event::Spawned {
+                key: job.key,
+                outcome: Ok(Box::new(born)),
+                position: Default::default(),
+            },
+        );
+    }
+}
+
+fn own_cgroup(spawn: &Spawn) -> Option<String> {
+    spawn
+        .cgroup
+        .as_ref()
+        .map(|base| format!("{base}/{}", spawn.run))
+}
+
+fn tree_remove(path: &str) {
+    crate::tree::remove(path, 0);
+}
+
+/// The run's own cgroup, made and opened.
+fn make_cgroup(spawn: &Spawn) -> io::Result<Option<(String, OwnedFd)>> {
+    use rustix::fs::{Mode, OFlags};
+    let Some(path) = own_cgroup(spawn) else {
+        return Ok(None);
+    };
+    match std::fs::create_dir(&path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => std::fs::create_dir_all(&path)?,
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+        other => other?,
+    }
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let fd = rustix::fs::open(&path, flags, Mode::empty())?;
+    Ok(Some((path, fd)))
+}

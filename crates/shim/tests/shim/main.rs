@@ -1,0 +1,4 @@
+//! The shim as a process: started, asked, killed.
+
+mod basics;
+mod harness;
