@@ -242,8 +242,50 @@ pub struct EventRecord {
     pub cursor: Cursor,
     /// When.
     pub time: Wall,
-    /// What. `event` is `gap` where events were pruned (`data`: `from`, `to`).
-    pub event: gaffer_core::io::Event,
+    /// What.
+    pub event: Event,
+}
+
+/// What happened. Events of the core, and those of the engine itself (`config.applied`, `log.dropped`, `gap`).
+#[derive(Clone, Debug)]
+pub struct Event {
+    /// `run.started`, … (ux.md 6.3); `gap` where events were pruned (`data`: `from`, `to`).
+    pub event: &'static str,
+    /// Job, if it is about one.
+    pub job: Option<JobId>,
+    /// Place of the job, for runs.
+    pub slot: Option<Slot>,
+    /// Run.
+    pub run: Option<RunId>,
+    /// Whose doing.
+    pub by: Option<Actor>,
+    /// Why.
+    pub reason: Option<Reason>,
+    /// Further fields.
+    pub data: Vec<(&'static str, String)>,
+}
+
+impl From<gaffer_core::io::Event> for Event {
+    fn from(event: gaffer_core::io::Event) -> Event {
+        let gaffer_core::io::Event {
+            event,
+            job,
+            slot,
+            run,
+            by,
+            reason,
+            data,
+        } = event;
+        Event {
+            event,
+            job: Some(job),
+            slot,
+            run,
+            by,
+            reason,
+            data,
+        }
+    }
 }
 
 /// A plan: what applying a bundle would do.

@@ -1,8 +1,60 @@
-//! The engine of gaffer as a library.
+//! The engine of gaffer: launches programs, keeps them alive, and survives being killed.
+//!
+//! A program that embeds it needs a few lines and no configuration:
+//!
+//! ```
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let gaffer = gaffer::Gaffer::temporary()?;
+//! gaffer.job("worker").cmd(["sleep", "60"]).instances(3).start()?;
+//! assert_eq!(gaffer.running("worker")?, 3);
+//! gaffer.stop()?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! What an engine is made of:
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`store`] | what people asked for and what was settled: one SQLite file, one writer |
+//! | `recovery` | lock, store, epoch, walk the shims, read the journals, adopt |
+//! | `owner`, `state` | the one task that owns the core, and all that it owns |
+//! | `requests`, [`operations`](info::OperationInfo) | intent: checked, committed, fed; and has it come about? |
+//! | `shims`, `facts` | connections to the shims; journals folded to one picture per run |
+//! | [`logs`], [`events`] | read from a cursor, wait for more |
+//!
+//! *Invariant:* intent is committed before the core sees it; facts are in a journal before anyone is told.
+//! *Invariant:* nothing awaits between an input of the core and doing its output.
 
+pub mod clock;
+mod containment;
+mod embed;
+mod engine;
 pub mod events;
+mod facts;
 pub mod handle;
 pub mod info;
+mod launch;
 pub mod logs;
+mod operations;
+mod owner;
+mod plan;
+mod probes;
+mod recovery;
+mod requests;
+mod settings;
+mod settle;
+mod shims;
+mod state;
+mod stats;
+pub mod store;
+mod tree;
+mod watch;
 
+pub use containment::Containment;
+pub use embed::{EmbedError, Gaffer, JobBuilder};
+pub use engine::{Engine, OpenError};
 pub use handle::Handle;
+pub use requests::INSTANCES_MAX;
+pub use settings::{Grouping, Settings};
+pub use settle::cause_word;

@@ -1,0 +1,230 @@
+//! Opening an engine: everything that must hold before the first command is performed.
+
+use crate::clock;
+use crate::containment;
+use crate::events;
+use crate::facts::Fold;
+use crate::handle::Handle;
+use crate::info::Counters;
+use crate::launch;
+use crate::operations::Operations;
+use crate::owner;
+use crate::recovery;
+use crate::settings::{Settings, private_dir};
+use crate::shims::Shims;
+use crate::state::State;
+use crate::stats::Sampler;
+use crate::store::{Store, StoreError};
+use crate::watch::{self as watches, Watches};
+use gaffer_core::Node;
+use rustix::fs::FlockOperation;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use tokio::sync::{mpsc, watch};
+
+/// Deaths of each slot that backoff and flapping can depend on.
+const PAST_DEATHS: usize = 16;
+
+/// Why an engine cannot be opened. Nothing was changed, and runs of an earlier one live on.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Another daemon has it.
+    #[error("another daemon uses the state directory {path}{}", pid.map(|pid| format!(" (pid {pid})")).unwrap_or_default())]
+    Locked {
+        /// Directory.
+        path: PathBuf,
+        /// As the other one noted it.
+        pid: Option<u32>,
+    },
+    /// Cannot be made, entered or written.
+    #[error("cannot use the state directory {path}: {source}")]
+    StateDir {
+        /// Directory or file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// Locks and the write-ahead log do not work there.
+    #[error(
+        "the state directory {path} is on a {kind} file system, where locks cannot be trusted: choose a local one"
+    )]
+    FileSystem {
+        /// Directory.
+        path: PathBuf,
+        /// `network`, `FUSE`.
+        kind: &'static str,
+    },
+    /// Damaged, newer, full or read-only.
+    #[error("{0}")]
+    Store(#[from] StoreError),
+    /// `containment = "require"` cannot be had.
+    #[error("{0}")]
+    Containment(String),
+    /// The journals or shims cannot be read.
+    #[error("cannot take charge of what runs: {0}")]
+    Recovery(std::io::Error),
+}
+
+/// A running engine. Dropping it leaves all runs to their shims, as a crash would; see [`Handle::shutdown`].
+pub struct Engine {
+    handle: Handle,
+    owner: tokio::task::JoinHandle<()>,
+    /// Held for life: two engines never share a state directory.
+    _lock: File,
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        self.owner.abort();
+    }
+}
+
+impl Engine {
+    /// Locks the state directory, opens the store, adopts what runs, and goes on from there.
+    pub async fn open(settings: Settings) -> Result<Engine, OpenError> {
+        let settings = Arc::new(settings);
+        let lock = take_lock(&settings.state_dir)?;
+        let (store, mut loaded) = Store::open(&settings.state_dir.join("gaffer.db"))?;
+        let cgroup_base = containment::prepare(settings.containment, &settings.state_dir)
+            .map_err(OpenError::Containment)?;
+        let epoch = loaded.epoch;
+        let (event_writer, event_log) = events::log(epoch);
+        let (tx, mut rx) = mpsc::unbounded_channel();
+        let (ended_tx, ended) = watch::channel(None);
+        let seed = u64::from(epoch) ^ clock::mono().0;
+        let state = State {
+            settings: settings.clone(),
+            node: Node::new(epoch, seed),
+            jobs: BTreeMap::new(),
+            runs: Fold::default(),
+            shims: Shims {
+                all: BTreeMap::new(),
+                next: 1,
+            },
+            operations: Operations::new(),
+            watches: Watches::default(),
+            sampler: Sampler::default(),
+            store: store.clone(),
+            events: event_writer,
+            owner: tx.clone(),
+            committer: crate::requests::committer(tx.clone()),
+            ended: ended_tx,
+            counters: Counters::default(),
+            seq: loaded.intent_seq,
+            epoch,
+            cgroup_base,
+            base_env: Arc::new(launch::base_env()),
+            dirty: BTreeSet::new(),
+            settled: Vec::new(),
+            settled_since_prune: 0,
+            shutting_down: false,
+            exit_code: 0,
+        };
+        let state = Arc::new(Mutex::new(state));
+        watches::open_notify(&state, &settings.state_dir).map_err(|source| {
+            OpenError::StateDir {
+                path: settings.state_dir.join("notify"),
+                source,
+            }
+        })?;
+        let history = store.recent_deaths(PAST_DEATHS).await?;
+        {
+            let mut state = owner::lock(&state);
+            loaded
+                .jobs
+                .sort_by(|a, b| (&a.session, &a.job).cmp(&(&b.session, &b.job)));
+            recovery::load_intent(&mut state, loaded);
+        }
+        recovery::recover(&state, &mut rx, history)
+            .await
+            .map_err(OpenError::Recovery)?;
+        {
+            let state = owner::lock(&state);
+            state.prune_history();
+            if let Some(base) = &state.cgroup_base {
+                containment::sweep(base);
+            }
+        }
+        let owner = tokio::spawn(owner::run(state.clone(), rx));
+        let host = Arc::new(gaffer_config::RealHost);
+        let started = clock::wall();
+        let handle = Handle {
+            state,
+            owner: tx,
+            events: event_log,
+            store,
+            ended,
+            settings,
+            started,
+            host,
+        };
+        Ok(Engine {
+            handle,
+            owner,
+            _lock: lock,
+        })
+    }
+
+    /// For talking to it.
+    pub fn handle(&self) -> Handle {
+        self.handle.clone()
+    }
+}
+
+/// Makes the directory private, and ours for as long as the file is open.
+fn take_lock(dir: &Path) -> Result<File, OpenError> {
+    use std::os::unix::fs::OpenOptionsExt;
+    let unusable = |path: &Path| {
+        let path = path.to_owned();
+        move |source| OpenError::StateDir { path, source }
+    };
+    private_dir(dir).map_err(unusable(dir))?;
+    if let Some(kind) = untrusted_file_system(dir) {
+        return Err(OpenError::FileSystem {
+            path: dir.to_owned(),
+            kind,
+        });
+    }
+    let path = dir.join("lock");
+    let mut options = File::options();
+    let file = options
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(&path)
+        .map_err(unusable(&path))?;
+    match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => {}
+        Err(rustix::io::Errno::WOULDBLOCK) => {
+            // A hint for people; the lock itself is the truth.
+            let pid = std::fs::read_to_string(&path)
+                .ok()
+                .and_then(|text| text.trim().parse().ok());
+            return Err(OpenError::Locked {
+                path: dir.to_owned(),
+                pid,
+            });
+        }
+        Err(error) => return Err(unusable(&path)(error.into())),
+    }
+    file.set_len(0).map_err(unusable(&path))?;
+    rustix::io::write(&file, format!("{}\n", std::process::id()).as_bytes())
+        .map_err(|error| unusable(&path)(error.into()))?;
+    Ok(file)
+}
+
+/// Magic numbers of statfs(2).
+fn untrusted_file_system(dir: &Path) -> Option<&'static str> {
+    let kind = rustix::fs::statfs(dir).ok()?.f_type as u64 & 0xffff_ffff;
+    match kind {
+        0x6969 | 0x517b | 0xff53_4d42 | 0xfe53_4d42 | 0x0102_1997 | 0x00c3_6400 | 0x5346_414f => {
+            Some("network")
+        }
+        0x6573_5546 => Some("FUSE"),
+        _ => None,
+    }
+}

@@ -1,0 +1,527 @@
+//! The one task that owns the core.
+//!
+//! It takes one message after the other, never awaits between an input and its output, and at the
+//! end of a turn hands what is left over to the store and to those who wait. Everything that takes time
+//! happens elsewhere and comes back as a message.
+
+use crate::clock;
+use crate::facts::RunFacts;
+use crate::handle::Result;
+use crate::requests::{Answer, Prepared, Request};
+use crate::shims::{Connection, Greeting, ShimState, unwire, watch_end};
+use crate::state::{State, orphan};
+use crate::store::StoreError;
+use crate::tree;
+use gaffer_core::io::{End, Input, ProbeRole, Status};
+use gaffer_core::name::RunId;
+use gaffer_core::time::Duration;
+use gaffer_shim::client;
+use gaffer_shim::journal::Record;
+use gaffer_shim::message::RefusedCode;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
+
+/// What the owner is told.
+pub(crate) enum Message {
+    /// Somebody asks for something.
+    Request(Request, oneshot::Sender<Result<Answer>>),
+    /// The store has committed (or not) what was prepared.
+    Committed(Box<Prepared>, std::result::Result<(), StoreError>),
+    /// A journal has grown.
+    Bell { shim: u64 },
+    /// A shim answered `Hello`.
+    ShimHello { shim: u64, greeting: Box<Greeting> },
+    /// A connection ended. Says nothing about the shim's life.
+    ShimClosed { shim: u64 },
+    /// The kernel says that the shim proper ended.
+    ShimEnded { shim: u64 },
+    /// The kernel says that the guard ended: nobody will write that journal any more.
+    GuardEnded { shim: u64 },
+    /// Everything a dead shim left behind is gone (or will not go): the rest of its journal can be settled.
+    ShimResolved { shim: u64, stuck: Vec<RunId> },
+    /// A spawn was not accepted.
+    Refused {
+        shim: u64,
+        run: gaffer_shim::journal::RunIdWire,
+        code: RefusedCode,
+        text: String,
+    },
+    /// A shim obeys a newer daemon: we are the old one.
+    Fenced { shim: u64, epoch: u32 },
+    /// A spawn that came to nothing is told to the core now.
+    NotStarted { run: RunId, text: Arc<str> },
+    /// Outcome of a probe.
+    Probed {
+        run: RunId,
+        role: ProbeRole,
+        verdict: std::result::Result<Arc<str>, Arc<str>>,
+    },
+}
+
+/// Longest time that operations of a busy node wait to be looked at.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+/// A refused spawn is decided again after this, so that a disagreement cannot become a tight loop.
+const REFUSED_PAUSE: Duration = Duration::from_millis(100);
+/// How long processes of a dead shim may take to die after KILL before their slot is given up as stuck.
+const KILL_WITHIN: Duration = Duration::from_secs(10);
+
+pub(crate) fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
+    // A panic of a reader cannot leave the state half changed: readers do not change it.
+    state.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Runs until every handle is gone.
+pub(crate) async fn run(state: Arc<Mutex<State>>, mut rx: mpsc::UnboundedReceiver<Message>) {
+    let mut looked = Instant::now();
+    loop {
+        let wake = {
+            let state = lock(&state);
+            let deadline = state.node.next_deadline().map(|deadline| {
+                let now = clock::mono();
+                Instant::now() + Duration::from_nanos(deadline.0.saturating_sub(now.0))
+            });
+            let look = (!state.dirty.is_empty()).then(|| looked + LOOK_EVERY);
+            [deadline, look].into_iter().flatten().min()
+        };
+        let message = match wake {
+            None => rx.recv().await,
+            Some(at) => match tokio::time::timeout_at(at, rx.recv()).await {
+                Ok(message) => message,
+                Err(_) => {
+                    let mut state = lock(&state);
+                    state.feed(Input::Tick);
+                    end_turn(&mut state, &mut looked);
+                    continue;
+                }
+            },
+        };
+        let Some(message) = message else { return };
+        let mut state = lock(&state);
+        state.take(message);
+        // Bounded, so that readers get their turn under load.
+        for _ in 0..256 {
+            match rx.try_recv() {
+                Ok(message) => state.take(message),
+                Err(_) => break,
+            }
+        }
+        end_turn(&mut state, &mut looked);
+    }
+}
+
+fn end_turn(state: &mut State, looked: &mut Instant) {
+    state.flush_settled();
+    if !state.dirty.is_empty() && looked.elapsed() >= LOOK_EVERY {
+        state.look_at_operations();
+        *looked = Instant::now();
+    }
+}
+
+impl State {
+    fn take(&mut self, message: Message) {
+        match message {
+            Message::Request(request, reply) => self.request(request, reply),
+            Message::Committed(prepared, outcome) => self.committed(*prepared, outcome),
+            Message::Bell { shim } => self.read_journal(shim),
+            Message::ShimHello { shim, greeting } => self.greeted(shim, &greeting),
+            Message::ShimClosed { shim } => self.closed(shim),
+            Message::ShimEnded { shim } => self.shim_ended(shim),
+            Message::GuardEnded { shim } => self.guard_ended(shim),
+            Message::ShimResolved { shim, stuck } => self.resolved(shim, &stuck),
+            Message::Refused {
+                shim,
+                run,
+                code,
+                text,
+            } => self.refused(shim, unwire(run), code, text),
+            Message::Fenced { shim, epoch } => {
+                tracing::error!(
+                    shim,
+                    epoch,
+                    "a newer daemon is in charge; this one can do no more here"
+                );
+            }
+            Message::NotStarted { run, text } => {
+                self.runs.runs.remove(&run);
+                self.feed(Input::NotStarted { run, text });
+            }
+            Message::Probed { run, role, verdict } => self.feed(Input::Probed {
+                run,
+                role,
+                result: verdict,
+            }),
+        }
+    }
+
+    /// Reads a journal to its end and feeds what is new.
+    pub fn read_journal(&mut self, n: u64) {
+        if let Some(shim) = self.shims.all.get(&n)
+            && let Some(connection) = &shim.connection
+        {
+            // Before reading: what is appended from here on rings again.
+            connection.rung.store(false, Ordering::Release);
+        }
+        loop {
+            let Some(shim) = self.shims.all.get_mut(&n) else {
+                return;
+            };
+            match shim.journal.read_next() {
+                Ok(Some((record, position))) => {
+                    shim.position = position;
+                    self.take_record(n, &record);
+                }
+                Ok(None) => return,
+                Err(error) => {
+                    tracing::error!(shim = n, %error, "the journal cannot be read");
+                    return;
+                }
+            }
+        }
+    }
+
+    fn take_record(&mut self, n: u64, record: &Record) {
+        if let Record::Head { segment, .. } = record {
+            self.release_segments(n, *segment);
+        }
+        if let Record::Dropped { bytes, .. } = record {
+            self.counters.log_bytes_dropped += bytes;
+        }
+        if matches!(record, Record::Intent { .. })
+            && let Some(shim) = self.shims.all.get_mut(&n)
+        {
+            shim.runs += 1;
+        }
+        let label = match record {
+            Record::Intent { run, .. } => self
+                .runs
+                .runs
+                .get(&unwire(*run))
+                .map(|facts| facts.label.clone()),
+            _ => None,
+        };
+        let Some(run) = self.runs.take(n, record) else {
+            return;
+        };
+        if let (Some(label), Some(facts)) = (label, self.runs.runs.get_mut(&run)) {
+            facts.label = label;
+        }
+        if let Some(input) = self
+            .runs
+            .runs
+            .get(&run)
+            .and_then(|facts| fact_input(facts, record))
+        {
+            self.feed(input);
+        }
+        self.drop_if_over(run);
+    }
+
+    /// Older segments are needed no more: what they say is settled, or in the head of this one.
+    fn release_segments(&mut self, n: u64, current: u64) {
+        if current <= 1 {
+            return;
+        }
+        let Some(dir) = self.shims.all.get(&n).map(|shim| shim.dir.clone()) else {
+            return;
+        };
+        let store = self.store.clone();
+        self.flush_settled();
+        tokio::spawn(async move {
+            // A read waits for all writes before it: then the deaths of the old segments are in the history.
+            if store.check_written().await.is_err() {
+                return;
+            }
+            for segment in gaffer_shim::journal::segments(&dir).unwrap_or_default() {
+                // One is kept: a reader may still be in it.
+                if segment + 1 < current {
+                    let _gone =
+                        std::fs::remove_file(dir.join(gaffer_shim::journal::segment_name(segment)));
+                }
+            }
+        });
+    }
+
+    fn greeted(&mut self, n: u64, greeting: &Greeting) {
+        let Some(shim) = self.shims.all.get_mut(&n) else {
+            return;
+        };
+        let was_silent = shim.state == ShimState::Silent;
+        shim.state = ShimState::Connected;
+        shim.version = greeting.version;
+        shim.guard_pid = greeting.guard_pid;
+        if shim.pid != greeting.pid {
+            shim.pid = greeting.pid;
+            let watched = client::pidfd(greeting.pid).and_then(|pidfd| {
+                watch_end(pidfd, self.owner.clone(), Message::ShimEnded { shim: n })
+            });
+            match watched {
+                Ok(watch) => shim.watches.push(watch),
+                // It ended between its answer and now.
+                Err(_) => drop(self.owner.send(Message::ShimEnded { shim: n })),
+            }
+        }
+        self.read_journal(n);
+        self.forget_unheard(n, greeting);
+        if was_silent {
+            let runs: Vec<RunId> = self.live_runs(n).map(|facts| facts.run).collect();
+            for run in runs {
+                self.feed(Input::Unreachable { run, silent: false });
+            }
+        }
+    }
+
+    /// After the fence, "not in the table and not in the journal" means never.
+    fn forget_unheard(&mut self, n: u64, greeting: &Greeting) {
+        let unheard: Vec<RunId> = self
+            .runs
+            .runs
+            .values()
+            .filter(|facts| {
+                facts.shim == n
+                    && !facts.intended
+                    && !facts.settled
+                    && facts.run.epoch != self.epoch
+            })
+            .filter(|facts| {
+                !greeting
+                    .table
+                    .iter()
+                    .any(|live| unwire(live.run) == facts.run)
+            })
+            .map(|facts| facts.run)
+            .collect();
+        for run in unheard {
+            self.runs.runs.remove(&run);
+            self.feed(Input::NotStarted {
+                run,
+                text: "its start was never heard of".into(),
+            });
+        }
+    }
+
+    fn live_runs(&self, n: u64) -> impl Iterator<Item = &RunFacts> {
+        self.runs
+            .runs
+            .values()
+            .filter(move |facts| facts.shim == n && !facts.is_over())
+    }
+
+    /// The connection is gone. If the shim lives, connect again: it keeps what it was told and what happened.
+    fn closed(&mut self, n: u64) {
+        let hello = self.hello();
+        let owner = self.owner.clone();
+        let Some(shim) = self.shims.all.get_mut(&n) else {
+            return;
+        };
+        shim.connection = None;
+        if shim.state == ShimState::Dead || self.shutting_down && shim.runs == 0 {
+            return;
+        }
+        match client::connect(&shim.dir).and_then(|stream| Connection::open(n, stream, owner)) {
+            Ok(connection) => {
+                connection.send(&hello);
+                shim.connection = Some(connection);
+            }
+            // Leaving or dead: the pidfds will tell.
+            Err(error) => tracing::debug!(shim = n, %error, "cannot connect to the shim again"),
+        }
+    }
+
+    /// The shim is dead, its guard sees the ends of its runs. They cannot go on without it: end them.
+    fn shim_ended(&mut self, n: u64) {
+        let Some(shim) = self.shims.all.get_mut(&n) else {
+            return;
+        };
+        if shim.state == ShimState::Dead {
+            return;
+        }
+        shim.state = ShimState::Dead;
+        shim.connection = None;
+        let guard = client::pidfd(shim.guard_pid);
+        let (dir, owner) = (shim.dir.clone(), self.owner.clone());
+        self.read_journal(n);
+        let orphans: Vec<_> = self.live_runs(n).map(orphan).collect();
+        if orphans.is_empty() {
+            tracing::debug!(shim = n, "the shim has left");
+        } else {
+            tracing::warn!(
+                shim = n,
+                runs = orphans.len(),
+                "the shim was killed: its runs are ended"
+            );
+        }
+        tokio::spawn(async move {
+            let mut stuck = Vec::new();
+            for orphan in &orphans {
+                tree::kill(orphan);
+            }
+            for orphan in &orphans {
+                if !tree::kill_and_wait(orphan, KILL_WITHIN).await {
+                    stuck.push(orphan.run);
+                }
+            }
+            // The guard leaves when it has reaped and recorded everything; the lock is then free.
+            wait_for_guard(guard.ok(), &dir).await;
+            let _ended = owner.send(Message::ShimResolved { shim: n, stuck });
+        });
+    }
+
+    fn guard_ended(&mut self, n: u64) {
+        // With its shim alive the kernel would have told of that first; this is the end of both.
+        self.shim_ended(n);
+    }
+
+    /// Nobody will write that journal any more: what it does not tell stays unknown.
+    fn resolved(&mut self, n: u64, stuck: &[RunId]) {
+        self.read_journal(n);
+        let left: Vec<RunFacts> = self.live_runs(n).cloned().collect();
+        for facts in left {
+            self.resolve_run(&facts, stuck.contains(&facts.run));
+        }
+        // Spawns that were sent and never read.
+        let unheard: Vec<RunId> = self
+            .runs
+            .runs
+            .values()
+            .filter(|facts| facts.shim == n && !facts.intended && !facts.settled)
+            .map(|facts| facts.run)
+            .collect();
+        for run in unheard {
+            self.runs.runs.remove(&run);
+            self.feed(Input::NotStarted {
+                run,
+                text: "the shim ended before it heard of it".into(),
+            });
+        }
+        if stuck.is_empty()
+            && let Some(shim) = self.shims.all.remove(&n)
+        {
+            self.remove_shim_dir(shim.dir.clone());
+        }
+    }
+
+    /// The directory of a dead shim goes once everything it told is in the history.
+    pub fn remove_shim_dir(&mut self, dir: std::path::PathBuf) {
+        self.flush_settled();
+        let store = self.store.clone();
+        tokio::spawn(async move {
+            if store.check_written().await.is_ok() && matches!(client::is_locked(&dir), Ok(false)) {
+                let _gone = std::fs::remove_dir_all(&dir);
+            }
+        });
+    }
+
+    /// A run whose shim and guard are gone: ended unseen, or never born.
+    pub fn resolve_run(&mut self, facts: &RunFacts, stuck: bool) {
+        let run = facts.run;
+        if !facts.intended {
+            return;
+        }
+        if stuck {
+            self.feed(Input::Unreachable { run, silent: true });
+            return;
+        }
+        if !facts.born {
+            self.runs.runs.remove(&run);
+            self.feed(Input::NotStarted {
+                run,
+                text: "its shim ended before it was born".into(),
+            });
+            return;
+        }
+        if facts.exit.is_none() {
+            let at = clock::wall();
+            let lived = facts
+                .started
+                .map_or(0, |(_, mono)| clock::mono().0.saturating_sub(mono.0));
+            let end = End {
+                status: Status::Unknown,
+                oom: false,
+                at,
+                lived: Duration::from_nanos(lived),
+            };
+            if let Some(facts) = self.runs.runs.get_mut(&run) {
+                facts.gone = true;
+            }
+            self.feed(Input::Exited {
+                run,
+                end,
+                survivors: 0,
+            });
+        } else {
+            if let Some(facts) = self.runs.runs.get_mut(&run) {
+                facts.gone = true;
+            }
+            self.feed(Input::TreeGone { run });
+        }
+        self.drop_if_over(run);
+    }
+
+    fn refused(&mut self, n: u64, run: RunId, code: RefusedCode, text: String) {
+        tracing::warn!(shim = n, run = %run, ?code, text, "a start was refused");
+        if matches!(code, RefusedCode::NoDescriptors | RefusedCode::Leaving)
+            && let Some(shim) = self.shims.all.get_mut(&n)
+        {
+            // A further shim takes over.
+            shim.full = true;
+            self.take(Message::NotStarted {
+                run,
+                text: text.into(),
+            });
+            return;
+        }
+        let owner = self.owner.clone();
+        tokio::spawn(async move {
+            tokio::time::sleep(REFUSED_PAUSE).await;
+            let _ended = owner.send(Message::NotStarted {
+                run,
+                text: text.into(),
+            });
+        });
+    }
+}
+
+/// Waits for the end of a guard, at most a few seconds: one that hangs holds its lock, and that is looked at again
+/// by the next daemon.
+async fn wait_for_guard(guard: Option<std::os::fd::OwnedFd>, dir: &std::path::Path) {
+    if let Some(pidfd) = guard
+        && let Ok(pidfd) =
+            tokio::io::unix::AsyncFd::register_with_interest(pidfd, tokio::io::Interest::READABLE)
+    {
+        let _late = tokio::time::timeout(KILL_WITHIN, pidfd.readable()).await;
+    }
+    for _ in 0..200 {
+        if matches!(client::is_locked(dir), Ok(false)) {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// What a record means to the core.
+pub(crate) fn fact_input(facts: &RunFacts, record: &Record) -> Option<Input> {
+    let run = facts.run;
+    match record {
+        Record::Started { pid, .. } => Some(Input::Started { run, pid: *pid }),
+        Record::StartFailed {
+            stage, errno, text, ..
+        } => Some(Input::StartFailed {
+            run,
+            stage: stage.as_str().into(),
+            errno: *errno,
+            text: crate::launch::start_failure(stage, *errno, text).into(),
+        }),
+        Record::Exited { survivors, .. } => Some(Input::Exited {
+            run,
+            end: facts.end()?,
+            survivors: *survivors,
+        }),
+        Record::TreeGone { .. } => Some(Input::TreeGone { run }),
+        Record::Head { .. }
+        | Record::Intent { .. }
+        | Record::Born { .. }
+        | Record::Dropped { .. } => None,
+    }
+}

@@ -1,0 +1,491 @@
+//! All that the owner owns: the core, the shims, what is known of each run, and who waits for what.
+//!
+//! [`State::feed`] gives one input to the core and does what comes out. Nothing awaits in here; whatever takes
+//! time is a task that sends a message when it is done. Readers take the lock for a view and give it back.
+
+use crate::clock;
+use crate::events::EventWriter;
+use crate::facts::{Fold, RunFacts};
+use crate::info::{Counters, Error, JobInfo};
+use crate::launch;
+use crate::operations::Operations;
+use crate::owner::Message;
+use crate::settings::{Grouping, Settings};
+use crate::settle;
+use crate::shims::{Connection, Shim, ShimState, Shims, watch_end, wire};
+use crate::stats::Sampler;
+use crate::store::{Change, Settled, Store};
+use crate::tree::{self, Orphan};
+use crate::watch::Watches;
+use gaffer_core::Node;
+use gaffer_core::io::{Command, Input, Wish};
+use gaffer_core::job::{Job, Scope};
+use gaffer_core::name::{JobId, Place, RunId, Slot};
+use gaffer_shim::client;
+use gaffer_shim::journal::{Position, Reader};
+use gaffer_shim::message::{self, ToShim};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::path::PathBuf;
+use std::sync::Arc;
+use tokio::sync::{mpsc, watch};
+
+/// A job's definition and wish, as committed.
+pub(crate) struct JobMeta {
+    pub spec: Arc<Job>,
+    pub revision: u64,
+    pub file: Option<Arc<str>>,
+    pub line: Option<u32>,
+    pub wish: Wish,
+    pub scaled: Option<u32>,
+    pub instance_wishes: BTreeMap<u32, Wish>,
+    /// Asked to go; forgotten when its runs are gone.
+    pub removed: bool,
+}
+
+/// See the module.
+pub(crate) struct State {
+    pub settings: Arc<Settings>,
+    pub node: Node,
+    pub jobs: BTreeMap<JobId, JobMeta>,
+    pub runs: Fold,
+    pub shims: Shims,
+    pub operations: Operations,
+    pub watches: Watches,
+    pub sampler: Sampler,
+    pub store: Store,
+    pub events: EventWriter,
+    pub owner: mpsc::UnboundedSender<Message>,
+    pub committer: mpsc::UnboundedSender<crate::requests::Committing>,
+    pub ended: watch::Sender<Option<i32>>,
+    pub counters: Counters,
+    /// Highest intent number in use.
+    pub seq: u64,
+    pub epoch: u32,
+    pub cgroup_base: Option<PathBuf>,
+    pub base_env: Arc<launch::BaseEnv>,
+    /// Jobs that changed since operations were last looked at.
+    pub dirty: BTreeSet<JobId>,
+    /// Deaths to hand to the store at the end of this turn.
+    pub settled: Vec<Settled>,
+    pub settled_since_prune: u32,
+    pub shutting_down: bool,
+    /// Exit code of the node once shut down.
+    pub exit_code: i32,
+}
+
+impl State {
+    /// A fresh intent number.
+    pub fn next_seq(&mut self) -> u64 {
+        self.seq += 1;
+        self.seq
+    }
+
+    /// Gives an input to the core and does what it says.
+    pub fn feed(&mut self, input: Input) {
+        let mut queue = VecDeque::from([input]);
+        while let Some(input) = queue.pop_front() {
+            let output = self.node.handle(clock::now(), input);
+            for event in &output.events {
+                self.count(event.event, event);
+            }
+            self.counters.events += self
+                .events
+                .append(output.events.into_iter().map(Into::into));
+            for command in output.commands {
+                self.perform(command, &mut queue);
+            }
+            self.dirty.extend(output.touched);
+        }
+    }
+
+    fn count(&mut self, name: &str, event: &gaffer_core::io::Event) {
+        match name {
+            "run.started" => self.counters.runs_started += 1,
+            "run.adopted" => self.counters.adopted += 1,
+            "run.exited" => {
+                let code = event
+                    .data
+                    .iter()
+                    .find(|(key, _)| *key == "code")
+                    .map(|(_, value)| value.as_str());
+                match code {
+                    Some("0") => self.counters.runs_exited_ok += 1,
+                    _ => self.counters.runs_exited_failed += 1,
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn perform(&mut self, command: Command, queue: &mut VecDeque<Input>) {
+        match command {
+            Command::Spawn { .. } => {
+                if let Some(failed) = self.spawn(command) {
+                    queue.push_back(failed);
+                }
+            }
+            Command::Signal { run, signal, to } => {
+                self.to_shim(run, |req| ToShim::Signal {
+                    req,
+                    run: wire(run),
+                    signal,
+                    scope: launch::scope(to),
+                });
+            }
+            Command::KillTree { run } => self.kill_tree(run),
+            Command::Freeze { run, on } => {
+                self.to_shim(run, |req| ToShim::Freeze {
+                    req,
+                    run: wire(run),
+                    on,
+                });
+            }
+            Command::RunStopCmd { run, cmd } => self.run_stop_cmd(run, cmd),
+            Command::Probe { run, role } => {
+                if let Some(input) = self.probe(run, role) {
+                    queue.push_back(input);
+                }
+            }
+            Command::ProbeEnd { run } => self.watches.end(run),
+            Command::Settle {
+                slot,
+                death,
+                reason,
+            } => self.settle(&slot, &death, &reason),
+            Command::Forget { slot, job } => self.forget(slot, job),
+            Command::EndNode { code, job } => {
+                self.exit_code = code;
+                self.shutting_down = true;
+                queue.push_back(Input::Shutdown {
+                    all: false,
+                    by: format!("the end of {job}").into(),
+                });
+            }
+            Command::ShutdownDone => {
+                self.ended.send_replace(Some(self.exit_code));
+            }
+        }
+    }
+
+    /// The slot of a run that is known here.
+    pub fn slot_of(&self, run: RunId) -> Option<Slot> {
+        self.runs.runs.get(&run)?.slot.parse().ok()
+    }
+
+    /// What runs are grouped by under shims.
+    fn group(&self, slot: &Slot, run: RunId) -> String {
+        match self.settings.grouping {
+            Grouping::Session => slot.job.session.to_string(),
+            Grouping::Job => slot.job.to_string(),
+            Grouping::Run => run.to_string(),
+        }
+    }
+
+    fn spawn(&mut self, command: Command) -> Option<Input> {
+        let Command::Spawn {
+            run,
+            slot,
+            after,
+            launch,
+            attempt,
+            stamp,
+        } = command
+        else {
+            return None;
+        };
+        let failed = |stage: &str, errno: i32, text: String| {
+            Some(Input::StartFailed {
+                run,
+                stage: stage.into(),
+                errno,
+                text: text.into(),
+            })
+        };
+        let group = self.group(&slot, run);
+        let shim = match self.shims.serving(&group) {
+            Some(shim) => shim,
+            None => match self.open_shim(&group) {
+                Ok(shim) => shim,
+                Err(error) => {
+                    let errno = error.raw_os_error().unwrap_or(0);
+                    self.note_unborn(run, &slot, attempt, stamp, 0);
+                    return failed("shim", errno, format!("cannot start a shim: {error}"));
+                }
+            },
+        };
+        self.note_unborn(run, &slot, attempt, stamp, shim);
+        let request = launch::Request {
+            run,
+            slot: &slot,
+            after,
+            launch: &launch,
+            attempt,
+            stamp,
+        };
+        match launch::spawn(self, &request) {
+            Ok((spawn, label)) => {
+                if let Some(facts) = self.runs.runs.get_mut(&run) {
+                    facts.label = label;
+                }
+                if let Some(connection) = self
+                    .shims
+                    .all
+                    .get(&shim)
+                    .and_then(|shim| shim.connection.as_ref())
+                {
+                    connection.send(&ToShim::Spawn(Box::new(spawn)));
+                }
+                None
+            }
+            Err(text) => failed("template", 0, text),
+        }
+    }
+
+    fn note_unborn(
+        &mut self,
+        run: RunId,
+        slot: &Slot,
+        attempt: u32,
+        stamp: gaffer_core::io::Stamp,
+        shim: u64,
+    ) {
+        let facts = RunFacts::begin(
+            run,
+            &slot.to_string(),
+            [stamp.restart, stamp.launch],
+            attempt,
+            shim,
+        );
+        self.runs.runs.insert(run, facts);
+    }
+
+    /// Starts a shim for a group; requests may be sent at once, behind its `Hello`.
+    fn open_shim(&mut self, group: &str) -> std::io::Result<u64> {
+        let n = self.shims.next;
+        self.shims.next += 1;
+        let dir = self.settings.shims_dir().join(n.to_string());
+        crate::settings::private_dir(&dir)?;
+        std::fs::write(dir.join("group"), group)?;
+        let started = client::start_shim(&self.settings.shim_binary()?, &dir)?;
+        let guard_pid = started.guard.id();
+        let mut watches = vec![reap_guard(started.guard)?];
+        watches.push(watch_end(
+            client::pidfd(guard_pid)?,
+            self.owner.clone(),
+            Message::GuardEnded { shim: n },
+        )?);
+        let connection = Connection::open(n, started.stream, self.owner.clone())?;
+        connection.send(&self.hello());
+        let shim = Shim {
+            journal: Reader::open(&dir, Position::default())?,
+            dir,
+            group: group.to_owned(),
+            connection: Some(connection),
+            position: Position::default(),
+            pid: 0,
+            guard_pid,
+            version: message::VERSION,
+            runs: 0,
+            state: ShimState::Connected,
+            full: false,
+            watches,
+        };
+        self.shims.all.insert(n, shim);
+        Ok(n)
+    }
+
+    /// First message of every connection.
+    pub fn hello(&self) -> ToShim {
+        ToShim::Hello {
+            version: message::VERSION,
+            epoch: self.epoch,
+            leash: self.settings.leash(),
+        }
+    }
+
+    /// Sends a request about a run to its shim, if it has one that lives.
+    fn to_shim(&self, run: RunId, request: impl FnOnce(u64) -> ToShim) {
+        let connection = self
+            .runs
+            .runs
+            .get(&run)
+            .and_then(|facts| self.shims.all.get(&facts.shim))
+            .and_then(|shim| shim.connection.as_ref());
+        if let Some(connection) = connection {
+            connection.tell(request);
+        }
+    }
+
+    fn kill_tree(&mut self, run: RunId) {
+        let Some(facts) = self.runs.runs.get(&run) else {
+            return;
+        };
+        match self.shims.all.get(&facts.shim).map(|shim| shim.state) {
+            Some(ShimState::Connected | ShimState::Silent) => {
+                self.to_shim(run, |req| ToShim::KillTree {
+                    req,
+                    run: wire(run),
+                });
+            }
+            _ => tree::kill(&orphan(facts)),
+        }
+    }
+
+    /// A definite end of a run: into the history, soon.
+    fn settle(
+        &mut self,
+        slot: &Slot,
+        death: &gaffer_core::io::Death,
+        reason: &gaffer_core::io::Reason,
+    ) {
+        let Some(facts) = self.runs.runs.get_mut(&death.run) else {
+            return;
+        };
+        if facts.settled {
+            return;
+        }
+        facts.settled = true;
+        self.settled.push(settle::row(facts, slot, death, reason));
+        if death.end.is_none() {
+            self.counters.starts_failed += 1;
+        }
+        if matches!(slot.place, Place::OneOff(_)) {
+            let status = death.end.as_ref().map(|end| end.status);
+            self.operations.one_off_ended(slot, status, reason);
+        }
+        self.drop_if_over(death.run);
+    }
+
+    /// Lets go of a run that is over and settled.
+    pub fn drop_if_over(&mut self, run: RunId) {
+        let over = self.runs.runs.get(&run).is_some_and(|facts| {
+            let unborn = !facts.intended && facts.exit.is_none();
+            facts.settled && (facts.is_over() || unborn)
+        });
+        if over && let Some(facts) = self.runs.runs.remove(&run) {
+            self.watches.end(run);
+            self.sampler.forget(run);
+            if let Some(shim) = self.shims.all.get_mut(&facts.shim) {
+                shim.runs = shim.runs.saturating_sub(u32::from(facts.intended));
+            }
+        }
+    }
+
+    fn forget(&mut self, slot: Option<Slot>, job: JobId) {
+        let (session, name) = (job.session.to_string(), job.job.to_string());
+        match slot.map(|slot| slot.place) {
+            Some(Place::OneOff(n)) => {
+                self.store.upkeep(vec![Change::OneOffForget {
+                    session,
+                    job: name,
+                    n,
+                }]);
+            }
+            // A surge lane that is empty again: nothing is stored about it.
+            Some(Place::Instance { .. }) => {}
+            None => {
+                self.store
+                    .upkeep(vec![Change::JobForget { session, job: name }]);
+                self.jobs.remove(&job);
+                self.operations.look(&job, None);
+            }
+        }
+    }
+
+    /// Looks at operations whose jobs changed.
+    pub fn look_at_operations(&mut self) {
+        for job in std::mem::take(&mut self.dirty) {
+            if self.operations.concerns(&job) {
+                let view = self.node.job_view(&job);
+                self.operations.look(&job, view.as_ref());
+            }
+        }
+    }
+
+    /// Hands this turn's deaths to the store.
+    pub fn flush_settled(&mut self) {
+        if self.settled.is_empty() {
+            return;
+        }
+        self.settled_since_prune += u32::try_from(self.settled.len()).unwrap_or(u32::MAX);
+        self.store.settle(std::mem::take(&mut self.settled));
+        if self.settled_since_prune >= 1000 {
+            self.settled_since_prune = 0;
+            self.prune_history();
+        }
+    }
+
+    /// Keeps the history within `[gaffer] history`.
+    pub fn prune_history(&self) {
+        let age = i64::try_from(self.settings.history_age.as_millis()).unwrap_or(i64::MAX);
+        let before = clock::wall().0.saturating_sub(age);
+        self.store.upkeep(vec![Change::Prune {
+            keep: self.settings.history_runs,
+            before,
+        }]);
+    }
+
+    /// A job for readers.
+    pub fn job_info(&self, job: &JobId) -> Option<JobInfo> {
+        let view = self.node.job_view(job)?;
+        let meta = self.jobs.get(job)?;
+        Some(JobInfo {
+            view,
+            spec: meta.spec.clone(),
+            revision: meta.revision,
+            file: meta.file.clone(),
+            line: meta.line,
+        })
+    }
+
+    /// The error for a job that is not there, with the most similar name of its session.
+    pub fn no_job(&self, job: &JobId) -> Error {
+        let similar = self
+            .jobs
+            .keys()
+            .filter(|other| other.session == job.session)
+            .map(|other| {
+                (
+                    gaffer_config::distance(other.job.as_str(), job.job.as_str()),
+                    other,
+                )
+            })
+            .filter(|(distance, _)| *distance <= 2)
+            .min_by_key(|(distance, _)| *distance)
+            .map(|(_, other)| other.clone());
+        Error::JobNotFound(job.clone(), similar)
+    }
+
+    /// Signals a live run for somebody; the answer is the shim's.
+    pub fn signal(&self, run: RunId, signal: i32, to: Scope) {
+        self.to_shim(run, |req| ToShim::Signal {
+            req,
+            run: wire(run),
+            signal,
+            scope: launch::scope(to),
+        });
+    }
+}
+
+/// What is needed to end a run without its shim.
+pub(crate) fn orphan(facts: &RunFacts) -> Orphan {
+    Orphan {
+        run: facts.run,
+        pid: facts.pid,
+        start_ticks: facts.start_ticks,
+        cgroup: facts.cgroup.clone(),
+    }
+}
+
+/// Waits for the guard, our child, so that it does not stay a zombie.
+fn reap_guard(mut guard: std::process::Child) -> std::io::Result<tokio::task::AbortHandle> {
+    let pidfd = tokio::io::unix::AsyncFd::register_with_interest(
+        client::pidfd(guard.id())?,
+        tokio::io::Interest::READABLE,
+    )?;
+    let waiting = async move {
+        let _ready = pidfd.readable().await;
+        let _status = guard.try_wait();
+    };
+    Ok(tokio::spawn(waiting).abort_handle())
+}

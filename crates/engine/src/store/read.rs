@@ -1,0 +1,283 @@
+//! Queries.
+
+use super::{Loaded, StoreError};
+use rusqlite::{Connection, OptionalExtension, Row, params};
+
+/// A stored job.
+pub struct JobRow {
+    /// Session.
+    pub session: String,
+    /// Job.
+    pub job: String,
+    /// Definition as typed, JSON.
+    pub spec: String,
+    /// Where it came from.
+    pub file: Option<String>,
+    /// Line there.
+    pub line: Option<u32>,
+    /// Grows with each change.
+    pub revision: u64,
+    /// Wish.
+    pub wish: String,
+    /// Its intent number.
+    pub wish_seq: u64,
+    /// Newest restart's intent number.
+    pub restart_seq: u64,
+    /// Operator's number of instances.
+    pub scaled: Option<u32>,
+    /// Who changed it last.
+    pub changed_by: String,
+}
+
+/// A stored wish of one instance.
+pub struct WishRow {
+    /// Session.
+    pub session: String,
+    /// Job.
+    pub job: String,
+    /// Number from 1.
+    pub instance: u32,
+    /// Wish.
+    pub wish: String,
+    /// Its intent number.
+    pub wish_seq: u64,
+    /// Newest restart's intent number.
+    pub restart_seq: u64,
+}
+
+/// A stored one-off.
+pub struct OneOffRow {
+    /// Session.
+    pub session: String,
+    /// Job.
+    pub job: String,
+    /// Number.
+    pub n: u64,
+    /// Arguments and environment, JSON.
+    pub request: String,
+}
+
+/// A settled run.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RunRow {
+    /// Run id, first part.
+    pub epoch: u32,
+    /// Run id, second part.
+    pub n: u32,
+    /// Slot as text.
+    pub slot: String,
+    /// Session.
+    pub session: String,
+    /// Job.
+    pub job: String,
+    /// Ordinal in its slot.
+    pub attempt: u32,
+    /// OS pid.
+    pub pid: Option<u32>,
+    /// Unix ms.
+    pub started: Option<i64>,
+    /// Unix ms.
+    pub ended: i64,
+    /// Milliseconds.
+    pub lived_ms: Option<u64>,
+    /// `code:1`, `signal:9`, `signal:11:core`, `unknown`; none: never started. `oom:` may stand before it.
+    pub status: Option<String>,
+    /// ux.md 6.2.
+    pub cause: String,
+    /// ux.md 6.1.
+    pub reason_code: String,
+    /// Sentence.
+    pub reason: String,
+    /// JSON of [`crate::info::Rusage`].
+    pub rusage: Option<String>,
+    /// JSON: stream → `[from, to]`.
+    pub logs: String,
+}
+
+/// Counts the epoch up and reads all intent.
+pub(super) fn load(connection: &mut Connection) -> Result<Loaded, StoreError> {
+    let transaction = connection.transaction()?;
+    transaction.execute(
+        "INSERT INTO meta VALUES ('epoch', 1) ON CONFLICT (key) DO UPDATE SET value = value + 1",
+        [],
+    )?;
+    let epoch = transaction.query_row("SELECT value FROM meta WHERE key = 'epoch'", [], |row| {
+        row.get(0)
+    })?;
+    transaction.commit()?;
+    let intent_seq = connection.query_row(
+        "SELECT max(coalesce((SELECT value FROM meta WHERE key = 'intent_seq'), 0),
+                coalesce((SELECT max(max(wish_seq, restart_seq, revision)) FROM job), 0),
+                coalesce((SELECT max(max(wish_seq, restart_seq)) FROM instance_wish), 0),
+                coalesce((SELECT max(n) FROM one_off), 0))",
+        [],
+        |row| row.get(0),
+    )?;
+    let jobs = all(
+        connection,
+        "SELECT session, job, spec, file, line, revision, wish, wish_seq, restart_seq, scaled, changed_by
+         FROM job ORDER BY session, job",
+        |row| {
+            Ok(JobRow {
+                session: row.get(0)?,
+                job: row.get(1)?,
+                spec: row.get(2)?,
+                file: row.get(3)?,
+                line: row.get(4)?,
+                revision: row.get(5)?,
+                wish: row.get(6)?,
+                wish_seq: row.get(7)?,
+                restart_seq: row.get(8)?,
+                scaled: row.get(9)?,
+                changed_by: row.get(10)?,
+            })
+        },
+    )?;
+    let wishes = all(
+        connection,
+        "SELECT session, job, instance, wish, wish_seq, restart_seq FROM instance_wish ORDER BY 1, 2, 3",
+        |row| {
+            Ok(WishRow {
+                session: row.get(0)?,
+                job: row.get(1)?,
+                instance: row.get(2)?,
+                wish: row.get(3)?,
+                wish_seq: row.get(4)?,
+                restart_seq: row.get(5)?,
+            })
+        },
+    )?;
+    let one_offs = all(
+        connection,
+        "SELECT session, job, n, request FROM one_off ORDER BY 1, 2, 3",
+        |row| {
+            Ok(OneOffRow {
+                session: row.get(0)?,
+                job: row.get(1)?,
+                n: row.get(2)?,
+                request: row.get(3)?,
+            })
+        },
+    )?;
+    Ok(Loaded {
+        epoch,
+        intent_seq,
+        jobs,
+        wishes,
+        one_offs,
+    })
+}
+
+fn all<T>(
+    connection: &Connection,
+    sql: &str,
+    map: impl FnMut(&Row<'_>) -> rusqlite::Result<T>,
+) -> rusqlite::Result<Vec<T>> {
+    connection.prepare(sql)?.query_map([], map)?.collect()
+}
+
+pub(super) fn job_spec(
+    c: &Connection,
+    session: &str,
+    job: &str,
+) -> rusqlite::Result<Option<String>> {
+    c.prepare_cached("SELECT spec FROM job WHERE session = ?1 AND job = ?2")?
+        .query_row(params![session, job], |row| row.get(0))
+        .optional()
+}
+
+pub(super) fn job_specs(c: &Connection) -> rusqlite::Result<Vec<(String, String, String)>> {
+    all(c, "SELECT session, job, spec FROM job", |row| {
+        Ok((row.get(0)?, row.get(1)?, row.get(2)?))
+    })
+}
+
+const RUN_COLUMNS: &str = "epoch, n, slot, session, job, attempt, pid, started, ended, lived_ms, status, cause, \
+                           reason_code, reason, rusage, logs";
+
+fn run_row(row: &Row<'_>) -> rusqlite::Result<RunRow> {
+    Ok(RunRow {
+        epoch: row.get(0)?,
+        n: row.get(1)?,
+        slot: row.get(2)?,
+        session: row.get(3)?,
+        job: row.get(4)?,
+        attempt: row.get(5)?,
+        pid: row.get(6)?,
+        started: row.get(7)?,
+        ended: row.get(8)?,
+        lived_ms: row.get(9)?,
+        status: row.get(10)?,
+        cause: row.get(11)?,
+        reason_code: row.get(12)?,
+        reason: row.get(13)?,
+        rusage: row.get(14)?,
+        logs: row.get(15)?,
+    })
+}
+
+pub(super) fn deaths(
+    c: &Connection,
+    session: &str,
+    job: &str,
+    slots: &[String],
+    limit: usize,
+) -> rusqlite::Result<Vec<RunRow>> {
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    if slots.is_empty() {
+        let sql = format!(
+            "SELECT {RUN_COLUMNS} FROM run WHERE session = ?1 AND job = ?2 ORDER BY epoch DESC, n DESC LIMIT ?3"
+        );
+        return c
+            .prepare_cached(&sql)?
+            .query_map(params![session, job, limit], run_row)?
+            .collect();
+    }
+    let sql = format!(
+        "SELECT {RUN_COLUMNS} FROM run WHERE slot = ?1 ORDER BY epoch DESC, n DESC LIMIT ?2"
+    );
+    let mut rows = Vec::new();
+    for slot in slots {
+        let found: rusqlite::Result<Vec<RunRow>> = c
+            .prepare_cached(&sql)?
+            .query_map(params![slot, limit], run_row)?
+            .collect();
+        rows.extend(found?);
+    }
+    rows.sort_by_key(|row| std::cmp::Reverse((row.epoch, row.n)));
+    rows.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
+    Ok(rows)
+}
+
+pub(super) fn run(c: &Connection, epoch: u32, n: u32) -> rusqlite::Result<Option<RunRow>> {
+    let sql = format!("SELECT {RUN_COLUMNS} FROM run WHERE epoch = ?1 AND n = ?2");
+    c.prepare_cached(&sql)?
+        .query_row(params![epoch, n], run_row)
+        .optional()
+}
+
+pub(super) fn runs_by_prefix(c: &Connection, prefix: &str) -> rusqlite::Result<Vec<(u32, u32)>> {
+    c.prepare_cached(
+        "SELECT epoch, n FROM run WHERE id >= ?1 AND id < ?1 || '~' ORDER BY id LIMIT 11",
+    )?
+    .query_map(params![prefix], |row| Ok((row.get(0)?, row.get(1)?)))?
+    .collect()
+}
+
+pub(super) fn recent_deaths(c: &Connection, per_slot: usize) -> rusqlite::Result<Vec<RunRow>> {
+    let slots: Vec<String> = all(c, "SELECT DISTINCT slot FROM run", |row| row.get(0))?;
+    let sql = format!(
+        "SELECT {RUN_COLUMNS} FROM run WHERE slot = ?1 ORDER BY epoch DESC, n DESC LIMIT ?2"
+    );
+    let limit = i64::try_from(per_slot).unwrap_or(i64::MAX);
+    let mut rows = Vec::new();
+    for slot in slots {
+        let found: rusqlite::Result<Vec<RunRow>> = c
+            .prepare_cached(&sql)?
+            .query_map(params![slot, limit], run_row)?
+            .collect();
+        rows.extend(found?);
+    }
+    rows.sort_by_key(|row| (row.epoch, row.n));
+    Ok(rows)
+}

@@ -1,0 +1,147 @@
+//! Numbered migrations, each in one transaction; `user_version` says how far a file is.
+
+use super::StoreError;
+use rusqlite::{Connection, OpenFlags};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+/// Numbers are never reused; a migration is never edited once released.
+const MIGRATIONS: &[&str] = &[
+    // 1: the first.
+    "CREATE TABLE meta (key TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
+     CREATE TABLE job (
+        session TEXT NOT NULL, job TEXT NOT NULL,
+        spec TEXT NOT NULL, file TEXT, line INTEGER, revision INTEGER NOT NULL,
+        wish TEXT NOT NULL, wish_seq INTEGER NOT NULL, restart_seq INTEGER NOT NULL,
+        scaled INTEGER, changed_by TEXT NOT NULL,
+        PRIMARY KEY (session, job)) WITHOUT ROWID;
+     CREATE TABLE instance_wish (
+        session TEXT NOT NULL, job TEXT NOT NULL, instance INTEGER NOT NULL,
+        wish TEXT NOT NULL, wish_seq INTEGER NOT NULL, restart_seq INTEGER NOT NULL,
+        PRIMARY KEY (session, job, instance)) WITHOUT ROWID;
+     CREATE TABLE one_off (
+        session TEXT NOT NULL, job TEXT NOT NULL, n INTEGER NOT NULL,
+        request TEXT NOT NULL,
+        PRIMARY KEY (session, job, n)) WITHOUT ROWID;
+     CREATE TABLE run (
+        epoch INTEGER NOT NULL, n INTEGER NOT NULL, id TEXT NOT NULL,
+        session TEXT NOT NULL, job TEXT NOT NULL, slot TEXT NOT NULL,
+        attempt INTEGER NOT NULL, pid INTEGER,
+        started INTEGER, ended INTEGER NOT NULL, lived_ms INTEGER,
+        status TEXT, cause TEXT NOT NULL, reason_code TEXT NOT NULL, reason TEXT NOT NULL,
+        rusage TEXT, logs TEXT NOT NULL,
+        PRIMARY KEY (epoch, n)) WITHOUT ROWID;
+     CREATE INDEX run_by_job ON run (session, job, epoch, n);
+     CREATE INDEX run_by_slot ON run (slot, epoch, n);
+     CREATE INDEX run_by_id ON run (id);",
+];
+
+/// Opens or makes the file and brings it to this version.
+pub(super) fn open(path: &Path) -> Result<Connection, StoreError> {
+    // SQLite would make it with the umask of the moment; state is private at creation.
+    if !path.exists() {
+        std::fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .mode(0o600)
+            .open(path)
+            .map_err(|error| StoreError::Failed(format!("{}: {error}", path.display())))?;
+    }
+    let unreadable = |error: rusqlite::Error| StoreError::Unreadable {
+        path: path.to_owned(),
+        reason: error.to_string(),
+    };
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let mut connection = Connection::open_with_flags(path, flags).map_err(unreadable)?;
+    connection.set_prepared_statement_cache_capacity(16);
+    let found: i64 = connection
+        .query_row("PRAGMA user_version", [], |row| row.get(0))
+        .map_err(unreadable)?;
+    let known = i64::try_from(MIGRATIONS.len()).unwrap_or(i64::MAX);
+    if found > known {
+        return Err(StoreError::Newer {
+            path: path.to_owned(),
+            found,
+            known,
+        });
+    }
+    if found > 0 {
+        let verdict: String = connection
+            .query_row("PRAGMA quick_check(1)", [], |row| row.get(0))
+            .map_err(unreadable)?;
+        if verdict != "ok" {
+            return Err(StoreError::Unreadable {
+                path: path.to_owned(),
+                reason: verdict,
+            });
+        }
+    }
+    // A small cache and no mapping: a supervisor with a thousand idle jobs should rest in a few MiB.
+    connection.execute_batch(
+        "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA cache_size = -256;
+         PRAGMA mmap_size = 0; PRAGMA temp_store = MEMORY; PRAGMA wal_autocheckpoint = 1000;",
+    )?;
+    for (number, sql) in (1i64..).zip(MIGRATIONS) {
+        if number > found {
+            let transaction = connection.transaction()?;
+            transaction.execute_batch(sql)?;
+            transaction.pragma_update(None, "user_version", number)?;
+            transaction.commit()?;
+        }
+    }
+    Ok(connection)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_store_of_a_newer_version_is_refused_and_left_alone() {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let path = dir.path().join("gaffer.db");
+        open(&path)
+            .expect("new store")
+            .pragma_update(None, "user_version", 999)
+            .expect("pragma");
+        let error = open(&path).expect_err("newer");
+        assert!(
+            matches!(error, StoreError::Newer { found: 999, .. }),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn hazard_41_a_damaged_store_is_refused_and_never_written_over() {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let path = dir.path().join("gaffer.db");
+        drop(open(&path).expect("new store"));
+        let mut bytes = std::fs::read(&path).expect("read");
+        for byte in bytes.iter_mut().skip(100).take(2000) {
+            *byte ^= 0x5a;
+        }
+        std::fs::write(&path, &bytes).expect("write");
+        assert!(matches!(open(&path), Err(StoreError::Unreadable { .. })));
+        assert_eq!(
+            std::fs::read(&path).expect("read"),
+            bytes,
+            "the damaged file was touched"
+        );
+    }
+
+    #[test]
+    fn the_file_is_private_from_its_first_moment() {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let path = dir.path().join("gaffer.db");
+        drop(open(&path).expect("new store"));
+        assert_eq!(
+            std::fs::metadata(&path)
+                .expect("metadata")
+                .permissions()
+                .mode()
+                & 0o777,
+            0o600
+        );
+    }
+}

@@ -1,0 +1,264 @@
+//! Transactions.
+
+use super::{RunRow, StoreError};
+use rusqlite::{Connection, Transaction, params};
+use tokio::sync::oneshot;
+
+/// A change of intent.
+#[derive(Clone, Debug)]
+pub enum Change {
+    /// Adds or replaces a definition. Wishes of a replaced job stay.
+    JobPut {
+        /// Session.
+        session: String,
+        /// Job.
+        job: String,
+        /// As typed, JSON.
+        spec: String,
+        /// Where it came from.
+        file: Option<String>,
+        /// Line there.
+        line: Option<u32>,
+        /// New revision.
+        revision: u64,
+        /// First wish of a new job.
+        wish: &'static str,
+        /// Intent number.
+        seq: u64,
+        /// Who.
+        by: String,
+    },
+    /// Marks a job as to be removed: its wish is to be down for good.
+    JobRetire {
+        /// Session.
+        session: String,
+        /// Job.
+        job: String,
+        /// Intent number.
+        seq: u64,
+    },
+    /// Forgets a job.
+    JobForget {
+        /// Session.
+        session: String,
+        /// Job.
+        job: String,
+    },
+    /// A wish of a job. Wishes of its instances that are older are dropped.
+    JobWish {
+        /// Session.
+        session: String,
+        /// Job.
+        job: String,
+        /// Wish.
+        wish: &'static str,
+        /// Its intent number.
+        wish_seq: u64,
+        /// Restart's intent number.
+        restart_seq: u64,
+        /// Who.
+        by: String,
+    },
+    /// A wish of one instance.
+    InstanceWish {
+        /// Session.
+        session: String,
+        /// Job.
+        job: String,
+        /// Number.
+        instance: u32,
+        /// Wish.
+        wish: &'static str,
+        /// Its intent number.
+        wish_seq: u64,
+        /// Restart's intent number.
+        restart_seq: u64,
+    },
+    /// Operator's number of instances.
+    JobScale {
+        /// Session.
+        session: String,
+        /// Job.
+        job: String,
+        /// None: back to the definition.
+        to: Option<u32>,
+    },
+    /// A one-off.
+    OneOffPut {
+        /// Session.
+        session: String,
+        /// Job.
+        job: String,
+        /// Number.
+        n: u64,
+        /// JSON.
+        request: String,
+    },
+    /// A one-off is over.
+    OneOffForget {
+        /// Session.
+        session: String,
+        /// Job.
+        job: String,
+        /// Number.
+        n: u64,
+    },
+    /// Keeps the newest deaths of each slot and those younger than a time.
+    Prune {
+        /// Per job.
+        keep: u32,
+        /// Unix ms; older ones go.
+        before: i64,
+    },
+}
+
+/// A death to settle.
+#[derive(Clone, Debug)]
+pub struct Settled {
+    /// The record.
+    pub row: RunRow,
+    /// Its run id as text.
+    pub id: String,
+}
+
+type Waiting = Vec<(Vec<Change>, oneshot::Sender<Result<(), StoreError>>)>;
+
+/// Commits intents, each whole or not at all, with one sync for all of them.
+pub(super) fn commit_intents(connection: &mut Connection, waiting: Waiting) {
+    if waiting.is_empty() {
+        return;
+    }
+    let (batches, replies): (Vec<_>, Vec<_>) = waiting.into_iter().unzip();
+    let mut outcomes = Vec::with_capacity(batches.len());
+    let committed = grouped(connection, &batches, &mut outcomes);
+    for (index, reply) in replies.into_iter().enumerate() {
+        let outcome = match &committed {
+            Ok(()) => outcomes.get(index).cloned().unwrap_or(Ok(())),
+            Err(error) => Err(error.clone()),
+        };
+        let _gone = reply.send(outcome);
+    }
+}
+
+fn grouped(
+    connection: &mut Connection,
+    batches: &[Vec<Change>],
+    outcomes: &mut Vec<Result<(), StoreError>>,
+) -> Result<(), StoreError> {
+    connection.execute_batch("PRAGMA synchronous = FULL")?;
+    let mut transaction = connection.transaction()?;
+    for batch in batches {
+        let part = transaction.savepoint()?;
+        let outcome = batch.iter().try_for_each(|change| apply(&part, change));
+        match outcome {
+            Ok(()) => part.commit()?,
+            // Dropping the savepoint rolls this batch back, and only this one.
+            Err(_) => drop(part),
+        }
+        outcomes.push(outcome.map_err(StoreError::from));
+    }
+    Ok(transaction.commit()?)
+}
+
+/// Commits facts without a sync.
+pub(super) fn commit_facts(
+    connection: &mut Connection,
+    facts: &[Settled],
+    upkeep: &[Change],
+) -> Result<(), StoreError> {
+    connection.execute_batch("PRAGMA synchronous = NORMAL")?;
+    let transaction = connection.transaction()?;
+    for fact in facts {
+        settle(&transaction, fact)?;
+    }
+    for change in upkeep {
+        apply(&transaction, change)?;
+    }
+    Ok(transaction.commit()?)
+}
+
+fn settle(transaction: &Transaction<'_>, fact: &Settled) -> rusqlite::Result<()> {
+    let row = &fact.row;
+    // The journals are read again after a crash: the first settlement of a run is the one that counts.
+    transaction
+        .prepare_cached(
+            "INSERT OR IGNORE INTO run (epoch, n, id, session, job, slot, attempt, pid, started, ended, lived_ms,
+                status, cause, reason_code, reason, rusage, logs)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17)",
+        )?
+        .execute(params![
+            row.epoch,
+            row.n,
+            fact.id,
+            row.session,
+            row.job,
+            row.slot,
+            row.attempt,
+            row.pid,
+            row.started,
+            row.ended,
+            row.lived_ms,
+            row.status,
+            row.cause,
+            row.reason_code,
+            row.reason,
+            row.rusage,
+            row.logs
+        ])?;
+    Ok(())
+}
+
+fn apply(c: &Connection, change: &Change) -> rusqlite::Result<()> {
+    match change {
+        Change::JobPut { session, job, spec, file, line, revision, wish, seq, by } => c
+            .prepare_cached(
+                "INSERT INTO job VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, 0, NULL, ?9)
+                 ON CONFLICT (session, job) DO UPDATE SET spec = ?3, file = ?4, line = ?5, revision = ?6,
+                    changed_by = ?9,
+                    wish = CASE wish WHEN 'removed' THEN ?7 ELSE wish END,
+                    wish_seq = CASE wish WHEN 'removed' THEN ?8 ELSE wish_seq END",
+            )?
+            .execute(params![session, job, spec, file, line, revision, wish, seq, by])?,
+        Change::JobRetire { session, job, seq } => c
+            .prepare_cached("UPDATE job SET wish = 'removed', wish_seq = ?3 WHERE session = ?1 AND job = ?2")?
+            .execute(params![session, job, seq])?,
+        Change::JobForget { session, job } => {
+            c.prepare_cached("DELETE FROM one_off WHERE session = ?1 AND job = ?2")?.execute(params![session, job])?;
+            c.prepare_cached("DELETE FROM instance_wish WHERE session = ?1 AND job = ?2")?
+                .execute(params![session, job])?;
+            // Put again meanwhile: then it is wanted, and stays.
+            c.prepare_cached("DELETE FROM job WHERE session = ?1 AND job = ?2 AND wish = 'removed'")?
+                .execute(params![session, job])?
+        }
+        Change::JobWish { session, job, wish, wish_seq, restart_seq, by } => {
+            c.prepare_cached("DELETE FROM instance_wish WHERE session = ?1 AND job = ?2")?
+                .execute(params![session, job])?;
+            c.prepare_cached(
+                "UPDATE job SET wish = ?3, wish_seq = ?4, restart_seq = ?5, changed_by = ?6
+                 WHERE session = ?1 AND job = ?2",
+            )?
+            .execute(params![session, job, wish, wish_seq, restart_seq, by])?
+        }
+        Change::InstanceWish { session, job, instance, wish, wish_seq, restart_seq } => c
+            .prepare_cached("INSERT OR REPLACE INTO instance_wish VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?
+            .execute(params![session, job, instance, wish, wish_seq, restart_seq])?,
+        Change::JobScale { session, job, to } => c
+            .prepare_cached("UPDATE job SET scaled = ?3 WHERE session = ?1 AND job = ?2")?
+            .execute(params![session, job, to])?,
+        Change::OneOffPut { session, job, n, request } => {
+            c.prepare_cached("INSERT OR REPLACE INTO meta VALUES ('intent_seq', ?1)")?.execute(params![n])?;
+            c.prepare_cached("INSERT OR REPLACE INTO one_off VALUES (?1, ?2, ?3, ?4)")?
+                .execute(params![session, job, n, request])?
+        }
+        Change::OneOffForget { session, job, n } => c
+            .prepare_cached("DELETE FROM one_off WHERE session = ?1 AND job = ?2 AND n = ?3")?
+            .execute(params![session, job, n])?,
+        Change::Prune { keep, before } => c.execute(
+            "DELETE FROM run WHERE ended < ?2 OR (epoch, n) IN (
+                SELECT epoch, n FROM (SELECT epoch, n, row_number() OVER
+                    (PARTITION BY session, job ORDER BY epoch DESC, n DESC) AS place FROM run) WHERE place > ?1)",
+            params![keep, before],
+        )?,
+    };
+    Ok(())
+}

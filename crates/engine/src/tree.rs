@@ -1,0 +1,135 @@
+//! Ending what a dead shim left behind: by cgroup, else by identity and environment.
+//!
+//! Only for runs whose shim is gone; a living shim does this itself.
+
+use gaffer_core::name::RunId;
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// What is known of a run whose shim died.
+#[derive(Clone, Debug)]
+pub(crate) struct Orphan {
+    pub run: RunId,
+    pub pid: u32,
+    /// Field 22 of `/proc/PID/stat` at its start; 0: unknown, then the number alone proves nothing.
+    pub start_ticks: u64,
+    pub cgroup: Option<PathBuf>,
+}
+
+/// Kills everything of the run that can be found. Harmless when there is nothing.
+pub(crate) fn kill(orphan: &Orphan) {
+    if let Some(cgroup) = orphan.cgroup.as_deref() {
+        // Absent: the group was never made, or is gone already.
+        let _absent = std::fs::write(cgroup.join("cgroup.kill"), "1");
+    }
+    for pid in processes(orphan) {
+        signal_verified(pid, orphan);
+    }
+}
+
+/// Is anything of the run alive?
+pub(crate) fn is_gone(orphan: &Orphan) -> bool {
+    if let Some(cgroup) = orphan.cgroup.as_deref()
+        && let Ok(events) = std::fs::read_to_string(cgroup.join("cgroup.events"))
+        && events.lines().any(|line| line == "populated 1")
+    {
+        return false;
+    }
+    processes(orphan).is_empty()
+}
+
+/// Kills until nothing is left, at most `within`. True if it is gone.
+pub(crate) async fn kill_and_wait(orphan: &Orphan, within: Duration) -> bool {
+    let deadline = tokio::time::Instant::now() + within;
+    loop {
+        kill(orphan);
+        if is_gone(orphan) {
+            if let Some(cgroup) = orphan.cgroup.as_deref() {
+                let _absent = std::fs::remove_dir(cgroup);
+            }
+            return true;
+        }
+        if tokio::time::Instant::now() >= deadline {
+            return false;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// Live processes of the run: in its cgroup; without one, those that carry its id in their environment, and its main process.
+fn processes(orphan: &Orphan) -> Vec<u32> {
+    if let Some(cgroup) = orphan.cgroup.as_deref()
+        && let Ok(text) = std::fs::read_to_string(cgroup.join("cgroup.procs"))
+    {
+        return text
+            .lines()
+            .filter_map(|line| line.parse().ok())
+            .filter(|pid| !is_zombie(*pid))
+            .collect();
+    }
+    let wanted = format!("GAFFER_RUN={}", orphan.run);
+    let Ok(entries) = std::fs::read_dir("/proc") else {
+        return Vec::new();
+    };
+    entries
+        .flatten()
+        .filter_map(|entry| {
+            entry
+                .file_name()
+                .to_str()
+                .and_then(|name| name.parse().ok())
+        })
+        .filter(|pid| belongs(*pid, orphan, wanted.as_bytes()) && !is_zombie(*pid))
+        .collect()
+}
+
+fn belongs(pid: u32, orphan: &Orphan, wanted: &[u8]) -> bool {
+    if pid == orphan.pid && orphan.start_ticks != 0 && start_ticks(pid) == Some(orphan.start_ticks)
+    {
+        return true;
+    }
+    std::fs::read(format!("/proc/{pid}/environ")).is_ok_and(|environ| {
+        environ
+            .split(|byte| *byte == 0)
+            .any(|entry| entry == wanted)
+    })
+}
+
+/// Opens the process first, then asks again who it is: a number alone is never signalled.
+fn signal_verified(pid: u32, orphan: &Orphan) {
+    let Some(raw) = i32::try_from(pid).ok().and_then(Pid::from_raw) else {
+        return;
+    };
+    let Ok(pidfd) = pidfd_open(raw, PidfdFlags::empty()) else {
+        return;
+    };
+    let still = match orphan.cgroup.as_deref() {
+        Some(cgroup) if cgroup.exists() => in_cgroup(pid, cgroup),
+        _ => belongs(pid, orphan, format!("GAFFER_RUN={}", orphan.run).as_bytes()),
+    };
+    if still {
+        // ESRCH: it ended meanwhile, which is what was wanted.
+        let _ended = pidfd_send_signal(&pidfd, Signal::KILL);
+    }
+}
+
+fn in_cgroup(pid: u32, cgroup: &Path) -> bool {
+    std::fs::read_to_string(cgroup.join("cgroup.procs"))
+        .is_ok_and(|text| text.lines().any(|line| line.parse() == Ok(pid)))
+}
+
+fn stat_field(pid: u32, number: usize) -> Option<String> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let (_, rest) = text.rsplit_once(')')?;
+    rest.split_whitespace().nth(number - 3).map(str::to_owned)
+}
+
+fn is_zombie(pid: u32) -> bool {
+    matches!(stat_field(pid, 3).as_deref(), Some("Z" | "X") | None)
+}
+
+/// When a process was started, in clock ticks since boot.
+pub(crate) fn start_ticks(pid: u32) -> Option<u64> {
+    stat_field(pid, 22)?.parse().ok()
+}

@@ -1,0 +1,303 @@
+//! What is watched for each run: probes under way, log patterns, and the notify socket.
+
+use crate::logs::{Chunk, LogReader};
+use crate::owner::Message;
+use crate::probes;
+use crate::state::State;
+use gaffer_core::io::{Input, ProbeRole};
+use gaffer_core::job::{Job, Probe, ProbeKind};
+use gaffer_core::name::RunId;
+use rustix::net::{
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SocketAddrUnix,
+    SocketFlags, SocketType,
+};
+use std::collections::HashMap;
+use std::io::IoSliceMut;
+use std::mem::MaybeUninit;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use tokio::io::unix::AsyncFd;
+use tokio::sync::mpsc::UnboundedSender;
+
+/// Longest line that a pattern is tried on; the rest of a longer one is not looked at.
+const LINE_MAX: usize = 16 * 1024;
+
+/// Tasks that watch runs.
+#[derive(Default)]
+pub(crate) struct Watches {
+    tasks: HashMap<RunId, Vec<tokio::task::AbortHandle>>,
+    notify: Option<PathBuf>,
+}
+
+impl Drop for Watches {
+    fn drop(&mut self) {
+        for task in self.tasks.values().flatten() {
+            task.abort();
+        }
+    }
+}
+
+impl Watches {
+    /// Nothing about this run is of interest any more.
+    pub fn end(&mut self, run: RunId) {
+        for task in self.tasks.remove(&run).unwrap_or_default() {
+            task.abort();
+        }
+    }
+
+    fn add(&mut self, run: RunId, task: tokio::task::AbortHandle) {
+        let tasks = self.tasks.entry(run).or_default();
+        tasks.retain(|task| !task.is_finished());
+        tasks.push(task);
+    }
+
+    /// Does the job speak sd_notify?
+    pub fn wants_notify(&self, spec: Option<&Job>) -> bool {
+        spec.is_some_and(|spec| spec.ready.iter().chain(&spec.health).any(is_notify))
+    }
+
+    /// `WATCHDOG_USEC` of a job with a heartbeat.
+    pub fn watchdog_usec(&self, spec: Option<&Job>) -> Option<String> {
+        match &spec?.health.as_ref()?.kind {
+            ProbeKind::Heartbeat(silence) => Some(silence.as_micros().to_string()),
+            _ => None,
+        }
+    }
+
+    /// Where programs send their notes.
+    pub fn notify_path(&self) -> Option<String> {
+        self.notify
+            .as_ref()
+            .map(|path| path.to_string_lossy().into_owned())
+    }
+}
+
+fn is_notify(probe: &Probe) -> bool {
+    matches!(probe.kind, ProbeKind::Notify | ProbeKind::Heartbeat(_))
+}
+
+impl State {
+    /// Does, or begins, a probe. An answer that is known at once is returned.
+    pub fn probe(&mut self, run: RunId, role: ProbeRole) -> Option<Input> {
+        let spec = self
+            .slot_of(run)
+            .and_then(|slot| self.jobs.get(&slot.job))
+            .map(|meta| meta.spec.clone())?;
+        let probe = match role {
+            ProbeRole::Ready => spec.ready.clone(),
+            ProbeRole::Health => spec.health.clone(),
+        }?;
+        if let ProbeKind::Log(pattern) = &probe.kind {
+            return self.watch_log(run, role, pattern);
+        }
+        match self.question(run, &probe.kind) {
+            Ok(Some(question)) => {
+                let task = probes::ask(self.owner.clone(), run, role, question, probe.timeout);
+                self.watches.add(run, task);
+                None
+            }
+            // Passive: the notify socket rings, or the core counts time by itself.
+            Ok(None) => None,
+            Err(text) => Some(Input::Probed {
+                run,
+                role,
+                result: Err(text.into()),
+            }),
+        }
+    }
+
+    fn watch_log(&mut self, run: RunId, role: ProbeRole, pattern: &str) -> Option<Input> {
+        let failed = |text: String| {
+            Some(Input::Probed {
+                run,
+                role,
+                result: Err(text.into()),
+            })
+        };
+        let pattern = match regex_lite::Regex::new(pattern) {
+            Ok(pattern) => pattern,
+            Err(error) => return failed(format!("log pattern: {error}")),
+        };
+        let slot = self.slot_of(run)?;
+        let facts = self.runs.runs.get(&run)?;
+        let dir = crate::logs::directory(&self.settings.logs_dir(), &slot);
+        for (stream, from) in [("stdout", facts.out.0), ("stderr", facts.err.0)] {
+            let reader = LogReader::open(&dir, stream);
+            let (owner, pattern) = (self.owner.clone(), pattern.clone());
+            let task = tokio::spawn(find_line(reader, from, pattern, owner, run, role));
+            self.watches.add(run, task.abort_handle());
+        }
+        None
+    }
+
+    /// A note from a program: only from a process of a live run, and only what its job declared.
+    pub fn noted(&mut self, pid: u32, text: &str) {
+        let Some(run) = self.run_of_process(pid) else {
+            return;
+        };
+        let Some(spec) = self
+            .slot_of(run)
+            .and_then(|slot| self.jobs.get(&slot.job))
+            .map(|meta| meta.spec.clone())
+        else {
+            return;
+        };
+        for line in text.lines() {
+            let (role, probe) = match line {
+                "READY=1" => (ProbeRole::Ready, &spec.ready),
+                "WATCHDOG=1" => (ProbeRole::Health, &spec.health),
+                _ => continue,
+            };
+            if probe.as_ref().is_some_and(is_notify) {
+                let result = Ok(format!("notify {line}").into());
+                self.feed(Input::Probed { run, role, result });
+            }
+        }
+    }
+
+    /// The run that a process belongs to: by its cgroup, else by descent from a main process.
+    fn run_of_process(&self, pid: u32) -> Option<RunId> {
+        let text = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
+        let own = text.lines().find_map(|line| line.strip_prefix("0::"));
+        if let (Some(own), Some(_)) = (own, &self.cgroup_base)
+            && let Some(run) = own.split('/').find_map(|part| {
+                part.parse::<RunId>()
+                    .ok()
+                    .filter(|run| self.runs.runs.contains_key(run))
+            })
+        {
+            return Some(run);
+        }
+        let mut pid = pid;
+        for _ in 0..64 {
+            if let Some(facts) = self
+                .runs
+                .runs
+                .values()
+                .find(|facts| facts.pid == pid && facts.exit.is_none())
+            {
+                return Some(facts.run);
+            }
+            let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+            pid = text
+                .rsplit_once(')')?
+                .1
+                .split_whitespace()
+                .nth(1)?
+                .parse()
+                .ok()?;
+            if pid <= 1 {
+                return None;
+            }
+        }
+        None
+    }
+}
+
+async fn find_line(
+    mut reader: LogReader,
+    mut offset: u64,
+    pattern: regex_lite::Regex,
+    owner: UnboundedSender<Message>,
+    run: RunId,
+    role: ProbeRole,
+) {
+    let mut line = Vec::new();
+    loop {
+        match reader.read(offset, 64 * 1024) {
+            Ok(Some(Chunk::Bytes { data, .. })) => {
+                offset += data.len() as u64;
+                for byte in data {
+                    if byte != b'\n' {
+                        if line.len() < LINE_MAX {
+                            line.push(byte);
+                        }
+                        continue;
+                    }
+                    if pattern.is_match(&String::from_utf8_lossy(&line)) {
+                        let verdict = Ok(format!("log {pattern}").into());
+                        let _ended = owner.send(Message::Probed { run, role, verdict });
+                        return;
+                    }
+                    line.clear();
+                }
+            }
+            Ok(Some(Chunk::Gap { to, .. })) => offset = to,
+            Ok(Some(Chunk::Dropped { .. })) => {}
+            Ok(None) => {
+                if reader.grown(offset).await.is_err() {
+                    return;
+                }
+            }
+            Err(error) => {
+                let _ended = owner.send(Message::Probed {
+                    run,
+                    role,
+                    verdict: Err(error.to_string().into()),
+                });
+                return;
+            }
+        }
+    }
+}
+
+/// Opens the notify socket of the node. Without one (the path is too long) jobs that need it say so.
+pub(crate) fn open_notify(state: &Arc<Mutex<State>>, dir: &Path) -> std::io::Result<()> {
+    let path = dir.join("notify");
+    let Ok(address) = SocketAddrUnix::new(&path) else {
+        return Ok(());
+    };
+    // We hold the lock of the directory: whatever lies there is from an earlier daemon.
+    match std::fs::remove_file(&path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::DGRAM, flags, None)?;
+    rustix::net::bind(&socket, &address)?;
+    rustix::net::sockopt::set_socket_passcred(&socket, true)?;
+    // Programs of other users must be able to send; what they may say is decided by their run.
+    std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o666))?;
+    crate::owner::lock(state).watches.notify = Some(path);
+    let (socket, state) = (AsyncFd::register(socket)?, Arc::downgrade(state));
+    tokio::spawn(async move {
+        while let Ok(mut ready) = socket.readable().await {
+            while let Some((pid, text)) = receive(socket.get_ref()) {
+                let Some(state) = state.upgrade() else { return };
+                if let Some(pid) = pid {
+                    crate::owner::lock(&state).noted(pid, &text);
+                }
+            }
+            ready.clear_ready();
+        }
+    });
+    Ok(())
+}
+
+/// One datagram and who sent it, as the kernel says. Empty and oversize ones say nothing.
+fn receive(socket: &OwnedFd) -> Option<(Option<u32>, String)> {
+    let mut buffer = [0u8; 4096];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmCredentials(1), ScmRights(16))];
+    let mut control = RecvAncillaryBuffer::new(&mut space);
+    let flags = RecvFlags::CMSG_CLOEXEC;
+    let received = rustix::net::recvmsg(
+        socket,
+        &mut [IoSliceMut::new(&mut buffer)],
+        &mut control,
+        flags,
+    )
+    .ok()?;
+    let pid = control.drain().find_map(|message| match message {
+        RecvAncillaryMessage::ScmCredentials(credentials) => {
+            u32::try_from(credentials.pid.as_raw_nonzero().get()).ok()
+        }
+        // Descriptors that were sent along are closed by being dropped.
+        _ => None,
+    });
+    let text = buffer
+        .get(..received.bytes)
+        .map(String::from_utf8_lossy)
+        .unwrap_or_default();
+    Some((pid, text.into_owned()))
+}
