@@ -1,0 +1,96 @@
+//! `scale`: the number of instances, `web=3`, `web=+2`, and as the original wrote it, `web+2`.
+
+use crate::args::ScaleArgs;
+use crate::ask::Patience;
+use crate::commands::act::finish;
+use crate::context::Context;
+use crate::failure::Failure;
+use gaffer_api::types::ScaleRequest;
+
+/// `scale`.
+pub async fn scale(ctx: &Context, args: &ScaleArgs) -> Result<u8, Failure> {
+    let mut changes = Vec::new();
+    for text in &args.changes {
+        changes.push(if args.auto {
+            (text.clone(), "auto".to_owned())
+        } else {
+            change(text)?
+        });
+    }
+    let patience = Patience::new(ctx, args.wait.no_wait);
+    let mut asked = Vec::new();
+    let mut worst = 0;
+    for (target, to) in changes {
+        let (selected, missing) = match ctx.changed(std::slice::from_ref(&target), false).await {
+            Ok(found) => found,
+            Err(failure) if failure.exit == 3 && args.changes.len() > 1 => {
+                ctx.out.fail(&failure);
+                worst = worst.max(failure.exit);
+                continue;
+            }
+            Err(failure) => return Err(failure),
+        };
+        worst = worst.max(missing);
+        for one in selected {
+            if one.instance.is_some() || one.run.is_some() {
+                return Err(Failure::usage(format!(
+                    "`{target}` is not a job; only jobs have a number of instances"
+                )));
+            }
+            let request = ScaleRequest {
+                to: to.clone(),
+                force: args.force,
+            };
+            let answer = ctx
+                .client
+                .scale(&one.session, &one.job, &request, patience.first())
+                .await;
+            asked.push((one, answer.map_err(Failure::from)));
+        }
+    }
+    finish(ctx, asked, &patience, worst).await
+}
+
+/// `web=3` → `=3`; `web=+2`, `web+2` → `+2`; `web-1` → `-1`.
+fn change(text: &str) -> Result<(String, String), Failure> {
+    let wrong = || {
+        Failure::usage(format!("`{text}` is no change of a number"))
+            .hint("write web=3, web=+2 or web=-1; --auto goes back to the file")
+    };
+    let is_number = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    let (job, to) = match text.split_once('=') {
+        Some((job, to)) => (job, to.to_owned()),
+        // Names may hold + and -: the last sign before a number counts.
+        None => {
+            let at = text.rfind(['+', '-']).ok_or_else(wrong)?;
+            (&text[..at], text[at..].to_owned())
+        }
+    };
+    let digits = to.strip_prefix(['+', '-']).unwrap_or(&to);
+    if job.is_empty() || !is_number(digits) {
+        return Err(wrong());
+    }
+    let to = if digits.len() == to.len() {
+        format!("={to}")
+    } else {
+        to
+    };
+    Ok((job.to_owned(), to))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_written_in_both_ways() {
+        let read = |text| change(text).map(|(job, to)| format!("{job} {to}"));
+        assert_eq!(read("web=3").unwrap(), "web =3");
+        assert_eq!(read("shop.web=+2").unwrap(), "shop.web +2");
+        assert_eq!(read("web+2").unwrap(), "web +2");
+        assert_eq!(read("a-b-1").unwrap(), "a-b -1");
+        for wrong in ["web", "web=", "=3", "web=x", "web+", "web=1.5"] {
+            assert_eq!(read(wrong).unwrap_err().exit, 2, "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,284 @@
+//! What `gaffer help` says: the first screen, the topics, the examples of each command, and the reference page.
+
+use crate::args::Cli;
+use crate::failure::{Failure, nearest};
+use clap::{Command, CommandFactory};
+use std::fmt::Write as _;
+
+/// The first screen.
+pub const MAIN: &str = include_str!("topics/main.txt");
+
+/// Topics of `gaffer help TOPIC`.
+pub const TOPICS: [(&str, &str); 5] = [
+    ("targets", include_str!("topics/targets.txt")),
+    ("config", include_str!("topics/config.txt")),
+    ("exit-codes", include_str!("topics/exit-codes.txt")),
+    ("templates", include_str!("topics/templates.txt")),
+    ("events", include_str!("topics/events.txt")),
+];
+
+/// Commands that exist in the design and come with later versions.
+pub const LATER: [&str; 16] = [
+    "top", "open", "task", "push", "queue", "schedule", "import", "node", "lookup", "login",
+    "token", "user", "key", "unload", "recv", "gc",
+];
+
+/// Examples of `start`.
+pub const START: &str = "\
+Without a target the file in front of you runs here, on a private daemon that ends with it.
+With targets the daemon of this node is asked to start them; a failed job's counters are reset.
+
+Examples:
+  gaffer start                      run gaffer.toml, else Procfile; Ctrl-C stops all
+  gaffer start --profile dev        with a profile laid over it
+  gaffer start -c worker=2 -E x=1   with two workers and a variable
+  gaffer start web worker           ask the daemon to start these";
+/// Examples of `dev`.
+pub const DEV: &str = "\
+Examples:
+  gaffer dev                        the whole file, like gaffer start
+  gaffer dev web                    only web, and what it waits for
+  gaffer dev --stop-on failure      end everything when something fails";
+/// Examples of `run`.
+pub const RUN: &str = "\
+The exit code is that of the program, or 128 + its signal.
+
+Examples:
+  gaffer run web -- rake db:seed    the definition of web, once, with these arguments
+  gaffer run web -p LOG=debug       with another environment
+  gaffer run -- make test           any command here, contained; nothing stays behind";
+/// Examples of `stop`.
+pub const STOP: &str = "\
+A stop ends when everything is gone: the whole tree gets the signal, then KILL after stop.timeout.
+
+Examples:
+  gaffer stop web                   and it stays stopped, also over a restart of the daemon
+  gaffer stop web.2 worker          one instance, and another job
+  gaffer stop shop. --grace 2s      all jobs of session shop, KILL after two seconds";
+/// Examples of `reload`.
+pub const RELOAD: &str = "\
+Examples:
+  gaffer reload web                 as reload.how says; if a new run fails, the old ones stay
+  gaffer reload web --how rolling   one after the other";
+/// Examples of `scale`.
+pub const SCALE: &str = "\
+Examples:
+  gaffer scale web=4                four instances
+  gaffer scale web=+1 worker=-1     one more, one fewer
+  gaffer scale web --auto           back to what the file says";
+/// Examples of `signal`.
+pub const SIGNAL: &str = "\
+Examples:
+  gaffer signal HUP web             to the main process of each instance
+  gaffer signal USR1 web.2 --all-processes
+  gaffer signal TERM @1115          to one run";
+/// Examples of `send`.
+pub const SEND: &str = "\
+The job needs stdin = \"pipe\". The text goes out with a newline.
+
+Examples:
+  gaffer send repl 'print(1)'
+  gaffer send importer - < data.csv";
+/// Examples of `ps`.
+pub const PS: &str = "\
+Columns: session job state pid up cpu mem restarts reason run wish attempt started processes next
+
+Examples:
+  gaffer ps                         the current session
+  gaffer ps -w                      redrawn when something changes
+  gaffer ps --session '*' --sort -mem
+  gaffer ps --json | jq -r '.[] | select(.state != \"running\") | .job'";
+/// Examples of `logs`.
+pub const LOGS: &str = "\
+Signs: | standard output   ! standard error   ─ what happened to it
+
+Examples:
+  gaffer logs -f web                the last 100 lines and what comes
+  gaffer logs --since 10m --grep timeout
+  gaffer logs --run @1115           all that one run wrote
+  gaffer logs web --format raw      its bytes, exactly";
+/// Examples of `wait`.
+pub const WAIT: &str = "\
+States: ready (default), running, stopped, done, empty. Exit code 1 with the reason if it cannot become so.
+
+Examples:
+  gaffer wait web --timeout 30s     until every instance is ready
+  gaffer wait migrate=done          until it has ended well
+  gaffer wait op-12                 until an operation is over";
+/// Examples of `events`.
+pub const EVENTS: &str = "\
+Examples:
+  gaffer events -f --filter 'run.*'
+  gaffer events web --since 1h --json";
+/// Examples of `apply`.
+pub const APPLY: &str = "\
+Only what changed is changed; a file with errors changes nothing.
+
+Examples:
+  gaffer plan; gaffer apply         look, then do
+  gaffer apply --plan 7f3a19c2      exactly what was looked at, else exit 4
+  gaffer apply -y                   without asking, also if jobs are removed";
+
+/// The command line as clap knows it, with our first screen.
+pub fn command() -> Command {
+    Cli::command().override_help(MAIN)
+}
+
+/// The text for `gaffer help TOPIC…`.
+pub fn topic(words: &[String]) -> Result<String, Failure> {
+    let Some(first) = words.first() else {
+        return Ok(MAIN.to_owned());
+    };
+    if let Some((_, text)) = TOPICS.iter().find(|(name, _)| name == first) {
+        return Ok((*text).to_owned());
+    }
+    let mut root = command();
+    // Global options belong into the help of every command.
+    root.build();
+    let mut found = &mut root;
+    for word in words {
+        found = match found.find_subcommand_mut(word) {
+            Some(command) => command,
+            None => return Err(unknown_topic(word)),
+        };
+    }
+    Ok(found.clone().render_long_help().to_string())
+}
+
+fn unknown_topic(word: &str) -> Failure {
+    if LATER.contains(&word) {
+        return later(word);
+    }
+    let commands = names();
+    let known = commands
+        .iter()
+        .map(String::as_str)
+        .chain(TOPICS.iter().map(|(name, _)| *name));
+    let guess = nearest(word, known)
+        .map(|near| format!("did you mean `gaffer help {near}`?"))
+        .unwrap_or_default();
+    Failure::usage(format!("there is no command and no topic `{word}`"))
+        .hint_pair(&guess, "all commands:  gaffer help")
+}
+
+/// Names of all commands that are shown.
+pub fn names() -> Vec<String> {
+    Cli::command()
+        .get_subcommands()
+        .filter(|command| !command.is_hide_set())
+        .map(|command| command.get_name().to_owned())
+        .collect()
+}
+
+/// A command that nobody knows (yet).
+pub fn unknown_command(word: &str) -> Failure {
+    let noun = word.split(':').next().unwrap_or(word);
+    if LATER.contains(&noun) {
+        return later(word);
+    }
+    let names = names();
+    let guess = nearest(word, names.iter().map(String::as_str))
+        .map(|near| format!("did you mean `gaffer {near}`?"))
+        .unwrap_or_default();
+    Failure::usage(format!(
+        "there is no command `gaffer {}`",
+        crate::escape::escape(word)
+    ))
+    .hint_pair(&guess, "all commands:  gaffer help")
+}
+
+fn later(word: &str) -> Failure {
+    Failure::usage(format!("`gaffer {word}` comes with a later version"))
+        .hint("what there is now:  gaffer help")
+}
+
+/// The reference page: every help text, in Markdown.
+pub fn reference() -> String {
+    let mut page =
+        String::from("# Command line\n\nGenerated by `gaffer help --reference`; do not edit.\n\n");
+    // Writing into a string cannot fail.
+    let _ = writeln!(page, "```text\n{}```\n", MAIN);
+    let mut root = command();
+    root.build();
+    for command in root
+        .get_subcommands()
+        .filter(|command| !command.is_hide_set())
+    {
+        section(&mut page, command, "gaffer", 2);
+    }
+    for (name, text) in TOPICS {
+        let _ = writeln!(page, "## Topic: {name}\n\n```text\n{text}```\n");
+    }
+    page
+}
+
+fn section(page: &mut String, command: &Command, parent: &str, level: usize) {
+    let name = format!("{parent} {}", command.get_name());
+    let text = command
+        .clone()
+        .term_width(100)
+        .render_long_help()
+        .to_string();
+    let text: Vec<&str> = text.lines().map(str::trim_end).collect();
+    let _ = writeln!(
+        page,
+        "{} {name}\n\n```text\n{}\n```\n",
+        "#".repeat(level),
+        text.join("\n").trim_end()
+    );
+    for inner in command
+        .get_subcommands()
+        .filter(|inner| !inner.is_hide_set() && inner.get_name() != "help")
+    {
+        section(page, inner, &name, level + 1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_screen_names_every_command() {
+        for name in names() {
+            assert!(
+                MAIN.split(|c: char| !c.is_ascii_alphanumeric() && c != '-')
+                    .any(|word| word == name),
+                "`{name}` is missing"
+            );
+        }
+    }
+
+    #[test]
+    fn the_first_screen_and_the_topics_fit_a_terminal() {
+        for (name, text) in TOPICS.iter().chain(&[("main", MAIN)]) {
+            for line in text.lines() {
+                assert!(line.chars().count() <= 80, "{name}: {line}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_later_command_is_named_as_such() {
+        assert_eq!(
+            unknown_command("queue").message,
+            "`gaffer queue` comes with a later version"
+        );
+        assert_eq!(unknown_command("key:create").exit, 2);
+    }
+
+    #[test]
+    fn a_typo_gets_the_sentence_of_the_design() {
+        let failure = unknown_command("resart");
+        assert_eq!(failure.message, "there is no command `gaffer resart`");
+        assert_eq!(
+            failure.hints,
+            ["did you mean `gaffer restart`?          all commands:  gaffer help"]
+        );
+    }
+
+    #[test]
+    fn no_command_is_both_there_and_later() {
+        assert!(names().iter().all(|name| !LATER.contains(&name.as_str())));
+    }
+}
