@@ -40,6 +40,7 @@ mod operations;
 mod owner;
 mod plan;
 mod probes;
+mod ready;
 mod recovery;
 mod requests;
 mod settings;

@@ -184,7 +184,7 @@ impl LogReader {
             | inotify::WatchFlags::DELETE_SELF;
         for place in self.dir.ancestors() {
             if inotify::add_watch(&bell, place, wanted).is_ok() {
-                self.bell = Some(AsyncFd::register(bell).map_err(|error| self.failed(&error))?);
+                self.bell = Some(crate::ready::readable(bell).map_err(|error| self.failed(&error))?);
                 return Ok(true);
             }
         }

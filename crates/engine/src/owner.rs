@@ -488,7 +488,7 @@ impl State {
 async fn wait_for_guard(guard: Option<std::os::fd::OwnedFd>, dir: &std::path::Path) {
     if let Some(pidfd) = guard
         && let Ok(pidfd) =
-            tokio::io::unix::AsyncFd::register_with_interest(pidfd, tokio::io::Interest::READABLE)
+            crate::ready::readable(pidfd)
     {
         let _late = tokio::time::timeout(KILL_WITHIN, pidfd.readable()).await;
     }

@@ -13,7 +13,6 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::{mpsc, oneshot};
 
@@ -246,7 +245,7 @@ pub(crate) fn watch_end(
     owner: mpsc::UnboundedSender<Message>,
     news: Message,
 ) -> std::io::Result<tokio::task::AbortHandle> {
-    let pidfd = AsyncFd::register_with_interest(pidfd, tokio::io::Interest::READABLE)?;
+    let pidfd = crate::ready::readable(pidfd)?;
     let waiting = async move {
         // An error here means the descriptor is gone, which it is not; either way: look.
         let _ready = pidfd.readable().await;

@@ -479,10 +479,8 @@ pub(crate) fn orphan(facts: &RunFacts) -> Orphan {
 
 /// Waits for the guard, our child, so that it does not stay a zombie.
 fn reap_guard(mut guard: std::process::Child) -> std::io::Result<tokio::task::AbortHandle> {
-    let pidfd = tokio::io::unix::AsyncFd::register_with_interest(
-        client::pidfd(guard.id())?,
-        tokio::io::Interest::READABLE,
-    )?;
+    let pidfd = crate::ready::readable(
+        client::pidfd(guard.id())?)?;
     let waiting = async move {
         let _ready = pidfd.readable().await;
         let _status = guard.try_wait();

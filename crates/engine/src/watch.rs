@@ -17,7 +17,6 @@ use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
-use tokio::io::unix::AsyncFd;
 use tokio::sync::mpsc::UnboundedSender;
 
 /// Longest line that a pattern is tried on; the rest of a longer one is not looked at.
@@ -260,7 +259,7 @@ pub(crate) fn open_notify(state: &Arc<Mutex<State>>, dir: &Path) -> std::io::Res
     // Programs of other users must be able to send; what they may say is decided by their run.
     std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o666))?;
     crate::owner::lock(state).watches.notify = Some(path);
-    let (socket, state) = (AsyncFd::register(socket)?, Arc::downgrade(state));
+    let (socket, state) = (crate::ready::readable(socket)?, Arc::downgrade(state));
     tokio::spawn(async move {
         while let Ok(mut ready) = socket.readable().await {
             while let Some((pid, text)) = receive(socket.get_ref()) {
