@@ -193,20 +193,9 @@ impl State {
         {
             shim.runs += 1;
         }
-        let label = match record {
-            Record::Intent { run, .. } => self
-                .runs
-                .runs
-                .get(&unwire(*run))
-                .map(|facts| facts.label.clone()),
-            _ => None,
-        };
         let Some(run) = self.runs.take(n, record) else {
             return;
         };
-        if let (Some(label), Some(facts)) = (label, self.runs.runs.get_mut(&run)) {
-            facts.label = label;
-        }
         if let Some(input) = self
             .runs
             .runs

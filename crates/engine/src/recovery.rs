@@ -8,7 +8,7 @@ use crate::clock;
 use crate::facts::{Fold, RunFacts};
 use crate::owner::Message;
 use crate::settle;
-use crate::shims::{Connection, Shim, ShimState};
+use crate::shims::{Connection, Shim, ShimState, unwire};
 use crate::state::{State, orphan};
 use crate::store::{JobRow, Loaded, RunRow};
 use crate::tree;
@@ -165,7 +165,8 @@ pub(crate) async fn recover(
             shim.state = ShimState::Silent;
         }
     }
-    settle_recovered(&mut state, folds, &history)?;
+    let frozen: BTreeSet<RunId> = messages.iter().flat_map(frozen_runs).collect();
+    settle_recovered(&mut state, folds, &history, &frozen)?;
     for message in messages.drain(..) {
         // Pushed behind whatever came meanwhile: greetings first watch the shim, then read its journal again.
         let _ended = state.owner.send(message);
@@ -263,8 +264,30 @@ fn read_all(dir: &ShimDir) -> std::io::Result<Seen> {
     })
 }
 
+/// What recovery knows besides the journals.
+struct Known<'a> {
+    /// Shims that are dead.
+    buried: BTreeSet<u64>,
+    /// Runs that are frozen, as their shims say.
+    frozen: &'a BTreeSet<RunId>,
+}
+
+fn frozen_runs(message: &Message) -> Vec<RunId> {
+    match message {
+        Message::ShimHello { greeting, .. } => {
+            greeting.table.iter().filter(|live| live.frozen).map(|live| unwire(live.run)).collect()
+        }
+        _ => Vec::new(),
+    }
+}
+
 /// Tells the core of every slot's newest run, then of what happened to it since, then lets it act.
-fn settle_recovered(state: &mut State, dead: Vec<Seen>, history: &[RunRow]) -> std::io::Result<()> {
+fn settle_recovered(
+    state: &mut State,
+    dead: Vec<Seen>,
+    history: &[RunRow],
+    frozen: &BTreeSet<RunId>,
+) -> std::io::Result<()> {
     let mut folds: Vec<(u64, Fold)> = Vec::new();
     for n in state.shims.all.keys().copied().collect::<Vec<_>>() {
         let Some(shim) = state.shims.all.get_mut(&n) else {
@@ -309,7 +332,7 @@ fn settle_recovered(state: &mut State, dead: Vec<Seen>, history: &[RunRow]) -> s
             settle_older(state, &older);
         }
     }
-    report_slots(state, newest, history, &buried);
+    report_slots(state, newest, history, &Known { buried, frozen });
     state.feed(Input::Recovered);
     state.flush_settled();
     for (_, dir) in graves {
@@ -336,7 +359,7 @@ fn report_slots(
     state: &mut State,
     newest: BTreeMap<String, RunFacts>,
     history: &[RunRow],
-    buried: &BTreeSet<u64>,
+    known: &Known<'_>,
 ) {
     let mut past: BTreeMap<&str, Vec<Death>> = BTreeMap::new();
     for row in history {
@@ -378,7 +401,7 @@ fn report_slots(
                     .collect()
             })
             .unwrap_or_default();
-        report_slot(state, slot, facts, deaths, buried);
+        report_slot(state, slot, facts, deaths, known);
     }
 }
 
@@ -387,7 +410,7 @@ fn report_slot(
     slot: Slot,
     facts: RunFacts,
     past: Vec<Death>,
-    buried: &BTreeSet<u64>,
+    known: &Known<'_>,
 ) {
     let run = facts.run;
     let stamp = Stamp {
@@ -407,7 +430,7 @@ fn report_slot(
         state.feed(report(Found::Dead(death)));
         return;
     }
-    let dead_shim = buried.contains(&facts.shim);
+    let dead_shim = known.buried.contains(&facts.shim);
     if dead_shim && !facts.born && facts.failed.is_none() {
         state.feed(report(Found::NotStarted));
         return;
@@ -432,7 +455,7 @@ fn report_slot(
         pid,
         started: started.map_or(Wall(0), |(wall, _)| wall),
         lived: Duration::from_nanos(lived),
-        paused: false,
+        paused: known.frozen.contains(&run),
         ended: None,
     }));
     // From here on the same inputs as live: what happened while nobody read.
