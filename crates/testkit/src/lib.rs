@@ -1,1 +1,15 @@
-//! x
+//! What tests and benchmarks of gaffer share: real nodes with real processes, and hand-made programs.
+//!
+//! - [`Node`] is a real `gafferd` on a state directory of its own; whatever it started is gone when it is dropped.
+//! - The program `gaffer-fixture` (`src/bin`) behaves badly on request.
+//! - [`elf`] writes the smallest program there is.
+//! - [`http`] is a blocking client, so that a test needs no runtime; [`process`] asks `/proc` who is who.
+
+pub mod elf;
+pub mod http;
+pub mod node;
+pub mod process;
+mod wait;
+
+pub use node::{Builder, Node};
+pub use wait::{wait_for, wait_until};
