@@ -60,10 +60,7 @@ pub fn start_shim(shim_binary: &Path, dir: &Path) -> io::Result<StartedShim> {
     }
     let guard = command.spawn()?;
     drop(theirs);
-    Ok(StartedShim {
-        stream: ours,
-        guard,
-    })
+    Ok(StartedShim { stream: ours, guard })
 }
 
 /// All shims below `state/shims`, by number.
@@ -144,9 +141,7 @@ pub fn connect(dir: &Path) -> io::Result<UnixStream> {
 
 /// A pidfd of a process; readable (`POLLIN`) once it has ended, `POLLHUP` once it is reaped.
 pub fn pidfd(pid: u32) -> io::Result<OwnedFd> {
-    let pid = i32::try_from(pid)
-        .ok()
-        .and_then(rustix::process::Pid::from_raw);
+    let pid = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw);
     let pid = pid.ok_or(io::ErrorKind::InvalidInput)?;
     Ok(rustix::process::pidfd_open(
         pid,

@@ -56,7 +56,7 @@ pub fn seal(frame: &mut [u8]) {
 }
 
 fn checksum(frame: &[u8]) -> u32 {
-    !crc32c(crc32c(!0, &frame[4..8]), &frame[HEADER..])
+    !update(update(!0, &frame[4..8]), &frame[HEADER..])
 }
 
 const TABLE: [u32; 256] = {
@@ -79,8 +79,13 @@ const TABLE: [u32; 256] = {
     table
 };
 
-/// Castagnoli CRC, byte by byte: bodies are some hundred bytes, a table of 1 KiB is enough.
-fn crc32c(mut crc: u32, bytes: &[u8]) -> u32 {
+/// CRC-32C of bytes.
+pub fn crc32c(bytes: &[u8]) -> u32 {
+    !update(!0, bytes)
+}
+
+/// Byte by byte: bodies are some hundred bytes, a table of 1 KiB is enough.
+fn update(mut crc: u32, bytes: &[u8]) -> u32 {
     for byte in bytes {
         crc = TABLE[((crc ^ u32::from(*byte)) & 0xFF) as usize] ^ (crc >> 8);
     }

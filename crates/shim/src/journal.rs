@@ -380,11 +380,7 @@ impl Reader {
     pub fn open(dir: &Path, from: Position) -> io::Result<Reader> {
         let oldest = segments(dir)?.into_iter().find(|n| *n >= from.segment);
         let segment = oldest.unwrap_or(from.segment.max(1));
-        let offset = if segment == from.segment {
-            from.offset
-        } else {
-            0
-        };
+        let offset = if segment == from.segment { from.offset } else { 0 };
         Ok(Reader {
             dir: dir.to_path_buf(),
             file: None,

@@ -35,8 +35,7 @@ impl Scratch {
         use std::sync::atomic::{AtomicU32, Ordering};
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let n = NEXT.fetch_add(1, Ordering::Relaxed);
-        let path =
-            std::env::temp_dir().join(format!("gaffer-shim-test-{}-{n}", std::process::id()));
+        let path = std::env::temp_dir().join(format!("gaffer-shim-test-{}-{n}", std::process::id()));
         std::fs::create_dir_all(&path).unwrap();
         Scratch(path)
     }
@@ -168,19 +167,13 @@ impl Shim {
     pub fn program(&mut self, slot: &str, argv: &[&str]) -> Spawn {
         self.n += 1;
         Spawn {
-            run: RunIdWire {
-                epoch: 1,
-                n: self.n,
-            },
+            run: RunIdWire { epoch: 1, n: self.n },
             slot: slot.to_owned(),
             after: None,
             stamp: [7, 8],
             attempt: 1,
             label: "a label".to_owned(),
-            argv: argv
-                .iter()
-                .map(|word| word.as_bytes().to_vec().into())
-                .collect(),
+            argv: argv.iter().map(|word| word.as_bytes().to_vec().into()).collect(),
             argv0: None,
             env: vec![b"PATH=/usr/local/bin:/usr/bin:/bin".to_vec().into()],
             path_fallback: None,
@@ -331,13 +324,7 @@ impl Shim {
         self.talk.answer(req)
     }
 
-    pub fn input(
-        &mut self,
-        run: RunIdWire,
-        stream: &str,
-        data: &[u8],
-        eof: bool,
-    ) -> Result<(), ReplyError> {
+    pub fn input(&mut self, run: RunIdWire, stream: &str, data: &[u8], eof: bool) -> Result<(), ReplyError> {
         self.req += 1;
         let req = self.req;
         let (stream, data) = (stream.to_owned(), data.to_vec());
@@ -407,10 +394,13 @@ impl Drop for Shim {
         let _ = self.guard.kill();
         let _ = self.guard.wait();
         if let Some(cgroup) = &self.cgroup {
-            for entry in std::fs::read_dir(cgroup).into_iter().flatten().flatten() {
-                let _ = std::fs::remove_dir(entry.path());
+            let start = Instant::now();
+            while std::fs::remove_dir(cgroup).is_err() && start.elapsed() < Duration::from_secs(5) {
+                for entry in std::fs::read_dir(cgroup).into_iter().flatten().flatten() {
+                    let _ = std::fs::remove_dir(entry.path());
+                }
+                std::thread::sleep(Duration::from_millis(1));
             }
-            let _ = std::fs::remove_dir(cgroup);
         }
     }
 }
@@ -424,10 +414,7 @@ fn make_cgroup() -> Option<String> {
     let n = NEXT.fetch_add(1, Ordering::Relaxed);
     let path = format!("{root}/gaffer-shim-test-{}-{n}", std::process::id());
     std::fs::create_dir(&path).ok()?;
-    Path::new(&path)
-        .join("cgroup.kill")
-        .exists()
-        .then_some(path)
+    Path::new(&path).join("cgroup.kill").exists().then_some(path)
 }
 
 pub fn kill(pid: u32, signal: i32) {
@@ -440,10 +427,7 @@ pub fn is_over(pid: u32) -> bool {
     let Ok(stat) = std::fs::read_to_string(format!("/proc/{pid}/stat")) else {
         return true;
     };
-    let state = stat
-        .rsplit(") ")
-        .next()
-        .and_then(|rest| rest.chars().next());
+    let state = stat.rsplit(") ").next().and_then(|rest| rest.chars().next());
     matches!(state, Some('Z' | 'X') | None)
 }
 

@@ -2,3 +2,7 @@
 
 mod basics;
 mod harness;
+mod output;
+mod protocol;
+mod spawning;
+mod watching;

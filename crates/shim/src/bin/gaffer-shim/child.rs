@@ -92,8 +92,12 @@ pub unsafe extern "C" fn enter(plan: *mut u8) -> ! {
     let Err(errno) = set_up(plan);
     plan.errno.store(errno, Relaxed);
     loop {
-        // SAFETY: ends the process.
-        unsafe { call(libc::SYS_exit_group, [127, 0, 0, 0, 0]) };
+        // By a signal: should the shim be dead, its guard must not take this for the program's own exit code.
+        // SAFETY: numbers only; they end this process and no other.
+        unsafe {
+            let own = call(libc::SYS_getpid, [0; 5]) as usize;
+            call(libc::SYS_kill, [own, libc::SIGKILL as usize, 0, 0, 0]);
+        }
     }
 }
 
@@ -126,13 +130,7 @@ fn set_up(plan: &mut Plan) -> Result<Never, i32> {
     // The descriptor rule: everything above the reserve stays with the shim, the rest is our own from here.
     sys(
         libc::SYS_close_range,
-        [
-            unsigned(RESERVED),
-            u32::MAX as usize,
-            CLOSE_RANGE_UNSHARE,
-            0,
-            0,
-        ],
+        [unsigned(RESERVED), u32::MAX as usize, CLOSE_RANGE_UNSHARE, 0, 0],
     )?;
     if plan.own_session || plan.terminal {
         enter_stage(plan, 3);
@@ -149,10 +147,7 @@ fn set_up(plan: &mut Plan) -> Result<Never, i32> {
     }
     if plan.no_new_privs {
         enter_stage(plan, 14);
-        sys(
-            libc::SYS_prctl,
-            [libc::PR_SET_NO_NEW_PRIVS as usize, 1, 0, 0, 0],
-        )?;
+        sys(libc::SYS_prctl, [libc::PR_SET_NO_NEW_PRIVS as usize, 1, 0, 0, 0])?;
     }
     enter_stage(plan, 15);
     sys(libc::SYS_umask, [plan.umask as usize, 0, 0, 0, 0])?;
@@ -177,13 +172,7 @@ const CLOSE_RANGE_UNSHARE: usize = 2;
 fn die_with_parent(plan: &Plan) -> Result<(), i32> {
     sys(
         libc::SYS_prctl,
-        [
-            libc::PR_SET_PDEATHSIG as usize,
-            libc::SIGKILL as usize,
-            0,
-            0,
-            0,
-        ],
+        [libc::PR_SET_PDEATHSIG as usize, libc::SIGKILL as usize, 0, 0, 0],
     )?;
     parent_lives(plan)
 }
@@ -208,15 +197,9 @@ fn limits(plan: &Plan) -> Result<(), i32> {
     enter_stage(plan, 6);
     let path = c"/proc/self/oom_score_adj".as_ptr() as usize;
     let flags = (libc::O_WRONLY | libc::O_CLOEXEC) as usize;
-    let fd = sys(
-        libc::SYS_openat,
-        [libc::AT_FDCWD as usize, path, flags, 0, 0],
-    )?;
+    let fd = sys(libc::SYS_openat, [libc::AT_FDCWD as usize, path, flags, 0, 0])?;
     let text = &plan.oom_score;
-    sys(
-        libc::SYS_write,
-        [fd, text.as_ptr() as usize, text.len(), 0, 0],
-    )?;
+    sys(libc::SYS_write, [fd, text.as_ptr() as usize, text.len(), 0, 0])?;
     sys(libc::SYS_close, [fd, 0, 0, 0, 0])?;
     enter_stage(plan, 7);
     for (place, (resource, values)) in plan.rlimits.iter().enumerate() {
@@ -240,10 +223,7 @@ fn descriptors(plan: &Plan) -> Result<(), i32> {
     // until the exec closes it.
     let journal = plan.journal_slot as usize;
     sys(libc::SYS_close_range, [next, journal - 1, 0, 0, 0])?;
-    sys(
-        libc::SYS_close_range,
-        [journal + 1, u32::MAX as usize, 0, 0, 0],
-    )?;
+    sys(libc::SYS_close_range, [journal + 1, u32::MAX as usize, 0, 0, 0])?;
     if plan.terminal {
         enter_stage(plan, 9);
         sys(libc::SYS_ioctl, [0, libc::TIOCSCTTY as usize, 0, 0, 0])?;
@@ -269,10 +249,7 @@ fn become_user(plan: &Plan, user: &PlanUser) -> Result<(), i32> {
     sys(libc::SYS_setresuid, [uid, uid, uid, 0, 0])?;
     enter_stage(plan, 13);
     let clear = libc::PR_CAP_AMBIENT_CLEAR_ALL as usize;
-    sys(
-        libc::SYS_prctl,
-        [libc::PR_CAP_AMBIENT as usize, clear, 0, 0, 0],
-    )?;
+    sys(libc::SYS_prctl, [libc::PR_CAP_AMBIENT as usize, clear, 0, 0, 0])?;
     let mut ids = [0u32; 6];
     let at = ids.as_mut_ptr() as usize;
     sys(libc::SYS_getresuid, [at, at + 4, at + 8, 0, 0])?;
@@ -296,10 +273,7 @@ fn be_born(plan: &mut Plan) -> Result<(), i32> {
     plan.born[length - 4..].copy_from_slice(&pid.to_be_bytes());
     frame::seal(&mut plan.born);
     let at = plan.born.as_ptr() as usize;
-    let written = sys(
-        libc::SYS_write,
-        [plan.journal_slot as usize, at, length, 0, 0],
-    )?;
+    let written = sys(libc::SYS_write, [plan.journal_slot as usize, at, length, 0, 0])?;
     if written != length {
         return Err(libc::ENOSPC);
     }
@@ -309,19 +283,13 @@ fn be_born(plan: &mut Plan) -> Result<(), i32> {
 
 fn execute(plan: &Plan) -> Result<Never, i32> {
     enter_stage(plan, 1);
-    sys(
-        libc::SYS_prctl,
-        [libc::PR_SET_PDEATHSIG as usize, 0, 0, 0, 0],
-    )?;
+    sys(libc::SYS_prctl, [libc::PR_SET_PDEATHSIG as usize, 0, 0, 0, 0])?;
     fail_point(plan, 7);
     parent_lives(plan)?;
     enter_stage(plan, 19);
     let none = 0u64;
     let set = libc::SIG_SETMASK as usize;
-    sys(
-        libc::SYS_rt_sigprocmask,
-        [set, &raw const none as usize, 0, 8, 0],
-    )?;
+    sys(libc::SYS_rt_sigprocmask, [set, &raw const none as usize, 0, 8, 0])?;
     enter_stage(plan, 20);
     let (argv, envp) = (plan.argv.as_ptr() as usize, plan.envp.as_ptr() as usize);
     let mut worst = libc::ENOENT;
@@ -355,12 +323,16 @@ fn execute(plan: &Plan) -> Result<Never, i32> {
     Err(worst)
 }
 
-/// For tests: the shim is killed at this very step, and the child goes on as far as it gets.
+/// For tests: the shim is killed at this very step. While there is a death signal the child waits for it,
+/// afterwards it goes on as far as it gets.
 fn fail_point(plan: &Plan, step: u32) {
     if cfg!(debug_assertions) && plan.fail_at == step {
         let _ = sys(
             libc::SYS_kill,
             [plan.shim_pid as usize, libc::SIGKILL as usize, 0, 0, 0],
         );
+        while step < 7 {
+            let _ = sys(libc::SYS_ppoll, [0; 5]);
+        }
     }
 }

@@ -18,9 +18,7 @@ use crate::spawner::{InFlight, SPAWNERS_MAX};
 use crate::sys::{self, Epoll, Whom};
 use gaffer_shim::identity::{mono_ns, wall_ms};
 use gaffer_shim::journal::{Position, Record, RunIdWire};
-use gaffer_shim::message::{
-    FromShim, Leash, LiveRun, RefusedCode, SlotLast, Spawn, Stop, ToShim, VERSION,
-};
+use gaffer_shim::message::{FromShim, Leash, LiveRun, RefusedCode, SlotLast, Spawn, Stop, ToShim, VERSION};
 use rustix::fd::{AsFd, AsRawFd, OwnedFd};
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
@@ -451,20 +449,11 @@ impl Control {
             } => {
                 self.input(id, req, run, &stream, data, eof);
             }
-            ToShim::Resize {
-                req,
-                run,
-                cols,
-                rows,
-            } => {
+            ToShim::Resize { req, run, cols, rows } => {
                 let result = self.resize(run, cols, rows);
                 self.reply(id, req, result);
             }
-            ToShim::LogsPolicy {
-                req,
-                log_dir,
-                bounds,
-            } => {
+            ToShim::LogsPolicy { req, log_dir, bounds } => {
                 self.disk.send(DiskJob::Bounds {
                     conn: id,
                     req,
@@ -495,12 +484,7 @@ impl Control {
         // Nobody is on a leash while somebody is in charge again.
         self.active = None;
         self.leash = leash;
-        let others: Vec<u64> = self
-            .conns
-            .keys()
-            .copied()
-            .filter(|other| *other != id)
-            .collect();
+        let others: Vec<u64> = self.conns.keys().copied().filter(|other| *other != id).collect();
         for other in others {
             self.close(other);
         }
@@ -620,16 +604,10 @@ impl Control {
         }
         if let Some(last) = self.slots.get(&spawn.slot) {
             if self.keys.contains_key(last) {
-                return refuse(
-                    RefusedCode::SlotBusy,
-                    format!("run {last} lives in this slot"),
-                );
+                return refuse(RefusedCode::SlotBusy, format!("run {last} lives in this slot"));
             }
             if spawn.after != Some(*last) {
-                return refuse(
-                    RefusedCode::Outdated,
-                    format!("the slot's last run is {last}"),
-                );
+                return refuse(RefusedCode::Outdated, format!("the slot's last run is {last}"));
             }
         }
         if let Some(what) = crate::requests::nonsense(spawn) {
@@ -740,9 +718,7 @@ impl Control {
         };
         self.pids.insert(born.pid, key);
         // Cannot fail but for memory; then the exit is found by the SIGCHLD sweep.
-        let _ = self
-            .epoll
-            .add(&born.pidfd, libc::EPOLLIN, token::PIDFD | key);
+        let _ = self.epoll.add(&born.pidfd, libc::EPOLLIN, token::PIDFD | key);
         live.born = Some(born);
         live.phase = Phase::Alive;
         if self.stopping {
@@ -822,13 +798,8 @@ impl Control {
         if let Some(watch) = live.watch.as_ref().and_then(|watch| watch.try_clone().ok()) {
             // Reading re-arms the notification; most of them are about something else.
             let mut text = [0; 128];
-            let count = std::fs::File::from(watch)
-                .read_at(&mut text, 0)
-                .unwrap_or(0);
-            if text[..count]
-                .windows(11)
-                .any(|window| window == b"populated 1")
-            {
+            let count = std::fs::File::from(watch).read_at(&mut text, 0).unwrap_or(0);
+            if text[..count].windows(11).any(|window| window == b"populated 1") {
                 return;
             }
         }

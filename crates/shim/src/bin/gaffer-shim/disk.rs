@@ -165,11 +165,7 @@ impl Disk {
 
     fn handle(&mut self, job: DiskJob) {
         match job {
-            DiskJob::Intend {
-                key,
-                spawn,
-                inflight,
-            } => self.intend(key, spawn, inflight),
+            DiskJob::Intend { key, spawn, inflight } => self.intend(key, spawn, inflight),
             DiskJob::Attach {
                 run,
                 dir,
@@ -220,11 +216,7 @@ impl Disk {
     fn intend(&mut self, key: u64, spawn: Box<Spawn>, inflight: Arc<crate::spawner::InFlight>) {
         let refused = match self.try_intend(&spawn) {
             Ok(()) => {
-                return self.spawners.push(SpawnJob {
-                    key,
-                    spawn,
-                    inflight,
-                });
+                return self.spawners.push(SpawnJob { key, spawn, inflight });
             }
             Err(error) => error,
         };
@@ -252,10 +244,7 @@ impl Disk {
             wall_ms,
             mono_ns,
             label: spawn.label.clone(),
-            cgroup: spawn
-                .cgroup
-                .as_ref()
-                .map(|base| format!("{base}/{}", spawn.run)),
+            cgroup: spawn.cgroup.as_ref().map(|base| format!("{base}/{}", spawn.run)),
             log_dir: spawn.log_dir.clone(),
         })?;
         Ok(())
@@ -339,26 +328,15 @@ impl Disk {
     fn survivors(&self, run: RunIdWire, cgroup: Option<&str>, leader: Option<u32>) -> u32 {
         match cgroup {
             Some(path) if !tree::populated(path) => 0,
-            Some(_) => Tree {
-                run,
-                cgroup,
-                leader,
-            }
-            .survivors(),
+            Some(_) => Tree { run, cgroup, leader }.survivors(),
             None => {
                 // Whoever survives its main process has come to us. Without such orphans no scan is needed.
                 let orphans = tree::strangers(&self.leaders);
-                let none =
-                    orphans.is_some_and(|orphans| orphans.iter().all(|pid| Some(*pid) == leader));
+                let none = orphans.is_some_and(|orphans| orphans.iter().all(|pid| Some(*pid) == leader));
                 if none {
                     0
                 } else {
-                    Tree {
-                        run,
-                        cgroup,
-                        leader,
-                    }
-                    .survivors()
+                    Tree { run, cgroup, leader }.survivors()
                 }
             }
         }

@@ -155,10 +155,7 @@ impl Guard {
                     }
                 }
                 Record::Intent {
-                    run,
-                    cgroup,
-                    log_dir,
-                    ..
+                    run, cgroup, log_dir, ..
                 } => {
                     let known = Known {
                         cgroup,
@@ -168,9 +165,7 @@ impl Guard {
                     self.runs.insert(run, known);
                 }
                 Record::Born { run, pid } => self.runs.entry(run).or_default().pid = pid,
-                Record::Started {
-                    run, pid, cgroup, ..
-                } => {
+                Record::Started { run, pid, cgroup, .. } => {
                     let known = self.runs.entry(run).or_default();
                     known.pid = pid;
                     known.cgroup = cgroup;

@@ -195,11 +195,7 @@ impl Writer {
                 });
             }
             Record::Exited { run, survivors, .. } => {
-                let life = if *survivors == 0 {
-                    Life::Gone
-                } else {
-                    Life::Exited
-                };
+                let life = if *survivors == 0 { Life::Gone } else { Life::Exited };
                 self.change(run, |entry| entry.life = life);
             }
             Record::StartFailed { run, .. } | Record::TreeGone { run, .. } => {
@@ -210,10 +206,7 @@ impl Writer {
     }
 
     fn change(&mut self, run: &RunIdWire, how: impl FnOnce(&mut HeadEntry)) {
-        let entry = self
-            .slots
-            .get(run)
-            .and_then(|slot| self.table.get_mut(slot));
+        let entry = self.slots.get(run).and_then(|slot| self.table.get_mut(slot));
         entry.map(how);
     }
 
@@ -246,10 +239,7 @@ pub fn encode(record: &Record) -> io::Result<Vec<u8>> {
 
 /// Appends to the journal of a shim that is dead: the guard's way.
 pub fn append_after_death(dir: &Path, record: &Record) -> io::Result<()> {
-    let last = segments(dir)?
-        .last()
-        .copied()
-        .ok_or(io::ErrorKind::NotFound)?;
+    let last = segments(dir)?.last().copied().ok_or(io::ErrorKind::NotFound)?;
     let path = dir.join(segment_name(last));
     let flags = OFlags::WRONLY | OFlags::APPEND | OFlags::CLOEXEC;
     let file = rustix::fs::open(path, flags, Mode::empty())?;

@@ -84,8 +84,8 @@ pub fn fill_reserve(null: &OwnedFd) -> io::Result<()> {
 /// Builds everything a child needs.
 pub fn prepare(spawn: &Spawn, kit: &Kit, spawner: i32) -> Result<Prepared, Failure> {
     let mut ours = Ours::default();
-    let theirs = descriptors(spawn, kit, &mut ours)
-        .map_err(|(stage, error)| Failure::system(stage, &error, ""))?;
+    let theirs =
+        descriptors(spawn, kit, &mut ours).map_err(|(stage, error)| Failure::system(stage, &error, ""))?;
     let mut strings = Vec::new();
     let mut pointers = |values: &mut dyn Iterator<Item = Vec<u8>>| {
         let mut list: Vec<*const c_char> = Vec::new();
@@ -118,9 +118,7 @@ pub fn prepare(spawn: &Spawn, kit: &Kit, spawner: i32) -> Result<Prepared, Failu
         rlimits: rlimits(spawn, kit),
         descriptors: slots,
         stdin_file: match &spawn.stdin {
-            Stdin::File(path) if spawn.pty.is_none() => {
-                Some(c_string("stdin", path.as_bytes().to_vec())?)
-            }
+            Stdin::File(path) if spawn.pty.is_none() => Some(c_string("stdin", path.as_bytes().to_vec())?),
             _ => None,
         },
         user: spawn.user.as_ref().map(|user| PlanUser {
@@ -323,12 +321,9 @@ pub fn failure(spawn: &Spawn, plan: &Plan, stuck: bool) -> Failure {
         "exec" => match plan.candidates.get(detail) {
             // Nothing was found anywhere: the word as typed says more than the last place.
             Some(_)
-                if plan.candidates.len() > 1
-                    && plan.errno.load(SeqCst) == libc::ENOENT
-                    && detail == 0 =>
+                if plan.candidates.len() > 1 && plan.errno.load(SeqCst) == libc::ENOENT && detail == 0 =>
             {
-                String::from_utf8_lossy(spawn.argv.first().map_or(&[][..], |word| word))
-                    .into_owned()
+                String::from_utf8_lossy(spawn.argv.first().map_or(&[][..], |word| word)).into_owned()
             }
             Some(path) => path.to_string_lossy().into_owned(),
             None => String::new(),
@@ -368,7 +363,6 @@ pub fn failure(spawn: &Spawn, plan: &Plan, stuck: bool) -> Failure {
 pub fn fail_point(kit: &Kit, step: u32) {
     if cfg!(debug_assertions) && kit.fail_at == step {
         // Cannot fail: it is our own process.
-        let _ =
-            rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
+        let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
     }
 }

@@ -141,11 +141,7 @@ impl Pump {
 
     /// New bounds for all streams of a directory.
     pub fn set_bounds(&mut self, dir: &str, bounds: LogBounds) {
-        for stream in self
-            .streams
-            .values_mut()
-            .filter(|s| s.dir == Path::new(dir))
-        {
+        for stream in self.streams.values_mut().filter(|s| s.dir == Path::new(dir)) {
             stream.set_bounds(bounds);
         }
     }
@@ -161,8 +157,7 @@ impl Pump {
     ) -> io::Result<()> {
         let stream = self.stream(dir, name, bounds)?;
         let id = self.id();
-        self.epoll
-            .add(&fd, libc::EPOLLIN | libc::EPOLLONESHOT, id)?;
+        self.epoll.add(&fd, libc::EPOLLIN | libc::EPOLLONESHOT, id)?;
         let pipe = Pipe {
             fd,
             run,

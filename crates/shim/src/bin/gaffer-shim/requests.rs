@@ -5,9 +5,7 @@ use crate::plan::{LABELS_MAX, resize};
 use crate::sys;
 use crate::tree::Tree;
 use gaffer_shim::journal::RunIdWire;
-use gaffer_shim::message::{
-    FromShim, INPUT_MAX, Output, PtySize, ReplyCode, ReplyError, Scope, Spawn,
-};
+use gaffer_shim::message::{FromShim, INPUT_MAX, Output, PtySize, ReplyCode, ReplyError, Scope, Spawn};
 use rustix::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::io;
 
@@ -41,11 +39,7 @@ fn system(error: &io::Error) -> ReplyError {
 }
 
 fn ended() -> ReplyError {
-    no(
-        ReplyCode::NoRun,
-        libc::ESRCH,
-        "no such run, or it has ended",
-    )
+    no(ReplyCode::NoRun, libc::ESRCH, "no such run, or it has ended")
 }
 
 impl Live {
@@ -152,10 +146,8 @@ impl Control {
         let live = self.find(run)?;
         let tree = live.tree();
         match tree.cgroup {
-            Some(path) => {
-                std::fs::write(format!("{path}/cgroup.freeze"), if on { "1" } else { "0" })
-                    .map_err(|error| system(&error))?
-            }
+            Some(path) => std::fs::write(format!("{path}/cgroup.freeze"), if on { "1" } else { "0" })
+                .map_err(|error| system(&error))?,
             None => {
                 tree.signal(if on { libc::SIGSTOP } else { libc::SIGCONT }, true);
             }
@@ -170,21 +162,12 @@ impl Control {
     pub fn resize(&mut self, run: RunIdWire, cols: u16, rows: u16) -> Answer {
         let live = self.find(run)?;
         let terminal = live.born.as_ref().and_then(|born| born.terminal.as_ref());
-        let terminal =
-            terminal.ok_or_else(|| no(ReplyCode::NoSuch, 0, "the run has no terminal"))?;
+        let terminal = terminal.ok_or_else(|| no(ReplyCode::NoSuch, 0, "the run has no terminal"))?;
         resize(terminal, PtySize { cols, rows }).map_err(|error| system(&error))
     }
 
     /// Writes bytes to a run; the answer comes when all are written.
-    pub fn input(
-        &mut self,
-        conn: u64,
-        req: u64,
-        run: RunIdWire,
-        stream: &str,
-        data: Vec<u8>,
-        eof: bool,
-    ) {
+    pub fn input(&mut self, conn: u64, req: u64, run: RunIdWire, stream: &str, data: Vec<u8>, eof: bool) {
         let begun = self.begin_input(conn, req, run, stream, data, eof);
         match begun {
             Ok(key) => self.on_input_room(key),
@@ -206,11 +189,7 @@ impl Control {
         }
         let live = self.find(run)?;
         if live.input.is_some() {
-            return Err(no(
-                ReplyCode::Busy,
-                0,
-                "an earlier input is still being written",
-            ));
+            return Err(no(ReplyCode::Busy, 0, "an earlier input is still being written"));
         }
         if live.writable(stream).is_none() {
             return Err(no(
@@ -222,10 +201,7 @@ impl Control {
         let key = *self.keys.get(&run).ok_or_else(ended)?;
         let live = self.runs.get_mut(&key).ok_or_else(ended)?;
         let mut data = data;
-        let terminal = live
-            .born
-            .as_ref()
-            .is_some_and(|born| born.terminal.is_some());
+        let terminal = live.born.as_ref().is_some_and(|born| born.terminal.is_some());
         if eof && terminal && stream == "stdin" {
             // A terminal has no end of file, only the character that means it.
             data.push(4);
@@ -263,10 +239,7 @@ impl Control {
                 Err(rustix::io::Errno::INTR) => {}
                 Err(rustix::io::Errno::AGAIN) => {
                     if !input.watched {
-                        input.watched = self
-                            .epoll
-                            .add(&fd, libc::EPOLLOUT, token::INPUT | key)
-                            .is_ok();
+                        input.watched = self.epoll.add(&fd, libc::EPOLLOUT, token::INPUT | key).is_ok();
                     }
                     live.input = Some(input);
                     return;
@@ -319,10 +292,7 @@ pub fn nonsense(spawn: &Spawn) -> Option<String> {
         return Some("no program".to_owned());
     }
     if spawn.streams.len() > LABELS_MAX {
-        return Some(format!(
-            "{} streams, at most {LABELS_MAX}",
-            spawn.streams.len()
-        ));
+        return Some(format!("{} streams, at most {LABELS_MAX}", spawn.streams.len()));
     }
     if let Some(label) = spawn.streams.iter().find(|label| !plain(label)) {
         return Some(format!("stream name {label:?}"));
@@ -333,11 +303,7 @@ pub fn nonsense(spawn: &Spawn) -> Option<String> {
     if !spawn.log_dir.starts_with('/') || !spawn.cwd.starts_with('/') {
         return Some("directories must be absolute".to_owned());
     }
-    if spawn
-        .cgroup
-        .as_ref()
-        .is_some_and(|base| !base.starts_with('/'))
-    {
+    if spawn.cgroup.as_ref().is_some_and(|base| !base.starts_with('/')) {
         return Some("the cgroup must be absolute".to_owned());
     }
     None

@@ -101,12 +101,7 @@ impl Stream {
         Ok(())
     }
 
-    fn store_some(
-        &mut self,
-        staging: &OwnedFd,
-        left: usize,
-        begun: &mut bool,
-    ) -> io::Result<usize> {
+    fn store_some(&mut self, staging: &OwnedFd, left: usize, begun: &mut bool) -> io::Result<usize> {
         let fresh = self.ready()?;
         if fresh || !*begun {
             *begun = true;

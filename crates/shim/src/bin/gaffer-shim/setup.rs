@@ -161,9 +161,12 @@ fn close_junk(keep: Option<i32>) -> io::Result<()> {
 fn own_signals() -> io::Result<()> {
     // SAFETY: valid signal numbers and structures; no handler is installed.
     unsafe {
+        // The raw call, because the C library keeps 32 and 33 to itself, and both can be inherited ignored.
+        // Four words of zeros are the kernel's way to say default.
+        let default = [0u64; 4];
         for signal in 1..=64 {
-            // KILL, STOP and those of the C library cannot be set, which is fine.
-            libc::signal(signal, libc::SIG_DFL);
+            // KILL and STOP cannot be set, which is fine.
+            libc::syscall(libc::SYS_rt_sigaction, signal, default.as_ptr(), 0usize, 8usize);
         }
         let mut all: libc::sigset_t = std::mem::zeroed();
         libc::sigfillset(&raw mut all);
@@ -254,10 +257,7 @@ fn read_epoch(dir: &Path) -> io::Result<u32> {
     use std::os::unix::fs::OpenOptionsExt;
     let path = dir.join("epoch");
     match std::fs::read_to_string(&path) {
-        Ok(text) => text
-            .trim()
-            .parse()
-            .map_err(|_| io::ErrorKind::InvalidData.into()),
+        Ok(text) => text.trim().parse().map_err(|_| io::ErrorKind::InvalidData.into()),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             use std::io::Write;
             let mut file = std::fs::OpenOptions::new()
@@ -291,7 +291,8 @@ fn split(world: World, options: &Options) -> Result<(), SetupError> {
             // SAFETY: the kernel opened it for us.
             let shim = unsafe { OwnedFd::from_raw_fd(pidfd) };
             guard::watch(shim, &world.dir, world.share);
-            // Its descriptors are shared: dropping them here is as good as the end of the process.
+            // The shim has closed some of these numbers already: the end of the process closes the rest.
+            std::mem::forget(world);
             Ok(())
         }
     }
@@ -331,8 +332,7 @@ fn shim(world: World, options: &Options, guard_pid: u32) -> Result<(), SetupErro
             .stack_size(256 << 10)
     };
     thread("disk").spawn(move || disk.run())?;
-    let (start_journal, start_disk, start_control) =
-        (journal.clone(), to_disk.clone(), to_control.clone());
+    let (start_journal, start_disk, start_control) = (journal.clone(), to_disk.clone(), to_control.clone());
     let more_spawners = move |number: i32| {
         let spawner = Spawner {
             number,

@@ -26,14 +26,7 @@ impl Share {
         );
         // SAFETY: a fresh mapping of zeros, which is a valid Share, never unmapped.
         unsafe {
-            let page = libc::mmap(
-                std::ptr::null_mut(),
-                size_of::<Share>(),
-                access,
-                flags,
-                -1,
-                0,
-            );
+            let page = libc::mmap(std::ptr::null_mut(), size_of::<Share>(), access, flags, -1, 0);
             if page == libc::MAP_FAILED {
                 return Err(io::Error::last_os_error());
             }
@@ -70,7 +63,8 @@ impl Share {
 
     /// For the guard: closes all of them.
     pub fn close_all(&self) {
-        for place in self.conns.iter().chain(std::iter::once(&self.listener)) {
+        // The listener first: whoever sees its connection end cannot connect again.
+        for place in std::iter::once(&self.listener).chain(&self.conns) {
             let fd = place.swap(0, SeqCst);
             if fd > 0 {
                 // SAFETY: the only other user of the number is dead.

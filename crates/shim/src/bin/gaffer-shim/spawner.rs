@@ -142,8 +142,7 @@ impl Stack {
             libc::MAP_PRIVATE | libc::MAP_ANONYMOUS,
         );
         // SAFETY: a fresh mapping at a place of the kernel's choice.
-        let base =
-            unsafe { libc::mmap(std::ptr::null_mut(), STACK_BYTES, read_write, flags, -1, 0) };
+        let base = unsafe { libc::mmap(std::ptr::null_mut(), STACK_BYTES, read_write, flags, -1, 0) };
         if base == libc::MAP_FAILED {
             return Err(io::Error::last_os_error());
         }
@@ -270,8 +269,7 @@ impl Spawner {
             args.flags |= sys::CLONE_INTO_CGROUP;
             args.cgroup = fd.as_raw_fd() as u64;
             // SAFETY: the stack is this thread's and the plan outlives the sleep in here.
-            result =
-                unsafe { sys::clone_into(&args, crate::child::enter, (&raw mut *plan).cast()) };
+            result = unsafe { sys::clone_into(&args, crate::child::enter, (&raw mut *plan).cast()) };
             cgroup_path = Some(path.clone());
             if result < 0 && -result as i32 != libc::EAGAIN && -result as i32 != libc::ENOMEM {
                 let error = io::Error::from_raw_os_error(-result as i32);
@@ -283,8 +281,7 @@ impl Spawner {
         }
         if cgroup_path.is_none() {
             // SAFETY: as above.
-            result =
-                unsafe { sys::clone_into(&args, crate::child::enter, (&raw mut *plan).cast()) };
+            result = unsafe { sys::clone_into(&args, crate::child::enter, (&raw mut *plan).cast()) };
         }
         if result < 0 {
             let error = io::Error::from_raw_os_error(-result as i32);
@@ -369,10 +366,7 @@ impl Spawner {
 }
 
 fn own_cgroup(spawn: &Spawn) -> Option<String> {
-    spawn
-        .cgroup
-        .as_ref()
-        .map(|base| format!("{base}/{}", spawn.run))
+    spawn.cgroup.as_ref().map(|base| format!("{base}/{}", spawn.run))
 }
 
 fn tree_remove(path: &str) {

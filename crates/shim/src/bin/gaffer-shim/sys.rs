@@ -191,8 +191,7 @@ impl Epoll {
         let mut events = [libc::epoll_event { events: 0, u64: 0 }; 128];
         let timeout = timeout_ms.map_or(-1, |ms| i32::try_from(ms).unwrap_or(i32::MAX));
         // SAFETY: the buffer has 128 places.
-        let count =
-            unsafe { libc::epoll_wait(self.0.as_raw_fd(), events.as_mut_ptr(), 128, timeout) };
+        let count = unsafe { libc::epoll_wait(self.0.as_raw_fd(), events.as_mut_ptr(), 128, timeout) };
         into.clear();
         for event in events.iter().take(usize::try_from(count).unwrap_or(0)) {
             into.push((event.u64, event.events));

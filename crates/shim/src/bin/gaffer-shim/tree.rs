@@ -37,10 +37,7 @@ impl Tree<'_> {
     /// How many of its processes live, the main process not counted.
     pub fn survivors(&self) -> u32 {
         let members = self.members();
-        let count = members
-            .iter()
-            .filter(|pid| Some(**pid) != self.leader)
-            .count() as u32;
+        let count = members.iter().filter(|pid| Some(**pid) != self.leader).count() as u32;
         match self.cgroup {
             // Populated, but nobody could be counted (a process in exec, a threaded group): at least one.
             Some(path) if count == 0 && populated(path) => 1,
@@ -90,52 +87,72 @@ impl Tree<'_> {
         count
     }
 
+    /// Who descends from us (a subreaper, so nobody of a run gets away) and belongs to the run. Another
+    /// node on this host may have a run of the same id: its processes do not descend from us.
     fn scan(&self) -> Vec<u32> {
         let mark = format!("GAFFER_RUN={}", self.run).into_bytes();
         let mut parents = HashMap::new();
-        let mut found = HashSet::new();
+        let mut alive = Vec::new();
         let Ok(entries) = std::fs::read_dir("/proc") else {
             return Vec::new();
         };
         for entry in entries.flatten() {
-            let Some(pid) = entry
-                .file_name()
-                .to_str()
-                .and_then(|name| name.parse::<u32>().ok())
-            else {
+            let name = entry.file_name();
+            let Some(pid) = name.to_str().and_then(|name| name.parse::<u32>().ok()) else {
                 continue;
             };
             let Some((state, parent, group)) = stat(pid) else {
                 continue;
             };
             parents.insert(pid, parent);
-            if state == b'Z' || state == b'X' {
+            if state != b'Z' && state != b'X' {
+                alive.push((pid, group));
+            }
+        }
+        let mut found = HashSet::new();
+        for (pid, group) in &alive {
+            if !is_ours(*pid, &parents) {
                 continue;
             }
             let marked = || {
                 let environ = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
                 environ.split(|byte| *byte == 0).any(|line| line == mark)
             };
-            if Some(pid) == self.leader || Some(group) == self.leader || marked() {
-                found.insert(pid);
+            if Some(*pid) == self.leader || Some(*group) == self.leader || marked() {
+                found.insert(*pid);
             }
         }
         // Whoever descends from one of them belongs, whatever its environment says.
         loop {
             let before = found.len();
-            for (pid, parent) in &parents {
-                let belongs = found.contains(parent) || Some(*parent) == self.leader;
-                if belongs && !found.contains(pid) && !is_zombie(*pid) {
+            for (pid, _) in &alive {
+                let parent = parents.get(pid).copied();
+                let belongs = parent.is_some_and(|parent| found.contains(&parent))
+                    || (parent.is_some() && parent == self.leader);
+                if belongs {
                     found.insert(*pid);
                 }
             }
             if found.len() == before {
-                break;
+                return found.into_iter().collect();
             }
         }
-        found.remove(&std::process::id());
-        found.into_iter().collect()
     }
+}
+
+/// Does a process descend from this one?
+fn is_ours(pid: u32, parents: &HashMap<u32, u32>) -> bool {
+    let own = std::process::id();
+    let mut at = pid;
+    // A table read while it changes might hold a loop.
+    for _ in 0..parents.len() {
+        match parents.get(&at) {
+            Some(parent) if *parent == own => return true,
+            Some(parent) => at = *parent,
+            None => return false,
+        }
+    }
+    false
 }
 
 /// `(state, parent, process group)`.
@@ -145,11 +162,7 @@ fn stat(pid: u32) -> Option<(u8, u32, u32)> {
     let rest = std::str::from_utf8(stat.get(after..)?).ok()?;
     let mut fields = rest.split_ascii_whitespace();
     let state = *fields.next()?.as_bytes().first()?;
-    Some((
-        state,
-        fields.next()?.parse().ok()?,
-        fields.next()?.parse().ok()?,
-    ))
+    Some((state, fields.next()?.parse().ok()?, fields.next()?.parse().ok()?))
 }
 
 fn is_zombie(pid: u32) -> bool {
@@ -192,9 +205,7 @@ pub fn populated(path: &str) -> bool {
 /// Was a process of this cgroup killed for memory?
 pub fn killed_for_memory(path: &str) -> bool {
     let events = std::fs::read_to_string(format!("{path}/memory.events")).unwrap_or_default();
-    let killed = events
-        .lines()
-        .find_map(|line| line.strip_prefix("oom_kill "));
+    let killed = events.lines().find_map(|line| line.strip_prefix("oom_kill "));
     killed.is_some_and(|count| count.trim() != "0")
 }
 
