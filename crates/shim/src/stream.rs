@@ -138,7 +138,7 @@ impl StreamReader {
         self.open = Some((*first, file));
         match next {
             // The segment was removed behind its writer and is shorter than its successor's start.
-            Some(next) if count == 0 && buffer.len() > 0 => Ok(ReadAt::Gap(*next)),
+            Some(next) if count == 0 && !buffer.is_empty() => Ok(ReadAt::Gap(*next)),
             _ => Ok(ReadAt::Bytes(count)),
         }
     }

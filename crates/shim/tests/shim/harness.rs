@@ -131,7 +131,9 @@ impl Shim {
     /// As [`Shim::start`], but runs have no cgroup.
     pub fn start_without_cgroups() -> Shim {
         let mut shim = Shim::start();
-        shim.cgroup = None;
+        if let Some(cgroup) = shim.cgroup.take() {
+            std::fs::remove_dir(cgroup).unwrap();
+        }
         shim
     }
 
@@ -418,8 +420,10 @@ fn make_cgroup() -> Option<String> {
 }
 
 pub fn kill(pid: u32, signal: i32) {
-    // SAFETY: a number; the process is one this test started.
-    unsafe { libc::kill(pid as i32, signal) };
+    // Gone already is as good.
+    let Ok(fd) = client::pidfd(pid) else { return };
+    let signal = rustix::process::Signal::from_named_raw(signal).unwrap();
+    let _ = rustix::process::pidfd_send_signal(fd, signal);
 }
 
 /// Gone, or a zombie.

@@ -331,8 +331,10 @@ fn fail_point(plan: &Plan, step: u32) {
             libc::SYS_kill,
             [plan.shim_pid as usize, libc::SIGKILL as usize, 0, 0, 0],
         );
-        while step < 7 {
-            let _ = sys(libc::SYS_ppoll, [0; 5]);
+        if step < 7 {
+            loop {
+                let _ = sys(libc::SYS_ppoll, [0; 5]);
+            }
         }
     }
 }

@@ -115,14 +115,14 @@ impl Control {
                 if !matches!(live.phase, Phase::Alive | Phase::Ending) {
                     return Err(ended());
                 }
-                let group = i32::try_from(born.pid)
-                    .ok()
-                    .and_then(rustix::process::Pid::from_raw);
-                let group = group.ok_or_else(ended)?;
-                // SAFETY: a number; any value is a valid argument.
-                sys::check(unsafe { libc::kill(-group.as_raw_nonzero().get(), signal) })
-                    .map(drop)
-                    .map_err(|error| system(&error))
+                match sys::signal_group(&born.pidfd, signal) {
+                    // A kernel before 6.9: one by one.
+                    Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
+                        live.tree().signal_group(signal);
+                        Ok(())
+                    }
+                    result => result.map_err(|error| system(&error)),
+                }
             }
             Scope::Children | Scope::All => {
                 let count = live.tree().signal(signal, scope == Scope::All);

@@ -338,16 +338,19 @@ pub fn reap_wait(whom: Whom<'_>) -> io::Result<Option<Ended>> {
 
 /// Sends a signal through a pidfd. A process that has ended is an `ESRCH`.
 pub fn signal(pidfd: &impl AsRawFd, signal: i32) -> io::Result<()> {
+    send(pidfd, signal, 0)
+}
+
+/// Sends a signal to the process group that the process leads. `EINVAL` before Linux 6.9.
+pub fn signal_group(pidfd: &impl AsRawFd, signal: i32) -> io::Result<()> {
+    const PIDFD_SIGNAL_PROCESS_GROUP: u32 = 4;
+    send(pidfd, signal, PIDFD_SIGNAL_PROCESS_GROUP)
+}
+
+fn send(pidfd: &impl AsRawFd, signal: i32, flags: u32) -> io::Result<()> {
+    let number = libc::SYS_pidfd_send_signal;
     // SAFETY: a null siginfo means "as kill would".
-    let result = unsafe {
-        libc::syscall(
-            libc::SYS_pidfd_send_signal,
-            pidfd.as_raw_fd(),
-            signal,
-            0usize,
-            0u32,
-        )
-    };
+    let result = unsafe { libc::syscall(number, pidfd.as_raw_fd(), signal, 0usize, flags) };
     if result < 0 {
         Err(io::Error::last_os_error())
     } else {

@@ -6,6 +6,7 @@
 use crate::sys;
 use gaffer_shim::client::pidfd;
 use gaffer_shim::journal::RunIdWire;
+use rustix::fd::OwnedFd;
 use std::collections::{HashMap, HashSet};
 use std::io;
 
@@ -67,24 +68,53 @@ impl Tree<'_> {
 
     /// Signals all of it (or all but the main process). Returns how many were alive and signalled.
     pub fn signal(&self, signal: i32, with_leader: bool) -> u32 {
+        let mut pids = self.members();
+        pids.retain(|pid| with_leader || Some(*pid) != self.leader);
+        self.signal_each(&pids, signal)
+    }
+
+    /// Signals those of it that are in the group of its main process.
+    pub fn signal_group(&self, signal: i32) -> u32 {
+        let mut pids = self.members();
+        pids.retain(|pid| stat(*pid).is_some_and(|(_, _, group)| Some(group) == self.leader));
+        self.signal_each(&pids, signal)
+    }
+
+    fn signal_each(&self, pids: &[u32], signal: i32) -> u32 {
+        let taken: Vec<(u32, OwnedFd)> = pids
+            .iter()
+            .filter_map(|pid| Some((*pid, pidfd(*pid).ok()?)))
+            .collect();
+        // Asked only now: a number may have been given to somebody else between the listing and the pidfd,
+        // but whoever the pidfd is of has kept it since.
+        let still = if self.cgroup.is_none() {
+            self.scan()
+        } else {
+            Vec::new()
+        };
         let mut count = 0;
-        for pid in self.members() {
-            if Some(pid) == self.leader && !with_leader {
-                continue;
-            }
-            let Some(before) = gaffer_shim::identity::start_ticks(pid) else {
-                continue;
+        for (pid, fd) in taken {
+            let holds = if self.cgroup.is_none() {
+                still.contains(&pid)
+            } else {
+                self.is_inside(pid)
             };
-            let Ok(fd) = pidfd(pid) else { continue };
-            // The pidfd is of the process we saw only if that is still the one with this start time.
-            if gaffer_shim::identity::start_ticks(pid) == Some(before)
-                && !is_zombie(pid)
-                && sys::signal(&fd, signal).is_ok()
-            {
+            if holds && !is_zombie(pid) && sys::signal(&fd, signal).is_ok() {
                 count += 1;
             }
         }
         count
+    }
+
+    /// Is a process in the run's cgroup?
+    fn is_inside(&self, pid: u32) -> bool {
+        let groups = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
+        let unified = groups
+            .lines()
+            .find_map(|line| line.strip_prefix("0::"))
+            .unwrap_or("");
+        let name = self.run.to_string();
+        unified.split('/').any(|part| part == name)
     }
 
     /// Who descends from us (a subreaper, so nobody of a run gets away) and belongs to the run. Another
