@@ -272,6 +272,16 @@ fn read_epoch(dir: &Path) -> io::Result<u32> {
     }
 }
 
+/// Who the shim proper is, for daemons that find this directory: a socket cannot tell whether it lives.
+fn note_shim(dir: &Path, pid: u32) {
+    let ticks = gaffer_shim::identity::start_ticks(pid).unwrap_or(0);
+    // Written aside and renamed: a reader sees all of it or nothing. Without it a daemon asks by `Hello` alone.
+    let (aside, path) = (dir.join("shim.new"), dir.join("shim"));
+    if std::fs::write(&aside, format!("{pid} {ticks}\n")).is_ok() {
+        let _ = std::fs::rename(aside, path);
+    }
+}
+
 /// clone3 with a shared descriptor table and nothing else shared: one call, two processes.
 fn split(world: World, options: &Options) -> Result<(), SetupError> {
     let mut pidfd: i32 = -1;
@@ -290,6 +300,7 @@ fn split(world: World, options: &Options) -> Result<(), SetupError> {
         _ => {
             // SAFETY: the kernel opened it for us.
             let shim = unsafe { OwnedFd::from_raw_fd(pidfd) };
+            note_shim(&world.dir, pid as u32);
             guard::watch(shim, &world.dir, world.share);
             // The shim has closed some of these numbers already: the end of the process closes the rest.
             std::mem::forget(world);
