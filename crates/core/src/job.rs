@@ -59,6 +59,112 @@ pub struct Job {
     pub meta: BTreeMap<String, String>,
 }
 
+impl Job {
+    /// A job with the defaults of ux.md 2.4–2.6 around a launch.
+    pub fn of(launch: Launch) -> Job {
+        Job {
+            launch: Arc::new(launch),
+            start: true,
+            instances: 1,
+            scale_min: 0,
+            scale_max: None,
+            priority: 0,
+            after: BTreeMap::new(),
+            after_change: AfterChange::Ignore,
+            start_spacing: Duration::ZERO,
+            restart: Restart::Always,
+            exit: ExitClass {
+                ok: vec![ExitMatch::Code(0)],
+                fatal: Vec::new(),
+            },
+            retry: Retry::default(),
+            flapping: None,
+            ready: None,
+            ready_within: Duration::from_secs(60),
+            health: None,
+            health_restarts: true,
+            stop: Stop {
+                signal: 15,
+                timeout: Duration::from_secs(30),
+                to: Scope::Main,
+                cmd: None,
+            },
+            reload: Reload {
+                how: ReloadHow::Rolling,
+                signal: 1,
+                batch: Batch::Count(1),
+            },
+            essential: false,
+            keep_running: false,
+            logs: Logs {
+                size: 100 << 20,
+                age: None,
+                segment: 8 << 20,
+                block_when_full: false,
+                redact: Vec::new(),
+            },
+            description: String::new(),
+            meta: BTreeMap::new(),
+        }
+    }
+}
+
+impl Default for Retry {
+    /// Of a job: without end, 100 ms doubling to 30 s, forgotten after 60 s of health.
+    fn default() -> Retry {
+        Retry {
+            attempts: None,
+            delay: vec![Duration::from_millis(100)],
+            factor: 2.0,
+            increment: None,
+            max_delay: Duration::from_secs(30),
+            jitter: 0.2,
+            reset_after: Duration::from_secs(60),
+        }
+    }
+}
+
+impl Batch {
+    /// Instances at once, of so many; at least one.
+    pub fn of(self, instances: u32) -> u32 {
+        match self {
+            Batch::Count(count) => count.max(1),
+            Batch::Percent(percent) => {
+                let share = u64::from(instances) * u64::from(percent) / 100;
+                u32::try_from(share).unwrap_or(u32::MAX).max(1)
+            }
+        }
+    }
+}
+
+impl Launch {
+    /// Words to run in `/`, everything else as by default.
+    pub fn of(cmd: Vec<String>) -> Launch {
+        Launch {
+            cmd,
+            shell: None,
+            argv0: None,
+            wrap: Vec::new(),
+            cwd: "/".into(),
+            env_inherit: EnvInherit::Base,
+            env: Vec::new(),
+            user: None,
+            umask: 0o022,
+            nice: 0,
+            oom_score: 0,
+            no_new_privs: false,
+            rlimits: Vec::new(),
+            port: None,
+            ports: BTreeMap::new(),
+            stdin: Stdin::Null,
+            pty: false,
+            streams: Vec::new(),
+            stdout: Output::Keep,
+            stderr: Output::Keep,
+        }
+    }
+}
+
 /// All that the launch of a run depends on (change class R). Strings may still hold run-time
 /// templates (`{{instance}}`, `{{run}}`, …) and `$NAME`; [`crate::expand`] fills them at spawn.
 #[derive(Clone, Debug, PartialEq)]

@@ -2,8 +2,29 @@
 //!
 //! [`Node::handle`] is a function of the clock and its input. Nothing here does I/O, reads a
 //! clock, the environment or randomness; iteration order is deterministic.
+//!
+//! | module | noun |
+//! |---|---|
+//! | [`name`], [`time`], [`job`], [`io`] | the contract: names, clocks, resolved jobs, inputs and outputs |
+//! | `node` | routes |
+//! | `group` | a job: wishes to wants; `rollout`: one after the other |
+//! | `instance` | a seat and the run in it: the table |
+//! | [`retry`] | when and whether again |
+//! | [`reason`] | all sentences |
+//! | `view` | what people see |
 
+mod group;
+mod hub;
+mod instance;
 pub mod io;
 pub mod job;
 pub mod name;
+mod node;
+pub mod reason;
+pub mod retry;
+mod rollout;
 pub mod time;
+mod view;
+
+pub use hub::NodeLimits;
+pub use node::Node;

@@ -1,0 +1,139 @@
+//! What all jobs of a node share: deadlines, the queue of those who want to start, the index of runs,
+//! and what goes out. Everything here is ordered, so the same inputs give the same outputs.
+
+use crate::instance::Seat;
+use crate::instance::table::Phase;
+use crate::io::{Actor, Output};
+use crate::job::Job;
+use crate::name::{Place, RunId};
+use crate::reason::Zone;
+use crate::retry::Dice;
+use crate::time::{Mono, Now};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+/// Bounds and settings of a node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NodeLimits {
+    /// `[gaffer] start_at_once`: starts that wait for a readiness probe at the same time. Starts without
+    /// one are over as soon as the process exists and are not counted.
+    pub start_at_once: u32,
+    /// For the hours in reasons.
+    pub zone: Zone,
+}
+
+impl Default for NodeLimits {
+    fn default() -> NodeLimits {
+        NodeLimits {
+            start_at_once: 64,
+            zone: Zone::default(),
+        }
+    }
+}
+
+/// Number of a job in the node, by order of arrival.
+pub(crate) type Key = u32;
+
+/// Whose deadline.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Timer {
+    /// A job's own: spacing of starts, end of a common pause.
+    Job(Key),
+    /// Of a seat.
+    Seat(Key, Place),
+}
+
+/// Turn of one who wants to start: lower priority first, then by arrival of the job, then by number.
+pub(crate) type Turn = (i32, Key, Place);
+
+/// An orderly end under way.
+#[derive(Clone, Debug)]
+pub(crate) struct Shutdown {
+    pub all: bool,
+    pub by: Actor,
+    pub done: bool,
+}
+
+pub(crate) struct Hub {
+    pub now: Now,
+    pub limits: NodeLimits,
+    pub out: Output,
+    pub epoch: u32,
+    pub runs_made: u32,
+    pub dice: Dice,
+    pub recovered: bool,
+    pub shutdown: Option<Shutdown>,
+    pub timers: BTreeSet<(Mono, Timer)>,
+    pub runs: BTreeMap<RunId, (Key, Place)>,
+    /// Those who may start now; apart those whose starts are bounded.
+    pub queue: BTreeSet<Turn>,
+    pub queue_bounded: BTreeSet<Turn>,
+    /// Bounded starts in progress.
+    pub starting: BTreeSet<(Key, Place)>,
+    /// Jobs whose view may have changed.
+    pub touched: BTreeSet<Key>,
+    /// Jobs of which an instance changed its state: conditions of others may have.
+    pub moved: BTreeSet<Key>,
+    /// For slots whose job nobody knows any more.
+    pub bare: Arc<Job>,
+}
+
+impl Hub {
+    pub fn next_run(&mut self) -> RunId {
+        self.runs_made += 1;
+        RunId {
+            epoch: self.epoch,
+            n: self.runs_made,
+        }
+    }
+
+    /// Who may start next.
+    pub fn next_turn(&mut self) -> Option<Turn> {
+        if self.shutdown.is_some() || !self.recovered {
+            return None;
+        }
+        let free = (self.starting.len() as u64) < u64::from(self.limits.start_at_once.max(1));
+        let bounded = self.queue_bounded.first().filter(|_| free).copied();
+        let turn = match (self.queue.first().copied(), bounded) {
+            (Some(a), Some(b)) => a.min(b),
+            (a, b) => a.or(b)?,
+        };
+        self.dequeue(&turn);
+        Some(turn)
+    }
+
+    pub fn dequeue(&mut self, turn: &Turn) {
+        if !self.queue.remove(turn) {
+            self.queue_bounded.remove(turn);
+        }
+    }
+
+    /// Brings the indexes up to date with a seat that made a step.
+    pub fn index(&mut self, key: Key, seat: &mut Seat, run_before: Option<RunId>, bounded: bool) {
+        let run = seat.run();
+        if run != run_before {
+            if let Some(run) = run_before {
+                self.runs.remove(&run);
+            }
+            if let Some(run) = run {
+                self.runs.insert(run, (key, seat.place));
+            }
+        }
+        let due = seat.due();
+        if due != seat.armed {
+            if let Some(at) = seat.armed {
+                self.timers.remove(&(at, Timer::Seat(key, seat.place)));
+            }
+            if let Some(at) = due {
+                self.timers.insert((at, Timer::Seat(key, seat.place)));
+            }
+            seat.armed = due;
+        }
+        if bounded && seat.phase() == Phase::Starting {
+            self.starting.insert((key, seat.place));
+        } else {
+            self.starting.remove(&(key, seat.place));
+        }
+        self.touched.insert(key);
+    }
+}

@@ -1,0 +1,618 @@
+//! The node machine. It only routes: intent to the machine of its job, facts to the seat of their run,
+//! deadlines to their owner; then it lets changes settle through dependencies before anyone starts.
+
+use crate::group::{Asked, Group};
+use crate::hub::{Hub, Key, NodeLimits, Shutdown, Timer};
+use crate::instance::{FoundRun, In};
+use crate::io::{Actor, Command, Event, How, Input, JobView, Output, Wish, WishState};
+use crate::job::{Job, Launch, ReloadHow};
+use crate::name::{JobId, Place, RunId, Slot};
+use crate::reason;
+use crate::retry::Dice;
+use crate::time::{Mono, Now};
+use crate::view::Around;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+/// The brain of one node: a function of the clock and its inputs.
+///
+/// **Recovery.** Before `Recovered` everything is only taken in: first the intent that the store holds
+/// (`JobPut`, then `Wished` per instance, `Reloaded`, `OneOffPut`, `JobRemoved`), then `SlotFound` per
+/// slot, then facts that came since. Slots whose job nobody put are ended and forgotten.
+///
+/// **Repetition.** Inputs may come twice; facts of runs that are over are ignored.
+pub struct Node {
+    hub: Hub,
+    groups: Vec<Option<Box<Group>>>,
+    by_id: BTreeMap<JobId, Key>,
+    /// Who comes after a job.
+    dependents: BTreeMap<JobId, BTreeSet<Key>>,
+    /// Facts that came before `Recovered`.
+    early: Vec<Input>,
+}
+
+impl Node {
+    /// `epoch` makes run ids unique: one synced store write per daemon start. `seed` feeds jitter, nothing else.
+    pub fn new(epoch: u32, seed: u64) -> Node {
+        Node::with_limits(epoch, seed, NodeLimits::default())
+    }
+
+    /// With other bounds than the default ones.
+    pub fn with_limits(epoch: u32, seed: u64, limits: NodeLimits) -> Node {
+        let hub = Hub {
+            now: Now::default(),
+            limits,
+            out: Output::default(),
+            epoch,
+            runs_made: 0,
+            dice: Dice::new(seed),
+            recovered: false,
+            shutdown: None,
+            timers: BTreeSet::new(),
+            runs: BTreeMap::new(),
+            queue: BTreeSet::new(),
+            queue_bounded: BTreeSet::new(),
+            starting: BTreeSet::new(),
+            touched: BTreeSet::new(),
+            moved: BTreeSet::new(),
+            bare: Arc::new(Job::of(Launch::of(Vec::new()))),
+        };
+        Node {
+            hub,
+            groups: Vec::new(),
+            by_id: BTreeMap::new(),
+            dependents: BTreeMap::new(),
+            early: Vec::new(),
+        }
+    }
+
+    /// Takes in one input and gives what is to be done and told. Deadlines that have passed are dealt with too.
+    pub fn handle(&mut self, now: Now, input: Input) -> Output {
+        // A monotonic clock that seems to go back is read twice; it must not undo anything.
+        self.hub.now = Now {
+            mono: now.mono.max(self.hub.now.mono),
+            wall: now.wall,
+        };
+        self.take_in(input);
+        self.deadlines();
+        self.settle();
+        let mut out = std::mem::take(&mut self.hub.out);
+        let touched = std::mem::take(&mut self.hub.touched);
+        let names = touched
+            .iter()
+            .filter_map(|key| self.group(*key))
+            .map(|group| group.id.clone());
+        out.touched.extend(names);
+        out
+    }
+
+    /// When `handle` has to be called at the latest; none: not before something happens.
+    pub fn next_deadline(&self) -> Option<Mono> {
+        self.hub.timers.first().map(|(at, _)| *at)
+    }
+
+    /// A job as it is at the time of the last input.
+    pub fn job_view(&self, job: &JobId) -> Option<JobView> {
+        let group = |job: &JobId| self.by_id.get(job).and_then(|key| self.group(*key));
+        let around = Around {
+            hub: &self.hub,
+            now: self.hub.now,
+            group: &group,
+        };
+        group(job).map(|group| group.view(&around))
+    }
+
+    /// All jobs in name order.
+    pub fn jobs(&self) -> impl Iterator<Item = &JobId> {
+        self.by_id.keys()
+    }
+
+    /// Slot of a live run.
+    pub fn instance_of(&self, run: RunId) -> Option<Slot> {
+        let (key, place) = self.hub.runs.get(&run)?;
+        Some(Slot {
+            job: self.group(*key)?.id.clone(),
+            place: *place,
+        })
+    }
+
+    /// The resolved definition in force.
+    pub fn spec_of(&self, job: &JobId) -> Option<&Arc<Job>> {
+        self.by_id
+            .get(job)
+            .and_then(|key| self.group(*key))?
+            .spec
+            .as_ref()
+    }
+
+    /// Nothing lives, nothing waits.
+    pub fn is_idle(&self) -> bool {
+        self.hub.runs.is_empty()
+            && self.hub.timers.is_empty()
+            && self.hub.queue.is_empty()
+            && self.hub.queue_bounded.is_empty()
+    }
+
+    fn group(&self, key: Key) -> Option<&Group> {
+        self.groups.get(key as usize)?.as_deref()
+    }
+
+    /// Lends a job's machine and the shared part at once.
+    fn with<R>(&mut self, key: Key, act: impl FnOnce(&mut Group, &mut Hub) -> R) -> Option<R> {
+        let group = self.groups.get_mut(key as usize)?.as_deref_mut()?;
+        Some(act(group, &mut self.hub))
+    }
+
+    fn key_of(&mut self, job: &JobId) -> Key {
+        if let Some(key) = self.by_id.get(job) {
+            return *key;
+        }
+        let key = self.groups.len() as Key;
+        self.groups.push(Some(Box::new(Group::new(key, job.clone()))));
+        self.by_id.insert(job.clone(), key);
+        key
+    }
+
+    // ── input ──
+
+    fn take_in(&mut self, input: Input) {
+        match input {
+            Input::Tick => {}
+            Input::Recovered => self.recovered(),
+            Input::JobPut {
+                job,
+                spec,
+                launch_digest,
+                wish,
+                scaled,
+                by,
+            } => {
+                self.job_put(&job, &spec, launch_digest, wish, scaled, &by);
+            }
+            Input::JobRemoved { job, by } => self.job_removed(&job, &by),
+            Input::Wished {
+                job,
+                instance,
+                wish,
+                how,
+                by,
+            } => self.wished(&job, instance, Asked { wish, how, by }),
+            Input::Scaled { job, to, by } => self.scaled(&job, to, &by),
+            Input::Reloaded {
+                job,
+                instance,
+                how,
+                seq,
+                by,
+            } => self.reloaded(&job, instance, how, seq, &by),
+            Input::OneOffPut { job, n, launch, by } => self.one_off_put(&job, n, launch, &by),
+            early if !self.hub.recovered => self.early.push(early),
+            Input::Shutdown { all, by } => self.shutdown(all, by),
+            Input::SlotFound {
+                slot,
+                run,
+                stamp,
+                found,
+                past,
+            } => {
+                self.slot_found(
+                    slot,
+                    FoundRun {
+                        run,
+                        stamp,
+                        found,
+                        past,
+                    },
+                );
+            }
+            fact @ (Input::Started { .. } | Input::StartFailed { .. } | Input::NotStarted { .. }) => {
+                self.fact(fact)
+            }
+            fact @ (Input::Exited { .. } | Input::TreeGone { .. }) => self.fact(fact),
+            fact @ (Input::Probed { .. } | Input::Unreachable { .. }) => self.fact(fact),
+        }
+    }
+
+    fn fact(&mut self, input: Input) {
+        let Some((run, input)) = In::of_fact(input) else {
+            return;
+        };
+        // A run that is over, or another daemon's: late news of it is no news.
+        let Some((key, place)) = self.hub.runs.get(&run).copied() else {
+            return;
+        };
+        self.with(key, |group, hub| group.fact(place, input, hub));
+    }
+
+    fn slot_found(&mut self, slot: Slot, found: FoundRun) {
+        let key = self.key_of(&slot.job);
+        let recovered = self.hub.recovered;
+        self.with(key, |group, hub| {
+            if group.spec.is_none() && recovered && group.removed.is_none() {
+                group.removed = Some("gaffer".into());
+            }
+            let at = group.seat(slot.place);
+            group.want_before_adoption(at);
+            group.fact(slot.place, In::Found(Box::new(found)), hub);
+        });
+    }
+
+    fn recovered(&mut self) {
+        if self.hub.recovered {
+            return;
+        }
+        let early = std::mem::take(&mut self.early);
+        for input in &early {
+            if let Input::SlotFound { slot, .. } = input {
+                self.key_of(&slot.job);
+            }
+        }
+        for group in self
+            .groups
+            .iter_mut()
+            .flatten()
+            .filter(|group| group.spec.is_none())
+        {
+            group.removed = Some("gaffer".into());
+        }
+        let mut later = Vec::new();
+        for input in early {
+            match input {
+                Input::SlotFound {
+                    slot,
+                    run,
+                    stamp,
+                    found,
+                    past,
+                } => {
+                    self.slot_found(
+                        slot,
+                        FoundRun {
+                            run,
+                            stamp,
+                            found,
+                            past,
+                        },
+                    );
+                }
+                shutdown @ Input::Shutdown { .. } => later.push(shutdown),
+                fact => self.fact(fact),
+            }
+        }
+        self.hub.recovered = true;
+        let keys: Vec<Key> = self.by_id.values().copied().collect();
+        for key in &keys {
+            self.with(*key, |group, _| {
+                group.choose_lanes();
+                group.recount();
+                group.rerun = group.newest_rerun();
+                group.standing = group.stand();
+                group.begin_rollout();
+            });
+        }
+        for key in &keys {
+            self.refresh_footing(*key);
+            self.with(*key, |group, hub| group.reconcile(hub));
+        }
+        for input in later {
+            self.take_in(input);
+        }
+    }
+
+    fn job_put(
+        &mut self,
+        job: &JobId,
+        spec: &Arc<Job>,
+        digest: u64,
+        wish: Wish,
+        scaled: Option<u32>,
+        by: &Actor,
+    ) {
+        let key = self.key_of(job);
+        let before = self.group(key).and_then(|group| group.spec.clone());
+        for on in before.iter().flat_map(|spec| spec.after.keys()) {
+            if let Some(dependents) = self.dependents.get_mut(on) {
+                dependents.remove(&key);
+            }
+        }
+        for on in spec.after.keys() {
+            self.dependents.entry(on.clone()).or_default().insert(key);
+        }
+        self.with(key, |group, hub| {
+            group.unqueue_all(hub);
+            let told = match &before {
+                None => Some("job.added"),
+                Some(before) if **before != **spec => Some("job.changed"),
+                Some(_) => None,
+            };
+            if let Some(told) = told.filter(|_| hub.recovered) {
+                hub.out.events.push(group.event(told, by, None));
+            }
+            group.put(
+                spec.clone(),
+                digest,
+                Asked {
+                    wish,
+                    how: How::default(),
+                    by: by.clone(),
+                },
+                scaled,
+            );
+            if before.is_some() {
+                group.try_again_with_new_definition(hub);
+            }
+            group.queue_all(hub);
+        });
+        self.refresh_footing(key);
+        self.with(key, |group, hub| group.reconcile(hub));
+    }
+
+    fn job_removed(&mut self, job: &JobId, by: &Actor) {
+        let Some(key) = self.by_id.get(job).copied() else {
+            return;
+        };
+        self.with(key, |group, hub| {
+            if group.removed.is_none() && hub.recovered {
+                hub.out.events.push(group.event("job.removed", by, None));
+            }
+            group.removed = Some(by.clone());
+            group.reconcile(hub);
+            hub.moved.insert(key);
+        });
+    }
+
+    fn wished(&mut self, job: &JobId, instance: Option<u32>, asked: Asked) {
+        let Some(key) = self.by_id.get(job).copied() else {
+            return;
+        };
+        self.with(key, |group, hub| {
+            let newest = instance
+                .map_or(Some(&group.asked), |n| group.overrides.get(&n))
+                .map(|old| old.wish.seq);
+            if newest.is_some_and(|newest| newest > asked.wish.seq) {
+                return;
+            }
+            let told = match asked.wish.state {
+                WishState::Running => Some("job.started"),
+                WishState::Stopped => Some("job.stopped"),
+                WishState::Paused => None,
+            };
+            if let Some(told) = told.filter(|_| hub.recovered && instance.is_none()) {
+                hub.out.events.push(group.event(told, &asked.by, None));
+            }
+            group.ask(instance, asked, hub.recovered);
+            group.reconcile(hub);
+        });
+    }
+
+    fn scaled(&mut self, job: &JobId, to: Option<u32>, by: &Actor) {
+        let Some(key) = self.by_id.get(job).copied() else {
+            return;
+        };
+        self.with(key, |group, hub| {
+            let from = group.target();
+            group.scaled = to;
+            group.scaled_by = Some(by.clone());
+            let reason = reason::scaled(from, group.target(), by);
+            if from != group.target() && hub.recovered {
+                let data = vec![("from", from.to_string()), ("to", group.target().to_string())];
+                hub.out.events.push(Event {
+                    data,
+                    ..group.event("job.scaled", by, Some(reason))
+                });
+            }
+            group.reconcile(hub);
+        });
+    }
+
+    fn reloaded(&mut self, job: &JobId, instance: Option<u32>, how: Option<ReloadHow>, seq: u64, by: &Actor) {
+        let Some(key) = self.by_id.get(job).copied() else {
+            return;
+        };
+        self.with(key, |group, hub| {
+            group.ask_reload(instance, how, seq, by);
+            group.roll_on(hub);
+            hub.touched.insert(key);
+        });
+    }
+
+    fn one_off_put(&mut self, job: &JobId, n: u64, launch: Arc<Launch>, by: &Actor) {
+        let Some(key) = self.by_id.get(job).copied() else {
+            return;
+        };
+        self.with(key, |group, hub| {
+            let at = group.seat(Place::OneOff(n));
+            let seat = &mut group.seats[at];
+            seat.launch = Some(launch);
+            seat.want.by = by.clone();
+            if hub.recovered {
+                group.apply_want(at, hub);
+            }
+        });
+    }
+
+    // ── settling ──
+
+    fn deadlines(&mut self) {
+        // Each at most once per input: a deadline that sets itself anew cannot hold up the node.
+        let end = Timer::Seat(Key::MAX, Place::OneOff(u64::MAX));
+        let due: Vec<_> = self
+            .hub
+            .timers
+            .range(..=(self.hub.now.mono, end))
+            .copied()
+            .collect();
+        for (at, timer) in due {
+            if !self.hub.timers.remove(&(at, timer)) {
+                continue;
+            }
+            match timer {
+                Timer::Job(key) => {
+                    self.with(key, |group, hub| group.due(hub));
+                }
+                Timer::Seat(key, place) => {
+                    self.with(key, |group, hub| {
+                        if let Some(at) = group.find(place) {
+                            group.seats[at].armed = None;
+                        }
+                        group.fact(place, In::Due, hub);
+                    });
+                }
+            }
+        }
+    }
+
+    /// Lets changes pass through dependencies, then lets those start whose turn it is, until all is quiet.
+    fn settle(&mut self) {
+        let mut any = false;
+        loop {
+            if let Some(key) = self.hub.moved.pop_first() {
+                any = true;
+                self.moved(key);
+            } else if let Some((_, key, place)) = self.hub.next_turn() {
+                self.with(key, |group, hub| group.go(place, hub));
+            } else if any && self.hub.shutdown.is_some() {
+                any = false;
+                self.shutdown_on();
+            } else {
+                return;
+            }
+        }
+    }
+
+    fn moved(&mut self, key: Key) {
+        let Some(standing) = self.with(key, |group, hub| {
+            group.forget_one_offs(hub);
+            group.stand()
+        }) else {
+            return;
+        };
+        let Some(group) = self.group(key) else { return };
+        let id = group.id.clone();
+        if standing != group.standing {
+            self.with(key, |group, _| group.standing = standing);
+            for dependent in self.dependents.get(&id).cloned().unwrap_or_default() {
+                self.refresh_footing(dependent);
+            }
+        }
+        let Some(group) = self.group(key) else { return };
+        if group.forgettable() && self.hub.recovered {
+            return self.forget(key, &id);
+        }
+        if let Some(code) = group.over_for_good().filter(|_| self.hub.shutdown.is_none()) {
+            let told = self.with(key, |group, _| std::mem::replace(&mut group.told_over, true));
+            if told == Some(false) {
+                self.hub.out.commands.push(Command::EndNode { code, job: id });
+            }
+        } else {
+            self.with(key, |group, _| group.told_over = false);
+        }
+    }
+
+    fn forget(&mut self, key: Key, id: &JobId) {
+        self.with(key, |group, hub| {
+            group.unqueue_all(hub);
+            group.arm(None, hub);
+        });
+        let spec = self.group(key).and_then(|group| group.spec.clone());
+        for on in spec.iter().flat_map(|spec| spec.after.keys()) {
+            if let Some(dependents) = self.dependents.get_mut(on) {
+                dependents.remove(&key);
+            }
+        }
+        self.groups[key as usize] = None;
+        self.by_id.remove(id);
+        self.hub.out.commands.push(Command::Forget {
+            slot: None,
+            job: id.clone(),
+        });
+        self.hub.out.touched.push(id.clone());
+        for dependent in self.dependents.get(id).cloned().unwrap_or_default() {
+            self.refresh_footing(dependent);
+        }
+    }
+
+    /// A job looks again at those it comes after.
+    fn refresh_footing(&mut self, key: Key) {
+        let Some(group) = self.group(key) else { return };
+        let standing = |job: &JobId| {
+            let other = self.by_id.get(job).and_then(|key| self.group(*key))?;
+            other.spec.as_ref().map(|_| other.standing)
+        };
+        let footing = group.footing_from(standing);
+        if footing == group.footing {
+            return;
+        }
+        self.with(key, |group, hub| {
+            group.footing = footing;
+            group.queue_all(hub);
+            group.reconcile(hub);
+        });
+    }
+
+    // ── orderly end ──
+
+    fn shutdown(&mut self, all: bool, by: Actor) {
+        let all = all || self.hub.shutdown.as_ref().is_some_and(|shutdown| shutdown.all);
+        self.hub.shutdown = Some(Shutdown { all, by, done: false });
+        self.shutdown_on();
+    }
+
+    /// Tells the next jobs to stop: dependents first, then higher priority first; says when all is done.
+    fn shutdown_on(&mut self) {
+        let Some(Shutdown { all, by, done: false }) = self.hub.shutdown.clone() else {
+            return;
+        };
+        let kept = |group: &Group| !all && group.spec.as_ref().is_some_and(|spec| spec.keep_running);
+        let ending: Vec<&Group> = self
+            .groups
+            .iter()
+            .flatten()
+            .map(|group| &**group)
+            .filter(|group| !kept(group))
+            .collect();
+        let on_its_way = |group: &&Group| !group.is_at_rest();
+        let mut untold: Vec<&Group> = ending
+            .iter()
+            .copied()
+            .filter(|group| group.stopping.is_none())
+            .collect();
+        if untold.is_empty() {
+            if !ending.iter().any(on_its_way) {
+                self.hub.out.commands.push(Command::ShutdownDone);
+                self.hub.shutdown = Some(Shutdown { all, by, done: true });
+            }
+            return;
+        }
+        let first = |group: &&Group| {
+            let dependents = self.dependents.get(&group.id).into_iter().flatten();
+            dependents
+                .filter_map(|key| self.group(*key))
+                .all(|other| other.key == group.key || kept(other) || other.is_at_rest())
+        };
+        let mut next: Vec<&Group> = untold.iter().copied().filter(first).collect();
+        // A circle of dependencies, against all rules: nobody in it comes first, so all do.
+        if next.is_empty()
+            && !ending
+                .iter()
+                .any(|group| group.stopping.is_some() && !group.is_at_rest())
+        {
+            std::mem::swap(&mut next, &mut untold);
+        }
+        next.sort_by_key(|group| {
+            let priority = group.spec.as_ref().map_or(0, |spec| spec.priority);
+            (std::cmp::Reverse(priority), std::cmp::Reverse(group.key))
+        });
+        let next: Vec<Key> = next.into_iter().map(|group| group.key).collect();
+        let any = !next.is_empty();
+        for key in next {
+            self.with(key, |group, hub| {
+                group.stopping = Some(by.clone());
+                group.reconcile(hub);
+            });
+        }
+        if any {
+            self.shutdown_on();
+        }
+    }
+}

@@ -1,0 +1,286 @@
+//! What anyone may see of a job, made when somebody looks. Clients derive nothing.
+
+use crate::group::Group;
+use crate::hub::Hub;
+use crate::instance::table::{Level, Phase};
+use crate::instance::{Life, Seat};
+use crate::io::{InstanceView, JobView, Progress, Reason, State, WishState};
+use crate::job::{Condition, Job, ProbeKind};
+use crate::name::{JobId, Slot};
+use crate::reason;
+use crate::time::Now;
+
+/// The node as far as a view needs it.
+pub(crate) struct Around<'a> {
+    pub hub: &'a Hub,
+    pub now: Now,
+    pub group: &'a dyn Fn(&JobId) -> Option<&'a Group>,
+}
+
+fn state_of(seat: &Seat) -> State {
+    match seat.phase() {
+        Phase::Stopped if seat.want.level == Level::Frozen => State::Paused,
+        Phase::Stopped => State::Stopped,
+        Phase::Waiting => State::Waiting,
+        Phase::Backoff => State::Backoff,
+        Phase::Flapping => State::Flapping,
+        Phase::Starting => State::Starting,
+        Phase::Running => State::Running,
+        Phase::Paused => State::Paused,
+        Phase::Stopping => State::Stopping,
+        Phase::StopStuck => State::StopStuck,
+        Phase::Exited => State::Exited,
+        Phase::Failed => State::Failed,
+        Phase::Unreachable => State::Unreachable,
+    }
+}
+
+/// Lower-case word of a state.
+fn word(state: State) -> &'static str {
+    match state {
+        State::Stopped => "stopped",
+        State::Waiting => "waiting",
+        State::Starting => "starting",
+        State::Running => "running",
+        State::Backoff => "backing off",
+        State::Flapping => "flapping",
+        State::Stopping => "stopping",
+        State::StopStuck => "stop stuck",
+        State::Exited => "exited",
+        State::Failed => "failed",
+        State::Paused => "paused",
+        State::Unreachable => "unreachable",
+        State::Unknown => "unknown",
+        State::Degraded => "degraded",
+    }
+}
+
+/// What is worth showing first, when instances differ. The last ones are no trouble.
+const TROUBLE_FIRST: [State; 12] = [
+    State::StopStuck,
+    State::Unreachable,
+    State::Failed,
+    State::Flapping,
+    State::Backoff,
+    State::Stopping,
+    State::Waiting,
+    State::Starting,
+    State::Paused,
+    State::Exited,
+    State::Stopped,
+    State::Running,
+];
+
+fn is_trouble(state: State) -> bool {
+    TROUBLE_FIRST[..5].contains(&state)
+}
+
+impl Group {
+    pub fn view(&self, around: &Around<'_>) -> JobView {
+        let target = self.target();
+        let shown = |seat: &&Seat| seat.phase().live() || seat.one_off() || self.counts_in(seat);
+        let instances: Vec<InstanceView> = self
+            .seats
+            .iter()
+            .filter(shown)
+            .map(|seat| self.instance_view(seat, around))
+            .collect();
+        let counted: Vec<&Seat> = self.seats.iter().filter(|seat| self.counts_in(seat)).collect();
+        let running = counted
+            .iter()
+            .filter(|seat| seat.phase() == Phase::Running)
+            .count();
+        let worst = |states: &mut dyn Iterator<Item = State>| {
+            states.min_by_key(|state| TROUBLE_FIRST.iter().position(|other| other == state))
+        };
+        let everyone = self
+            .seats
+            .iter()
+            .filter(|seat| self.counts_in(seat) || seat.phase().live());
+        let worst =
+            worst(&mut everyone.filter(|seat| !seat.one_off()).map(state_of)).unwrap_or(State::Stopped);
+        let wish = self.asked.wish.state;
+        let state = match worst {
+            trouble if is_trouble(trouble) && running > 0 && wish == WishState::Running => State::Degraded,
+            State::Exited | State::Stopped if running > 0 && wish == WishState::Running => State::Degraded,
+            other => other,
+        };
+        let summary = match (wish, target) {
+            (WishState::Running, 2..) => format!("{running} of {target} running"),
+            (WishState::Running, 0) => "scaled to 0".into(),
+            _ => word(state).into(),
+        };
+        let reason = self.job_reason(&counted, worst, around);
+        let progress = self.progress(around);
+        JobView {
+            job: self.id.clone(),
+            wish,
+            state,
+            summary,
+            reason,
+            target,
+            instances,
+            progress,
+        }
+    }
+
+    fn job_reason(&self, counted: &[&Seat], worst: State, around: &Around<'_>) -> Option<Reason> {
+        if let Some(aborted) = &self.aborted {
+            return Some(aborted.clone());
+        }
+        let seat = counted.iter().find(|seat| state_of(seat) == worst)?;
+        self.seat_reason(seat, around)
+    }
+
+    fn instance_view(&self, seat: &Seat, around: &Around<'_>) -> InstanceView {
+        let live = seat.life.live();
+        let next_try = match &seat.life {
+            Life::Backoff { at, .. } | Life::Flapping { at, .. } => Some(*at),
+            _ => None,
+        };
+        let wish = match (seat.place.number(), seat.want.level) {
+            _ if self.removed.is_some() => WishState::Stopped,
+            (Some(n), _) if n <= self.target() => self.effective(n).0.wish.state,
+            (_, Level::Up) => WishState::Running,
+            (_, Level::Frozen) => WishState::Paused,
+            (_, Level::Down) => WishState::Stopped,
+        };
+        let born = live.filter(|live| live.pid != 0);
+        InstanceView {
+            slot: Slot {
+                job: self.id.clone(),
+                place: seat.place,
+            },
+            run: live.map(|live| live.run).or(seat.last),
+            pid: born.map(|live| live.pid),
+            state: state_of(seat),
+            wish,
+            reason: self.seat_reason(seat, around),
+            started: born.map(|live| live.started),
+            ready: live.and_then(|live| live.ready).map(|(_, wall)| wall),
+            next_try,
+            restarts: seat.restarts,
+            attempt: seat.attempt,
+        }
+    }
+
+    fn seat_reason(&self, seat: &Seat, around: &Around<'_>) -> Option<Reason> {
+        let Life::Waiting { since: _ } = &seat.life else {
+            return seat.reason.clone();
+        };
+        if !around.hub.recovered {
+            return Some(reason::waiting_recovery());
+        }
+        if let (Some(on), false) = (&self.footing.blocked, seat.one_off()) {
+            let same = on.session == self.id.session;
+            return Some(reason::waiting_for(on, same, &self.dependency_words(on, around)));
+        }
+        let busy = around.hub.starting.len();
+        let full = busy as u64 >= u64::from(around.hub.limits.start_at_once);
+        if full {
+            Some(reason::waiting_turn(busy as u32))
+        } else {
+            seat.reason.clone()
+        }
+    }
+
+    /// `starting for 3s, tcp 127.0.0.1:6379 refused`.
+    fn dependency_words(&self, on: &JobId, around: &Around<'_>) -> String {
+        let Some(other) = (around.group)(on) else {
+            return "there is no such job".into();
+        };
+        let condition = self
+            .spec
+            .as_ref()
+            .and_then(|spec: &std::sync::Arc<Job>| spec.after.get(on).copied());
+        let counted = other.seats.iter().filter(|seat| other.counts_in(seat));
+        let worst =
+            counted.min_by_key(|seat| TROUBLE_FIRST.iter().position(|state| *state == state_of(seat)));
+        let Some(seat) = worst else {
+            return "it has no instances".into();
+        };
+        let since = match &seat.life {
+            Life::Starting(live) | Life::Running(live) | Life::Paused(live) => Some(live.started),
+            Life::Waiting { since } => Some(since.wall),
+            _ => None,
+        };
+        let word = word(state_of(seat));
+        let long = since.map(|since| format!(" for {}", reason::span(around.now.wall.since(since))));
+        let long = long.unwrap_or_default();
+        let last = seat
+            .life
+            .live()
+            .and_then(|live| live.probes.as_ref())
+            .and_then(|probes| probes.last.clone());
+        let last = match (&seat.life, last) {
+            (Life::Starting(_), Some(last)) => format!(", {last}"),
+            (Life::Starting(_), None) => other.probe_words(),
+            _ => String::new(),
+        };
+        match condition {
+            Some(Condition::Done) if seat.phase() == Phase::Failed => format!("{word}, it did not succeed"),
+            _ => format!("{word}{long}{last}"),
+        }
+    }
+
+    fn probe_words(&self) -> String {
+        match self
+            .spec
+            .as_ref()
+            .and_then(|spec| spec.ready.as_ref())
+            .map(|probe| &probe.kind)
+        {
+            Some(ProbeKind::Http(url)) => format!(", no answer yet from {url}"),
+            Some(ProbeKind::Tcp(address)) => format!(", nothing accepts yet at {address}"),
+            Some(ProbeKind::Cmd { .. }) => ", its ready command has not succeeded yet".into(),
+            Some(ProbeKind::Log(_)) => ", the line it waits for is not there yet".into(),
+            Some(ProbeKind::Notify) => ", READY=1 has not come yet".into(),
+            Some(ProbeKind::After(_) | ProbeKind::Heartbeat(_)) | None => String::new(),
+        }
+    }
+
+    /// Has the newest request come about?
+    fn progress(&self, around: &Around<'_>) -> Progress {
+        if self.removed.is_some() || !around.hub.recovered {
+            return Progress::Pending;
+        }
+        let mut progress = Progress::Done;
+        for seat in self.seats.iter().filter(|seat| !seat.one_off()) {
+            match self.seat_progress(seat, around) {
+                Progress::Done => {}
+                Progress::Pending => progress = Progress::Pending,
+                failed => return failed,
+            }
+        }
+        match (&self.aborted, progress) {
+            (Some(aborted), Progress::Done) => Progress::Failed(aborted.clone()),
+            (_, progress) => progress,
+        }
+    }
+
+    fn seat_progress(&self, seat: &Seat, around: &Around<'_>) -> Progress {
+        let failed = || {
+            let reason = self.seat_reason(seat, around);
+            Progress::Failed(reason.unwrap_or(Reason {
+                code: "unknown",
+                text: "it did not come about".into(),
+            }))
+        };
+        let outdated =
+            seat.before_restart() || (self.rollout && seat.outdated(self.digest, self.reload_of(seat.place)));
+        match (seat.want.level, seat.phase()) {
+            (_, Phase::StopStuck) => failed(),
+            (Level::Up, Phase::Running) if outdated => Progress::Pending,
+            (Level::Up, Phase::Running | Phase::Exited) => Progress::Done,
+            (Level::Up, Phase::Failed | Phase::Flapping) => failed(),
+            // Nothing ran at all: waiting for the next attempt tells nobody anything new.
+            (Level::Up, Phase::Backoff) if seat.unborn => failed(),
+            (Level::Up, _) => Progress::Pending,
+            (Level::Down, phase) if phase.live() => Progress::Pending,
+            (Level::Down, _) => Progress::Done,
+            (Level::Frozen, Phase::Paused) => Progress::Done,
+            (Level::Frozen, phase) if phase.live() => Progress::Pending,
+            (Level::Frozen, _) => Progress::Done,
+        }
+    }
+}
