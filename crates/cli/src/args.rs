@@ -36,13 +36,7 @@ pub struct Globals {
     )]
     pub session: Option<String>,
     /// Daemon to talk to: http://HOST:PORT or unix:PATH
-    #[arg(
-        long,
-        global = true,
-        value_name = "U",
-        env = "GAFFER_URL",
-        hide_env = true
-    )]
+    #[arg(long, global = true, value_name = "U", env = "GAFFER_URL", hide_env = true)]
     pub url: Option<String>,
     /// Its control socket
     #[arg(

@@ -31,9 +31,8 @@ pub fn endpoint(globals: &Globals) -> Result<Endpoint, Failure> {
         .as_deref()
         .filter(|url| !url.is_empty() && !socket_typed)
     {
-        return Endpoint::parse(url).map_err(|error| {
-            Failure::usage(error.to_string()).hint("write http://HOST:PORT or unix:PATH")
-        });
+        return Endpoint::parse(url)
+            .map_err(|error| Failure::usage(error.to_string()).hint("write http://HOST:PORT or unix:PATH"));
     }
     Ok(Endpoint::Unix(
         globals.socket.clone().unwrap_or_else(default_socket),
@@ -45,9 +44,8 @@ pub fn client(globals: &Globals) -> Result<Client, Failure> {
     let token = match &globals.token_file {
         None => std::env::var("GAFFER_TOKEN").ok(),
         Some(path) => {
-            let text = std::fs::read_to_string(path).map_err(|error| {
-                Failure::usage(format!("{} cannot be read: {error}", path.display()))
-            })?;
+            let text = std::fs::read_to_string(path)
+                .map_err(|error| Failure::usage(format!("{} cannot be read: {error}", path.display())))?;
             Some(text.trim().to_owned())
         }
     };
@@ -63,8 +61,7 @@ impl From<ClientError> for Failure {
         match error {
             ClientError::Unreachable { .. } => unreachable_daemon(&error.to_string()),
             ClientError::Api(api, _) => {
-                let mut failure =
-                    Failure::new(exit, crate::escape::escape(&api.message).into_owned());
+                let mut failure = Failure::new(exit, crate::escape::escape(&api.message).into_owned());
                 failure.hints.extend(api.hint);
                 let rendered: Vec<&str> = api
                     .details

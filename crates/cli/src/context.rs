@@ -29,10 +29,7 @@ pub struct Context {
 impl Context {
     /// As the options say.
     pub fn new(globals: &Globals, out: Out) -> Result<Context, Failure> {
-        let named = globals
-            .session
-            .clone()
-            .filter(|session| !session.is_empty());
+        let named = globals.session.clone().filter(|session| !session.is_empty());
         let found = named.or_else(|| file::find(None).and_then(|path| file::session_of(&path)));
         let scope = match found.as_deref() {
             Some("*") => Scope::All,
@@ -63,11 +60,7 @@ impl Context {
 
     /// Targets of a changing command: something must be named. All are looked up; those that are not there are told
     /// and the worst exit code is kept.
-    pub async fn changed(
-        &self,
-        targets: &[String],
-        all: bool,
-    ) -> Result<(Vec<Selected>, u8), Failure> {
+    pub async fn changed(&self, targets: &[String], all: bool) -> Result<(Vec<Selected>, u8), Failure> {
         if targets.is_empty() && !all {
             return Err(Failure::usage("no target is named").hint_pair(
                 "all jobs of the session:  --all",
@@ -94,18 +87,12 @@ impl Context {
     }
 
     /// Targets of a command that only looks; none means all of the session.
-    pub async fn looked(
-        &self,
-        targets: &[String],
-        jobs: &[Job],
-    ) -> Result<(Vec<Selected>, u8), Failure> {
+    pub async fn looked(&self, targets: &[String], jobs: &[Job]) -> Result<(Vec<Selected>, u8), Failure> {
         if !targets.is_empty() {
             return self.select(targets, jobs, true).await;
         }
         let any = self.scope_is_fallback;
-        let found = jobs
-            .iter()
-            .filter(|job| any || self.scope.holds(&job.session));
+        let found = jobs.iter().filter(|job| any || self.scope.holds(&job.session));
         let found: Vec<Selected> = found
             .map(|job| Selected {
                 session: job.session.clone(),
@@ -138,9 +125,7 @@ impl Context {
                 continue;
             };
             for instance in &job.instances {
-                let wanted = one
-                    .instance
-                    .is_none_or(|n| u64::from(n) == instance.instance);
+                let wanted = one.instance.is_none_or(|n| u64::from(n) == instance.instance);
                 if let (true, Some(run), Some(_)) = (wanted, &instance.run, instance.pid) {
                     let n = u32::try_from(instance.instance).ok();
                     live.push((
@@ -158,8 +143,7 @@ impl Context {
             0 => Err(Failure::conflict(format!("`{target}` has no live run"))
                 .hint(format!("why? gaffer why {target}"))),
             several => {
-                let names: Vec<String> =
-                    live.iter().map(|(one, _)| one.shown(&self.scope)).collect();
+                let names: Vec<String> = live.iter().map(|(one, _)| one.shown(&self.scope)).collect();
                 Err(
                     Failure::usage(format!("`{target}` has {several} live runs; name one"))
                         .hint(names.join(" ")),
@@ -195,19 +179,12 @@ impl Context {
                 Err(failure) => failures.push(failure),
             }
         }
-        let worst = failures
-            .iter()
-            .map(|failure| failure.exit)
-            .max()
-            .unwrap_or(0);
+        let worst = failures.iter().map(|failure| failure.exit).max().unwrap_or(0);
         if found.is_empty()
             && let Some(last) = failures.pop()
         {
             failures.iter().for_each(|failure| self.out.fail(failure));
-            return Err(Failure {
-                exit: worst,
-                ..last
-            });
+            return Err(Failure { exit: worst, ..last });
         }
         failures.iter().for_each(|failure| self.out.fail(failure));
         Ok((found, worst))
@@ -217,10 +194,8 @@ impl Context {
     pub async fn run_of(&self, prefix: &str) -> Result<Selected, Failure> {
         let runs: Vec<Run> = self.client.runs_by_prefix(prefix).await?;
         match runs.as_slice() {
-            [] => Err(
-                Failure::not_found(format!("no run begins with `@{prefix}`"))
-                    .hint("the last runs of a job:  gaffer why JOB"),
-            ),
+            [] => Err(Failure::not_found(format!("no run begins with `@{prefix}`"))
+                .hint("the last runs of a job:  gaffer why JOB")),
             [run] => Ok(Selected {
                 session: run.session.clone(),
                 job: run.job.clone(),
@@ -235,12 +210,8 @@ impl Context {
                     run: Some(run.run.clone()),
                 }),
                 None => {
-                    let ids: Vec<String> =
-                        several.iter().map(|run| format!("@{}", run.run)).collect();
-                    Err(
-                        Failure::usage(format!("several runs begin with `@{prefix}`"))
-                            .hint(ids.join(" ")),
-                    )
+                    let ids: Vec<String> = several.iter().map(|run| format!("@{}", run.run)).collect();
+                    Err(Failure::usage(format!("several runs begin with `@{prefix}`")).hint(ids.join(" ")))
                 }
             },
         }

@@ -16,9 +16,7 @@ pub fn escape(text: &str) -> Cow<'_, str> {
             '\r' => shown.push_str("\\r"),
             '\n' => shown.push_str("\\n"),
             '\u{1b}' => shown.push_str("\\e"),
-            c if is_unsafe(c) && u32::from(c) < 0x100 => {
-                shown.push_str(&format!("\\x{:02x}", u32::from(c)))
-            }
+            c if is_unsafe(c) && u32::from(c) < 0x100 => shown.push_str(&format!("\\x{:02x}", u32::from(c))),
             c if is_unsafe(c) => shown.push_str(&format!("\\u{{{:x}}}", u32::from(c))),
             c => shown.push(c),
         }
@@ -28,11 +26,7 @@ pub fn escape(text: &str) -> Cow<'_, str> {
 
 /// Text of one line of a program: a carriage return before its end belongs to the line's end.
 pub fn line(text: &str) -> Cow<'_, str> {
-    escape(
-        text.strip_suffix('\n')
-            .unwrap_or(text)
-            .trim_end_matches('\r'),
-    )
+    escape(text.strip_suffix('\n').unwrap_or(text).trim_end_matches('\r'))
 }
 
 fn is_unsafe(c: char) -> bool {

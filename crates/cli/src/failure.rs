@@ -139,10 +139,7 @@ mod tests {
     fn a_swap_of_neighbours_is_one_edit() {
         assert_eq!(distance("wbe", "web"), 1);
         assert_eq!(nearest("wbe", ["worker", "web"]), Some("web"));
-        assert_eq!(
-            nearest("resart", ["restart", "reload", "start"]),
-            Some("restart")
-        );
+        assert_eq!(nearest("resart", ["restart", "reload", "start"]), Some("restart"));
     }
 
     #[test]

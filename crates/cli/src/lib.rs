@@ -8,18 +8,23 @@ mod ask;
 mod commands;
 mod connect;
 mod context;
+mod ctl;
 mod escape;
 mod failure;
 mod file;
+mod foreground;
 mod help;
 mod old_names;
 mod out;
 mod paint;
+mod private;
+mod stdin;
 mod table;
 mod target;
+mod terminal;
 mod when;
 
-use args::{Cli, Command, Globals};
+use args::{Cli, Command, Globals, JobCommand};
 use clap::FromArgMatches;
 use context::Context;
 use failure::Failure;
@@ -48,6 +53,27 @@ pub fn gaffer(words: impl IntoIterator<Item = OsString>) -> ExitCode {
     run(cli)
 }
 
+/// `gafferctl`: the same for the original's first command line.
+pub fn gafferctl(words: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let words: Vec<String> = words
+        .into_iter()
+        .skip(1)
+        .map(|word| word.to_string_lossy().into_owned())
+        .collect();
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(_) => return ExitCode::FAILURE,
+    };
+    let (out, result) = runtime.block_on(ctl::run(&words));
+    result.map_or_else(
+        |failure| {
+            out.fail(&failure);
+            ExitCode::from(failure.exit)
+        },
+        ExitCode::from,
+    )
+}
+
 fn run(cli: Cli) -> ExitCode {
     let out = Out::new(&cli.globals);
     let result = tokio::runtime::Builder::new_current_thread()
@@ -71,25 +97,117 @@ async fn dispatch(command: Option<Command>, globals: &Globals) -> Result<u8, Fai
         out.flush()?;
         return Ok(2);
     };
+    if let Some(result) = about_itself(&out, &command) {
+        out.flush()?;
+        return result;
+    }
     let ctx = Context::new(globals, out)?;
-    let code = online(&ctx, command).await?;
+    let result = daily(&ctx, command).await;
+    // What was printed before a failure is data all the same.
     ctx.out.flush()?;
-    Ok(code)
+    result
 }
 
-async fn online(ctx: &Context, command: Command) -> Result<u8, Failure> {
-    use commands::{act, logs, ps, scale, why};
+/// Commands that need neither a daemon nor a session.
+fn about_itself(out: &Out, command: &Command) -> Option<Result<u8, Failure>> {
+    use commands::shell;
+    Some(match command {
+        Command::Completions(args) => shell::completions(out, args),
+        Command::Man => shell::man(out),
+        Command::Help(args) => shell::help(out, args),
+        Command::Version => shell::version(out),
+        Command::Other(words) => Err(help::unknown_command(
+            &words
+                .first()
+                .map(|word| word.to_string_lossy())
+                .unwrap_or_default(),
+        )),
+        _ => return None,
+    })
+}
+
+async fn daily(ctx: &Context, command: Command) -> Result<u8, Failure> {
+    use commands::{act, logs, ps, scale, talk, wait, why};
     let plain = gaffer_api::types::ActionRequest::default;
     match command {
+        Command::Start(args) if args.targets.is_empty() && !args.all => {
+            foreground::dev(
+                ctx,
+                &args::DevArgs {
+                    jobs: Vec::new(),
+                    foreground: args.foreground,
+                },
+            )
+            .await
+        }
+        Command::Start(args) => {
+            let targets = args::TargetArgs {
+                targets: args.targets,
+                all: args.all,
+                wait: args.wait,
+            };
+            act::act(ctx, "start", &targets, &plain()).await
+        }
+        Command::Dev(args) => foreground::dev(ctx, &args).await,
+        Command::Run(args) => commands::run::run(ctx, &args).await,
         Command::Stop(args) => act::stop(ctx, "stop", &args).await,
         Command::Restart(args) => act::stop(ctx, "restart", &args).await,
         Command::Reload(args) => act::reload(ctx, &args).await,
         Command::Pause(args) => act::act(ctx, "pause", &args, &plain()).await,
         Command::Resume(args) => act::act(ctx, "resume", &args, &plain()).await,
         Command::Scale(args) => scale::scale(ctx, &args).await,
+        Command::Signal(args) => talk::signal(ctx, &args).await,
+        Command::Send(args) => talk::send(ctx, &args).await,
+        Command::Attach(args) => talk::attach(ctx, &args).await,
         Command::Ps(args) => ps::ps(ctx, &args).await,
         Command::Logs(args) => logs::logs(ctx, &args).await,
         Command::Why(args) => why::why(ctx, &args).await,
-        _ => Err(Failure::usage("x")),
+        Command::Wait(args) => wait::wait(ctx, &args).await,
+        Command::Job(args) => job(ctx, args.verb).await,
+        other => rare(ctx, other).await,
+    }
+}
+
+async fn job(ctx: &Context, verb: JobCommand) -> Result<u8, Failure> {
+    use commands::{act, job, ps};
+    match verb {
+        JobCommand::Ls(args) => ps::ps(ctx, &args).await,
+        JobCommand::Show { target } => job::show(ctx, &target).await,
+        JobCommand::Add(args) => job::add(ctx, &args).await,
+        JobCommand::Set {
+            target,
+            changes,
+            wait,
+        } => job::set(ctx, &target, &changes, &wait).await,
+        JobCommand::Rm(args) => job::rm(ctx, &args).await,
+        JobCommand::Start(args) => {
+            act::act(ctx, "start", &args, &gaffer_api::types::ActionRequest::default()).await
+        }
+        JobCommand::Stop(args) => act::stop(ctx, "stop", &args).await,
+        JobCommand::Restart(args) => act::stop(ctx, "restart", &args).await,
+        JobCommand::Reload(args) => act::reload(ctx, &args).await,
+    }
+}
+
+async fn rare(ctx: &Context, command: Command) -> Result<u8, Failure> {
+    use commands::{apply, convert};
+    match command {
+        Command::Events(args) => commands::events::events(ctx, &args).await,
+        Command::Check(args) => apply::check(ctx, &args),
+        Command::Plan(args) => apply::plan(ctx, &args).await,
+        Command::Apply(args) => apply::apply(ctx, &args).await,
+        Command::Init(args) => convert::init(ctx, &args),
+        Command::Export(args) => convert::export(ctx, &args),
+        Command::Doctor => commands::doctor::doctor(ctx).await,
+        Command::Daemon(args) => commands::daemon::daemon(ctx, &args.verb).await,
+        Command::Apps => {
+            let sessions = ctx.client.sessions().await?;
+            sessions
+                .iter()
+                .try_for_each(|session| ctx.out.line(&session.session))?;
+            Ok(0)
+        }
+        // All others have been dispatched.
+        other => Err(Failure::failed(format!("no code for {other:?}"))),
     }
 }

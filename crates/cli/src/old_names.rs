@@ -19,10 +19,7 @@ const WITH_VALUE: [&str; 12] = [
 
 /// Puts an old command line into today's words. The first word is the program.
 pub fn translate(words: Vec<String>) -> Vec<String> {
-    let program_ends = words
-        .iter()
-        .position(|word| word == "--")
-        .unwrap_or(words.len());
+    let program_ends = words.iter().position(|word| word == "--").unwrap_or(words.len());
     let (ours, theirs) = words.split_at(program_ends);
     let mut words: Vec<String> = ours.iter().cloned().flat_map(option).collect();
     let Some(at) = command_at(&words) else {
@@ -108,11 +105,7 @@ fn command_at(words: &[String]) -> Option<usize> {
         if !word.starts_with('-') {
             return Some(i);
         }
-        i += if WITH_VALUE.contains(&word.as_str()) {
-            2
-        } else {
-            1
-        };
+        i += if WITH_VALUE.contains(&word.as_str()) { 2 } else { 1 };
     }
     None
 }
@@ -129,10 +122,7 @@ mod tests {
     fn old_commands_become_todays() {
         for (old, today) in [
             ("gaffer ps:scale web=3 job+2", "gaffer scale web=3 job+2"),
-            (
-                "gaffer --app shop ps:stop",
-                "gaffer --session shop stop --all",
-            ),
+            ("gaffer --app shop ps:stop", "gaffer --session shop stop --all"),
             ("gaffer ps:kill web HUP", "gaffer signal HUP web"),
             ("gaffer dev:run make test", "gaffer run -- make test"),
             ("gaffer dev:start web", "gaffer dev web"),

@@ -38,9 +38,7 @@ impl Out {
             ColorChoice::Never => false,
             ColorChoice::Auto => {
                 let refused = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-                is_terminal
-                    && !refused
-                    && std::env::var_os("TERM").is_none_or(|term| term != "dumb")
+                is_terminal && !refused && std::env::var_os("TERM").is_none_or(|term| term != "dumb")
             }
         };
         Out {
@@ -106,10 +104,7 @@ impl Out {
 
     /// Writes what is buffered: before every wait, and at the end.
     pub fn flush(&self) -> Result<(), Failure> {
-        self.stdout
-            .borrow_mut()
-            .flush()
-            .map_err(|error| output(&error))
+        self.stdout.borrow_mut().flush().map_err(|error| output(&error))
     }
 
     /// A document.
@@ -118,8 +113,7 @@ impl Out {
             Format::Jsonl => serde_json::to_string(value),
             _ => serde_json::to_string_pretty(value),
         };
-        let text =
-            text.map_err(|error| Failure::failed(format!("the answer is no JSON: {error}")))?;
+        let text = text.map_err(|error| Failure::failed(format!("the answer is no JSON: {error}")))?;
         self.bytes(text.as_bytes()).and_then(|()| self.bytes(b"\n"))
     }
 

@@ -76,10 +76,7 @@ impl Paint {
             .rsplit_once('.')
             .filter(|(_, n)| n.bytes().all(|b| b.is_ascii_digit()))
             .map_or(name, |(job, _)| job);
-        self.styled(
-            colour(NAMES[(fnv(job) % NAMES.len() as u64) as usize]),
-            text,
-        )
+        self.styled(colour(NAMES[(fnv(job) % NAMES.len() as u64) as usize]), text)
     }
 
     fn styled(&self, style: Style, text: &str) -> String {

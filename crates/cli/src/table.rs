@@ -51,12 +51,7 @@ impl Cell {
 const NARROWEST: usize = 8;
 
 /// Lays a table out. `width` is that of the terminal, `None` in a pipe (nothing is cut, empty cells are `-`).
-pub fn lines(
-    columns: &[Column],
-    rows: &[Vec<Cell>],
-    width: Option<usize>,
-    paint: &Paint,
-) -> Vec<String> {
+pub fn lines(columns: &[Column], rows: &[Vec<Cell>], width: Option<usize>, paint: &Paint) -> Vec<String> {
     let gap = |i: usize| if columns[i].title.is_empty() { 1 } else { 2 };
     let mut widths: Vec<usize> = columns
         .iter()
@@ -86,10 +81,9 @@ pub fn lines(
                 widths[i].max(usize::from(empty)),
             );
             let pad = " ".repeat(widths[i].saturating_sub(text.chars().count()));
-            let painted = cell.role.map_or_else(
-                || paint.name(&cell.text, &text),
-                |role| paint.role(role, &text),
-            );
+            let painted = cell
+                .role
+                .map_or_else(|| paint.name(&cell.text, &text), |role| paint.role(role, &text));
             if columns[i].right {
                 line.push_str(&pad);
                 line.push_str(&painted);
@@ -147,17 +141,12 @@ mod tests {
     use super::*;
 
     fn columns() -> Vec<Column> {
-        [
-            ("", false),
-            ("JOB", false),
-            ("PID", true),
-            ("REASON", false),
-        ]
-        .map(|(title, right)| Column {
-            title: title.to_owned(),
-            right,
-        })
-        .into()
+        [("", false), ("JOB", false), ("PID", true), ("REASON", false)]
+            .map(|(title, right)| Column {
+                title: title.to_owned(),
+                right,
+            })
+            .into()
     }
 
     fn row(glyph: &str, job: &str, pid: &str, reason: &str) -> Vec<Cell> {

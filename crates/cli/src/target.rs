@@ -91,15 +91,12 @@ impl Scope {
 /// Reads a target.
 pub fn parse(text: &str) -> Result<Target, Failure> {
     if text.is_empty() {
-        return Err(
-            Failure::usage("a target is empty").hint("what can be written: gaffer help targets")
-        );
+        return Err(Failure::usage("a target is empty").hint("what can be written: gaffer help targets"));
     }
     if let Some(run) = text.strip_prefix('@') {
         if run.len() < RUN_PREFIX_MIN {
-            let message = format!(
-                "`{text}` is too short for a run: at least {RUN_PREFIX_MIN} characters after the @"
-            );
+            let message =
+                format!("`{text}` is too short for a run: at least {RUN_PREFIX_MIN} characters after the @");
             return Err(Failure::usage(message));
         }
         return Ok(Target::Run(run.to_ascii_lowercase()));
@@ -113,14 +110,10 @@ pub fn parse(text: &str) -> Result<Target, Failure> {
     if let Some((kind, _)) = text.split_once(':')
         && ["task", "queue", "schedule", "step"].contains(&kind)
     {
-        return Err(Failure::usage(format!(
-            "`{kind}:` comes with a later version"
-        )));
+        return Err(Failure::usage(format!("`{kind}:` comes with a later version")));
     }
     let dotted = text.replacen('/', ".", 1);
-    if let Some(session) = dotted
-        .strip_suffix(".*")
-        .or_else(|| dotted.strip_suffix('.'))
+    if let Some(session) = dotted.strip_suffix(".*").or_else(|| dotted.strip_suffix('.'))
         && !is_glob(session)
     {
         return Ok(Target::Session(session.to_owned()));
@@ -171,33 +164,19 @@ pub fn resolve(
     }
 }
 
-fn by_name(
-    name: &str,
-    jobs: &[Job],
-    scope: &Scope,
-    looking: bool,
-) -> Result<Vec<Selected>, Failure> {
-    let in_scope: Vec<&Job> = jobs
-        .iter()
-        .filter(|job| scope.holds(&job.session))
-        .collect();
+fn by_name(name: &str, jobs: &[Job], scope: &Scope, looking: bool) -> Result<Vec<Selected>, Failure> {
+    let in_scope: Vec<&Job> = jobs.iter().filter(|job| scope.holds(&job.session)).collect();
     let here = |job: &&&Job| reading(name, &job.job, job).is_some();
     if let Some(job) = in_scope.iter().find(here) {
         let found: Vec<&&Job> = in_scope.iter().filter(here).collect();
         // Only with `--session '*'` can there be several: then all are meant.
         return match found.as_slice() {
             [_] => select(name, &job.job, job).map(|selected| vec![selected]),
-            several => several
-                .iter()
-                .map(|job| select(name, &job.job, job))
-                .collect(),
+            several => several.iter().map(|job| select(name, &job.job, job)).collect(),
         };
     }
     let full = |job: &Job| format!("{}.{}", job.session, job.job);
-    if let Some(job) = jobs
-        .iter()
-        .find(|job| reading(name, &full(job), job).is_some())
-    {
+    if let Some(job) = jobs.iter().find(|job| reading(name, &full(job), job).is_some()) {
         return select(name, &full(job), job).map(|selected| vec![selected]);
     }
     let of_session: Vec<Selected> = jobs
@@ -231,10 +210,7 @@ fn reading(name: &str, job_name: &str, _job: &Job) -> Option<Option<u32>> {
 fn select(name: &str, job_name: &str, job: &Job) -> Result<Selected, Failure> {
     let instance = reading(name, job_name, job).flatten();
     if let Some(n) = instance
-        && !job
-            .instances
-            .iter()
-            .any(|known| known.instance == u64::from(n))
+        && !job.instances.iter().any(|known| known.instance == u64::from(n))
     {
         let known: Vec<String> = job
             .instances
@@ -243,10 +219,7 @@ fn select(name: &str, job_name: &str, job: &Job) -> Result<Selected, Failure> {
             .collect();
         let failure = Failure::not_found(format!("job `{}` has no instance {n}", job.job));
         return Err(match known.as_slice() {
-            [] => failure.hint(format!(
-                "it has none now; more:  gaffer scale {}=1",
-                job.job
-            )),
+            [] => failure.hint(format!("it has none now; more:  gaffer scale {}=1", job.job)),
             _ => failure.hint(format!(
                 "it has {}; more:  gaffer scale {}={n}",
                 known.join(", "),
@@ -286,8 +259,7 @@ fn no_session(session: &str, jobs: &[Job]) -> Failure {
 
 /// Shell patterns: `*`, `?`, `[a-z]`, `[!x]`. Linear in the text for each `*`, without recursion.
 pub fn glob(pattern: &str, text: &str) -> bool {
-    let (pattern, text): (Vec<char>, Vec<char>) =
-        (pattern.chars().collect(), text.chars().collect());
+    let (pattern, text): (Vec<char>, Vec<char>) = (pattern.chars().collect(), text.chars().collect());
     let (mut p, mut t) = (0, 0);
     let mut retry: Option<(usize, usize)> = None;
     while t < text.len() {
@@ -321,12 +293,7 @@ pub fn glob(pattern: &str, text: &str) -> bool {
 
 /// Width of a class in the pattern if it matches; an unclosed one is a plain bracket.
 fn class(pattern: &[char], c: char) -> Option<usize> {
-    let Some(end) = pattern
-        .iter()
-        .skip(2)
-        .position(|c| *c == ']')
-        .map(|at| at + 2)
-    else {
+    let Some(end) = pattern.iter().skip(2).position(|c| *c == ']').map(|at| at + 2) else {
         return (c == '[').then_some(1);
     };
     let negated = matches!(pattern[1], '!' | '^');
@@ -397,11 +364,7 @@ mod tests {
     #[test]
     fn a_session_can_be_named_in_three_ways() {
         for text in ["mail.", "mail.*", "mail"] {
-            assert_eq!(
-                find(text, false).unwrap(),
-                ["mail.web", "mail.smtp"],
-                "{text}"
-            );
+            assert_eq!(find(text, false).unwrap(), ["mail.web", "mail.smtp"], "{text}");
         }
         assert_eq!(find("nobody.", false).unwrap_err().exit, 3);
     }

@@ -40,11 +40,6 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
     }
 }
 
-/// A duration for a query: whole milliseconds, so that nothing is lost.
-pub fn query_duration(duration: Duration) -> String {
-    format!("{}ms", duration.as_millis())
-}
-
 /// `0.2s`, `41.2s`, `1m12s`, `2h10m`, `3d4h`: two units at most, tenths below a minute.
 pub fn duration(ms: u64) -> String {
     let seconds = ms / 1000;
@@ -69,12 +64,7 @@ pub fn duration(ms: u64) -> String {
 
 /// `96M`, `1.2G`: 1024-based, at most one digit after the point.
 pub fn size(bytes: u64) -> String {
-    const UNITS: [(&str, u64); 4] = [
-        ("T", 1 << 40),
-        ("G", 1 << 30),
-        ("M", 1 << 20),
-        ("K", 1 << 10),
-    ];
+    const UNITS: [(&str, u64); 4] = [("T", 1 << 40), ("G", 1 << 30), ("M", 1 << 20), ("K", 1 << 10)];
     for (unit, one) in UNITS {
         if bytes >= one {
             let tenths = bytes / (one / 10).max(1);
@@ -101,10 +91,7 @@ pub fn clock(time: &str) -> String {
 
 /// `14:02:18.201` in the local zone.
 pub fn clock_ms(time: &str) -> String {
-    local(time).map_or_else(
-        || time.to_owned(),
-        |at| at.strftime("%H:%M:%S.%3f").to_string(),
-    )
+    local(time).map_or_else(|| time.to_owned(), |at| at.strftime("%H:%M:%S.%3f").to_string())
 }
 
 /// `14:02:19` for the last 24 hours, `19 Nov 09:12` for what is older.
@@ -113,11 +100,7 @@ pub fn date_or_clock(time: &str) -> String {
         return time.to_owned();
     };
     let age_s = Timestamp::now().as_second() - at.timestamp().as_second();
-    let form = if age_s < 86_400 {
-        "%H:%M:%S"
-    } else {
-        "%d %b %H:%M"
-    };
+    let form = if age_s < 86_400 { "%H:%M:%S" } else { "%d %b %H:%M" };
     at.strftime(form).to_string()
 }
 
@@ -137,8 +120,7 @@ pub fn between_ms(from: &str, to: &str) -> Option<u64> {
 pub fn instant(text: &str) -> Result<String, Failure> {
     if let Ok(ago) = parse_duration(text) {
         let ago_ms = i64::try_from(ago.as_millis()).unwrap_or(i64::MAX);
-        let at =
-            Timestamp::from_millisecond(Timestamp::now().as_millisecond().saturating_sub(ago_ms));
+        let at = Timestamp::from_millisecond(Timestamp::now().as_millisecond().saturating_sub(ago_ms));
         return at
             .map(|at| at.to_string())
             .map_err(|error| Failure::usage(format!("`{text}` ago is no time: {error}")));
@@ -151,9 +133,7 @@ pub fn instant(text: &str) -> Result<String, Failure> {
         .parse::<jiff::civil::Time>()
         .map(|time| now.date().to_datetime(time));
     let civil = civil.or_else(|_| text.parse::<jiff::civil::DateTime>());
-    let zoned = civil
-        .ok()
-        .and_then(|at| at.to_zoned(TimeZone::system()).ok());
+    let zoned = civil.ok().and_then(|at| at.to_zoned(TimeZone::system()).ok());
     zoned.map(|at| at.timestamp().to_string()).ok_or_else(|| {
         Failure::usage(format!("`{text}` is no time"))
             .hint("write 10m (ago), 14:02, 2026-11-22T14:02 or an RFC 3339 time")
@@ -180,18 +160,9 @@ mod tests {
 
     #[test]
     fn durations_are_shown_in_two_units_at_most() {
-        let shown: Vec<String> = [
-            0,
-            240,
-            1_100,
-            59_960,
-            72_000,
-            7_800_000,
-            273_600_000,
-            86_400_000,
-        ]
-        .map(duration)
-        .into();
+        let shown: Vec<String> = [0, 240, 1_100, 59_960, 72_000, 7_800_000, 273_600_000, 86_400_000]
+            .map(duration)
+            .into();
         assert_eq!(
             shown,
             ["0.0s", "0.2s", "1.1s", "1m", "1m12s", "2h10m", "3d4h", "1d"]
@@ -211,10 +182,7 @@ mod tests {
         assert!(instant("10m").is_ok());
         assert!(instant("14:02").is_ok());
         assert!(instant("2026-11-22T14:02").is_ok());
-        assert_eq!(
-            instant("2026-11-22T14:02:00Z").unwrap(),
-            "2026-11-22T14:02:00Z"
-        );
+        assert_eq!(instant("2026-11-22T14:02:00Z").unwrap(), "2026-11-22T14:02:00Z");
         assert_eq!(instant("soon").unwrap_err().exit, 2);
     }
 }

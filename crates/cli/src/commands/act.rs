@@ -78,10 +78,7 @@ fn run_is_no_job(verb: &str, run: &str, target: &Selected) -> Failure {
     let name = target
         .instance
         .map_or_else(|| target.job.clone(), |n| format!("{}.{n}", target.job));
-    Failure::usage(format!(
-        "`@{run}` is a run; {verb} takes jobs and instances"
-    ))
-    .hint_pair(
+    Failure::usage(format!("`@{run}` is a run; {verb} takes jobs and instances")).hint_pair(
         &format!("its instance:  gaffer {verb} {name}"),
         &format!("only this run:  gaffer signal TERM @{run}"),
     )
@@ -122,12 +119,7 @@ pub async fn finish(
 }
 
 /// One line for one outcome.
-fn tell(
-    ctx: &Context,
-    target: &Selected,
-    operation: &Operation,
-    patience: &Patience,
-) -> Result<(), Failure> {
+fn tell(ctx: &Context, target: &Selected, operation: &Operation, patience: &Patience) -> Result<(), Failure> {
     let name = target.shown(&ctx.scope);
     if operation.state == "failed" || operation.state == "cancelled" {
         let reason = if operation.reason.is_empty() {

@@ -131,9 +131,7 @@ async fn follow(
         }
         first.sort_by(|left, right| left.time.cmp(&right.time));
         let skip = tail.map_or(0, |tail| first.len().saturating_sub(tail));
-        first[skip..]
-            .iter()
-            .try_for_each(|line| printer.line(line))?;
+        first[skip..].iter().try_for_each(|line| printer.line(line))?;
     }
     loop {
         let next = match all.next().now_or_never() {
@@ -165,8 +163,7 @@ impl<'a> Printer<'a> {
     /// For the lines of what was selected; all in one session have short names.
     pub fn new(ctx: &'a Context, selected: &[Selected]) -> Printer<'a> {
         let first = selected.first().map(|one| one.session.clone());
-        let one_session =
-            first.filter(|session| selected.iter().all(|one| one.session == *session));
+        let one_session = first.filter(|session| selected.iter().all(|one| one.session == *session));
         let scope = one_session.map_or(Scope::All, Scope::One);
         let name = |one: &Selected| {
             Selected {
@@ -225,10 +222,7 @@ impl<'a> Printer<'a> {
                     .map(|run| format!("run @{run}"))
                     .unwrap_or_default();
                 let said = format!("─ {text:<58}  {run}");
-                format!(
-                    "{time} {name}{pad} {}",
-                    paint.role(Role::Dim, said.trim_end())
-                )
+                format!("{time} {name}{pad} {}", paint.role(Role::Dim, said.trim_end()))
             }
             "gap" => format!(
                 "{time} {name}{pad} {}",
@@ -301,10 +295,11 @@ async fn runs(ctx: &Context, selected: &[Selected]) -> Result<Vec<Run>, Failure>
             .deaths(&one.session, &one.job, one.instance, RUNS_MAX)
             .await?;
         let job = ctx.client.job(&one.session, &one.job, false).await?;
-        for instance in job.instances.iter().filter(|instance| {
-            one.instance
-                .is_none_or(|n| u64::from(n) == instance.instance)
-        }) {
+        for instance in job
+            .instances
+            .iter()
+            .filter(|instance| one.instance.is_none_or(|n| u64::from(n) == instance.instance))
+        {
             if let Some(run) = &instance.run
                 && !of_job.iter().any(|known| known.run == *run)
             {
@@ -312,11 +307,7 @@ async fn runs(ctx: &Context, selected: &[Selected]) -> Result<Vec<Run>, Failure>
             }
         }
         of_job.sort_by(|left, right| {
-            (left.instance, &left.started_at, &left.run).cmp(&(
-                right.instance,
-                &right.started_at,
-                &right.run,
-            ))
+            (left.instance, &left.started_at, &left.run).cmp(&(right.instance, &right.started_at, &right.run))
         });
         runs.extend(of_job);
     }

@@ -1,7 +1,17 @@
 //! The commands, a file for each group of them.
 
 pub mod act;
+pub mod apply;
+pub mod convert;
+pub mod daemon;
+pub mod doctor;
+pub mod events;
+pub mod job;
 pub mod logs;
 pub mod ps;
+pub mod run;
 pub mod scale;
+pub mod shell;
+pub mod talk;
+pub mod wait;
 pub mod why;

@@ -33,9 +33,7 @@ const COLUMNS: [&str; 15] = [
     "next",
 ];
 /// Columns that are shown.
-const SHOWN: [&str; 8] = [
-    "job", "state", "pid", "up", "cpu", "mem", "restarts", "reason",
-];
+const SHOWN: [&str; 8] = ["job", "state", "pid", "up", "cpu", "mem", "restarts", "reason"];
 /// Watched values are sampled so often.
 const SAMPLE_EVERY: Duration = Duration::from_secs(2);
 
@@ -217,12 +215,7 @@ pub async fn ps(ctx: &Context, args: &PsArgs) -> Result<u8, Failure> {
         ctx.out.line(&line)?;
     }
     if ctx.out.terminal {
-        let node = ctx
-            .client
-            .node()
-            .await
-            .map(|node| node.node)
-            .unwrap_or_default();
+        let node = ctx.client.node().await.map(|node| node.node).unwrap_or_default();
         ctx.out.line(&footer(ctx, &rows, &jobs, &node))?;
     }
     Ok(worst)
@@ -278,11 +271,7 @@ async fn rows(ctx: &Context, args: &PsArgs) -> Result<(Vec<Row>, Vec<Job>, u8), 
 
 fn table(ctx: &Context, args: &PsArgs, rows: &[Row]) -> Vec<String> {
     let with_session = with_session(ctx, rows);
-    let named: Vec<String> = args
-        .columns
-        .iter()
-        .map(|column| column.to_lowercase())
-        .collect();
+    let named: Vec<String> = args.columns.iter().map(|column| column.to_lowercase()).collect();
     let chosen: Vec<&str> = if named.is_empty() {
         SHOWN.to_vec()
     } else {
@@ -335,18 +324,15 @@ fn footer(ctx: &Context, rows: &[Row], jobs: &[Job], node: &str) -> String {
         .iter()
         .filter(|row| !row.one_off && row.instance.is_some())
         .collect();
-    let running = instances
-        .iter()
-        .filter(|row| row.of.state == "running")
-        .count();
+    let running = instances.iter().filter(|row| row.of.state == "running").count();
     let mut sessions: Vec<&str> = jobs.iter().map(|job| job.session.as_str()).collect();
     sessions.dedup();
     let session = match sessions.as_slice() {
         [one] => (*one).to_owned(),
         [] => {
-            return ctx.out.dim(
-                "no jobs                add some:  gaffer apply, or gaffer job add NAME -- CMD",
-            );
+            return ctx
+                .out
+                .dim("no jobs                add some:  gaffer apply, or gaffer job add NAME -- CMD");
         }
         several => format!("{} sessions", several.len()),
     };
@@ -369,8 +355,7 @@ fn footer(ctx: &Context, rows: &[Row], jobs: &[Job], node: &str) -> String {
     } else {
         format!("{left}{}{right}", " ".repeat(pad))
     };
-    ctx.out
-        .dim(&cut(&line, ctx.out.width().unwrap_or(usize::MAX)))
+    ctx.out.dim(&cut(&line, ctx.out.width().unwrap_or(usize::MAX)))
 }
 
 /// Redraws on a terminal whenever something happened, and every two seconds for the figures; in a pipe prints a line
@@ -404,13 +389,7 @@ async fn watch(ctx: &Context, args: &PsArgs) -> Result<u8, Failure> {
     }
 }
 
-fn draw(
-    ctx: &Context,
-    args: &PsArgs,
-    rows: &[Row],
-    jobs: &[Job],
-    node: &str,
-) -> Result<(), Failure> {
+fn draw(ctx: &Context, args: &PsArgs, rows: &[Row], jobs: &[Job], node: &str) -> Result<(), Failure> {
     let table = table(ctx, args, rows);
     let room = ctx.out.height().saturating_sub(2).max(1);
     let mut screen = String::from("\x1b[H");
@@ -428,11 +407,7 @@ fn draw(
     ctx.out.bytes(format!("{last}\x1b[K\x1b[J").as_bytes())
 }
 
-fn changes(
-    ctx: &Context,
-    rows: &[Row],
-    before: &mut BTreeMap<String, String>,
-) -> Result<(), Failure> {
+fn changes(ctx: &Context, rows: &[Row], before: &mut BTreeMap<String, String>) -> Result<(), Failure> {
     let mut now = BTreeMap::new();
     for row in rows {
         let told = format!("{} {}", row.of.state, row.of.reason);
@@ -449,8 +424,7 @@ fn changes(
     }
     for name in before.keys().filter(|name| !now.contains_key(*name)) {
         if ctx.out.is_text() {
-            ctx.out
-                .line(&format!("{} {name}  removed", when::clock_now()))?;
+            ctx.out.line(&format!("{} {name}  removed", when::clock_now()))?;
         }
     }
     *before = now;

@@ -207,10 +207,7 @@ fn cells(ctx: &Context, group: &[Run]) -> Vec<Cell> {
             .as_deref()
             .map(when::date_or_clock)
             .unwrap_or_default();
-        detail.push_str(&format!(
-            " ({} more like it since {since})",
-            group.len() - 1
-        ));
+        detail.push_str(&format!(" ({} more like it since {since})", group.len() - 1));
     }
     vec![
         Cell::role(Role::Key, format!("@{}", run.run)),
@@ -221,11 +218,7 @@ fn cells(ctx: &Context, group: &[Run]) -> Vec<Cell> {
                 .map(when::date_or_clock)
                 .unwrap_or_else(|| "-".to_owned()),
         ),
-        Cell::plain(
-            run.lived_ms
-                .map(when::duration)
-                .unwrap_or_else(|| "-".to_owned()),
-        ),
+        Cell::plain(run.lived_ms.map(when::duration).unwrap_or_else(|| "-".to_owned())),
         Cell::role(role, cause),
         Cell::plain(detail),
     ]
@@ -242,10 +235,7 @@ fn detail(run: &Run) -> String {
 /// Everything about one run.
 async fn one(ctx: &Context, prefix: &str) -> Result<u8, Failure> {
     let selected = ctx.run_of(prefix).await?;
-    let run = ctx
-        .client
-        .run(selected.run.as_deref().unwrap_or(prefix))
-        .await?;
+    let run = ctx.client.run(selected.run.as_deref().unwrap_or(prefix)).await?;
     if !ctx.out.is_text() {
         ctx.out.json_list(std::slice::from_ref(&run))?;
         return Ok(0);
@@ -262,10 +252,8 @@ async fn one(ctx: &Context, prefix: &str) -> Result<u8, Failure> {
         ctx.out.paint.name(&shown, &shown),
         run.attempt
     ))?;
-    let mut said = |name: &str, text: Option<String>| {
-        text.map_or(Ok(()), |text| {
-            ctx.out.line(&format!("  {}{text}", key(name)))
-        })
+    let said = |name: &str, text: Option<String>| {
+        text.map_or(Ok(()), |text| ctx.out.line(&format!("  {}{text}", key(name))))
     };
     said("state", Some(run.state.clone()))?;
     said(
@@ -294,10 +282,8 @@ async fn one(ctx: &Context, prefix: &str) -> Result<u8, Failure> {
         }),
     )?;
     for text in &run.last_lines {
-        ctx.out.line(
-            &ctx.out
-                .dim(&format!("        │ {}", crate::escape::escape(text))),
-        )?;
+        ctx.out
+            .line(&ctx.out.dim(&format!("        │ {}", crate::escape::escape(text))))?;
     }
     ctx.out.line(
         &ctx.out

@@ -1,0 +1,382 @@
+//! `daemon`: starting, stopping and looking after the daemon of this node. Nothing else ever starts one.
+
+use crate::args::{DaemonCommand, DaemonStartArgs};
+use crate::context::Context;
+use crate::failure::Failure;
+use crate::private::program;
+use crate::when;
+use gaffer_api::client::ClientError;
+use gaffer_api::types::Node;
+use gaffer_api::{Client, Endpoint};
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+use tokio::process::Command;
+
+/// A daemon that does not serve by then is not going to.
+const SERVES_WITHIN: Duration = Duration::from_secs(30);
+/// One that was asked to end has gone by then: `stop_within` and a little.
+const GONE_WITHIN: Duration = Duration::from_secs(120);
+/// Asked so often.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+
+/// `daemon …`.
+pub async fn daemon(ctx: &Context, verb: &DaemonCommand) -> Result<u8, Failure> {
+    match verb {
+        DaemonCommand::Start(args) => start(ctx, args).await,
+        DaemonCommand::Stop { keep_running } => stop(ctx, *keep_running).await,
+        DaemonCommand::Restart(args) | DaemonCommand::Upgrade(args) => restart(ctx, args).await,
+        DaemonCommand::Reload => reload(ctx).await,
+        DaemonCommand::Status => status(ctx).await,
+        DaemonCommand::Install { print, user } => install(ctx, *print, *user).await,
+    }
+}
+
+async fn start(ctx: &Context, args: &DaemonStartArgs) -> Result<u8, Failure> {
+    if let Ok(node) = ctx.client.node().await {
+        ctx.out.talk(&format!(
+            "{} gafferd runs already: pid {}, up {}",
+            ctx.out.glyph("good"),
+            node.pid,
+            when::duration(node.up_ms)
+        ));
+        return Ok(0);
+    }
+    let node = launch(ctx, args).await?;
+    ctx.out
+        .talk(&format!("{} {}", ctx.out.glyph("good"), summary(&node)));
+    Ok(0)
+}
+
+/// Starts a daemon in the background and waits until it serves.
+async fn launch(ctx: &Context, args: &DaemonStartArgs) -> Result<Node, Failure> {
+    let Endpoint::Unix(socket) = ctx.client.endpoint() else {
+        return Err(
+            Failure::usage("a daemon is started on this machine; --url names another")
+                .hint("its address for HTTP:  gaffer daemon start --bind HOST:PORT"),
+        );
+    };
+    let program = program()?;
+    let log = args
+        .log
+        .clone()
+        .unwrap_or_else(|| socket.with_file_name("gafferd.log"));
+    let log_file = open_log(&log)?;
+    let mut command = Command::new(&program);
+    command.arg("--daemon").arg("--socket").arg(socket);
+    if let Some(config) = &args.config {
+        command.arg("-c").arg(absolute(config)?);
+    }
+    if let Some(state_dir) = &args.state_dir {
+        command.arg("--state-dir").arg(absolute(state_dir)?);
+    }
+    for bind in &args.bind {
+        command.arg("--bind").arg(bind);
+    }
+    // Not of our terminal, in no way: no input, no group, no descriptors of ours.
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(log_file)
+        .process_group(0);
+    let mut child = command
+        .spawn()
+        .map_err(|error| Failure::failed(format!("{} cannot be run: {error}", program.display())))?;
+    let deadline = Instant::now() + ctx.globals.timeout.unwrap_or(SERVES_WITHIN);
+    loop {
+        match ctx.client.node().await {
+            Ok(node) => return Ok(node),
+            Err(ClientError::Unreachable { .. }) => {}
+            Err(error) => return Err(error.into()),
+        }
+        let ended = child.try_wait().ok().flatten().filter(|status| !status.success());
+        if ended.is_some() || Instant::now() > deadline {
+            let what = if ended.is_some() {
+                "gafferd did not start"
+            } else {
+                "gafferd does not answer yet"
+            };
+            let mut failure = Failure::new(
+                ended
+                    .and_then(|status| u8::try_from(status.code()?).ok())
+                    .unwrap_or(1),
+                what,
+            );
+            failure.hints = said(&log);
+            failure.hints.push(format!("all it said:  {}", log.display()));
+            return Err(failure);
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+}
+
+fn absolute(path: &Path) -> Result<PathBuf, Failure> {
+    std::path::absolute(path).map_err(|error| Failure::usage(format!("{}: {error}", path.display())))
+}
+
+fn open_log(path: &Path) -> Result<File, Failure> {
+    use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+    let failed =
+        |error: std::io::Error| Failure::failed(format!("{} cannot be written: {error}", path.display()));
+    if let Some(dir) = path.parent() {
+        std::fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(dir)
+            .map_err(failed)?;
+    }
+    std::fs::OpenOptions::new()
+        .append(true)
+        .create(true)
+        .mode(0o600)
+        .open(path)
+        .map_err(failed)
+}
+
+/// The last lines of the daemon's log.
+fn said(log: &Path) -> Vec<String> {
+    let mut text = String::new();
+    let _ = File::open(log).and_then(|mut file| file.read_to_string(&mut text));
+    let lines: Vec<&str> = text.lines().collect();
+    lines[lines.len().saturating_sub(6)..]
+        .iter()
+        .map(|line| crate::escape::escape(line).into_owned())
+        .collect()
+}
+
+async fn stop(ctx: &Context, keep_running: bool) -> Result<u8, Failure> {
+    let node = ctx.client.node().await?;
+    let runs = if node.runs == 1 {
+        "1 run".to_owned()
+    } else {
+        format!("{} runs", node.runs)
+    };
+    let (mode, what) = if keep_running {
+        ("leave", format!("{runs} left running"))
+    } else {
+        ("stop", format!("stopping {runs}"))
+    };
+    ctx.out.talk(&format!(
+        "{} gafferd, pid {}: {what}",
+        ctx.out.glyph("stopping"),
+        node.pid
+    ));
+    end(ctx, mode).await?;
+    ctx.out
+        .talk(&format!("{} gafferd has ended", ctx.out.glyph("stopped")));
+    Ok(0)
+}
+
+/// Asks it to end and waits until nobody answers any more.
+async fn end(ctx: &Context, mode: &str) -> Result<(), Failure> {
+    match ctx.client.shutdown(mode).await {
+        // It may be gone before its answer has arrived.
+        Ok(()) | Err(ClientError::Protocol(_)) => {}
+        Err(error) => return Err(error.into()),
+    }
+    let deadline = Instant::now() + ctx.globals.timeout.unwrap_or(GONE_WITHIN);
+    loop {
+        // A connection of its own: a kept one may still be served.
+        let client = Client::new(ctx.client.endpoint().clone(), None);
+        if matches!(client.node().await, Err(ClientError::Unreachable { .. })) {
+            return Ok(());
+        }
+        if Instant::now() > deadline {
+            return Err(Failure::failed("gafferd is still ending").hint_pair(
+                "what holds it:  gaffer ps",
+                "end it at once:  gaffer stop --all --force",
+            ));
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+}
+
+async fn restart(ctx: &Context, args: &DaemonStartArgs) -> Result<u8, Failure> {
+    let old = ctx.client.node().await?;
+    if let Some(unit) = unit_of(old.pid) {
+        return Err(
+            Failure::conflict(format!("gafferd is run by systemd as {unit}")).hint(format!(
+                "restart it there; nothing stops:  systemctl restart {unit}"
+            )),
+        );
+    }
+    // The new one is to be like the old one, but for what was said.
+    let mut args = args.clone();
+    args.config = args.config.or_else(|| old.config.clone().map(PathBuf::from));
+    args.state_dir = args.state_dir.or_else(|| Some(PathBuf::from(&old.state_dir)));
+    if args.bind.is_empty() {
+        args.bind = binds(&old.listen);
+    }
+    end(ctx, "leave").await?;
+    let new = launch(ctx, &args).await?;
+    let runs = if old.runs == 1 {
+        "1 run".to_owned()
+    } else {
+        format!("{} runs", old.runs)
+    };
+    ctx.out.talk(&format!(
+        "{} {}; took charge of {} of {runs}",
+        ctx.out.glyph("good"),
+        summary(&new),
+        new.runs
+    ));
+    Ok(0)
+}
+
+/// What `--bind` was, from what it listens on; its socket aside.
+fn binds(listen: &[String]) -> Vec<String> {
+    let tcp: Vec<String> = listen
+        .iter()
+        .map(|address| {
+            address
+                .strip_prefix("http://")
+                .unwrap_or(address)
+                .trim_end_matches('/')
+                .to_owned()
+        })
+        .filter(|address| !address.starts_with('/') && !address.starts_with("unix:"))
+        .collect();
+    if tcp.is_empty() {
+        vec!["none".to_owned()]
+    } else {
+        tcp
+    }
+}
+
+/// The systemd unit that a process belongs to, if it is one of gaffer.
+fn unit_of(pid: u32) -> Option<String> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
+    let unit = text
+        .lines()
+        .flat_map(|line| line.split('/'))
+        .find(|part| part.starts_with("gaffer") && part.ends_with(".service"))?;
+    Some(unit.to_owned())
+}
+
+async fn reload(ctx: &Context) -> Result<u8, Failure> {
+    let patience = crate::ask::Patience::new(ctx, false);
+    let operation = ctx.client.reload().await?;
+    let operation = crate::ask::settle(ctx, operation, &patience).await?;
+    if crate::ask::exit_of(&operation) != 0 {
+        return Err(Failure::failed(operation.reason));
+    }
+    ctx.out.talk(&format!(
+        "{} its file is applied{}",
+        ctx.out.glyph("good"),
+        if operation.reason.is_empty() {
+            String::new()
+        } else {
+            format!(": {}", operation.reason)
+        }
+    ));
+    Ok(0)
+}
+
+fn summary(node: &Node) -> String {
+    format!(
+        "gafferd {}, pid {}; {}",
+        node.version,
+        node.pid,
+        node.listen.join(", ")
+    )
+}
+
+async fn status(ctx: &Context) -> Result<u8, Failure> {
+    let node = ctx.client.node().await?;
+    if !ctx.out.is_text() {
+        ctx.out.json(&node)?;
+        return Ok(0);
+    }
+    ctx.out.line(&format!(
+        "{} gafferd {} on {}, pid {}, up {}",
+        ctx.out.glyph("good"),
+        node.version,
+        node.node,
+        node.pid,
+        when::duration(node.up_ms)
+    ))?;
+    let say = |name: &str, text: &str| {
+        ctx.out
+            .line(&format!("  {}  {text}", ctx.out.dim(&format!("{name:11}"))))
+    };
+    say("listens", &node.listen.join(", "))?;
+    say("state", &node.state_dir)?;
+    say("file", node.config.as_deref().unwrap_or("none"))?;
+    say("contains", &node.containment)?;
+    say(
+        "jobs",
+        &format!(
+            "{} jobs, {} live runs, {} daemon starts",
+            node.jobs, node.runs, node.epoch
+        ),
+    )?;
+    for shim in &node.shims {
+        say(
+            "shim",
+            &format!(
+                "pid {} for session {}: {} runs, {}",
+                shim.pid, shim.session, shim.runs, shim.state
+            ),
+        )?;
+    }
+    Ok(0)
+}
+
+async fn install(ctx: &Context, print: bool, user: bool) -> Result<u8, Failure> {
+    let program = program()?;
+    let output = Command::new(&program).arg("--print-unit").output().await;
+    let output =
+        output.map_err(|error| Failure::failed(format!("{} cannot be run: {error}", program.display())))?;
+    if !output.status.success() {
+        return Err(Failure::failed(format!("{} prints no unit", program.display()))
+            .hint(String::from_utf8_lossy(&output.stderr).trim().to_owned()));
+    }
+    if print {
+        ctx.out.bytes(&output.stdout)?;
+        return Ok(0);
+    }
+    let dir = match user {
+        false => PathBuf::from("/etc/systemd/system"),
+        true => {
+            let config = std::env::var_os("XDG_CONFIG_HOME").map(PathBuf::from);
+            let home = std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".config"));
+            let base = config
+                .or(home)
+                .ok_or_else(|| Failure::failed("there is no home folder: HOME is not set"))?;
+            base.join("systemd/user")
+        }
+    };
+    let path = dir.join("gafferd.service");
+    if user {
+        std::fs::create_dir_all(&dir)
+            .map_err(|error| Failure::failed(format!("{} cannot be made: {error}", dir.display())))?;
+    }
+    let written = std::fs::write(&path, &output.stdout);
+    written.map_err(|error| {
+        Failure::failed(format!("{} cannot be written: {error}", path.display()))
+            .hint("print it:  gaffer daemon install --print")
+    })?;
+    let flag = if user { " --user" } else { "" };
+    ctx.out.talk(&format!(
+        "wrote {}          start it:  systemctl{flag} enable --now gafferd",
+        path.display()
+    ));
+    Ok(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_new_daemon_listens_where_the_old_one_did() {
+        let listen = [
+            "unix:/run/gaffer/gaffer.sock".to_owned(),
+            "http://127.0.0.1:5000".to_owned(),
+        ];
+        assert_eq!(binds(&listen), ["127.0.0.1:5000"]);
+        assert_eq!(binds(&listen[..1]), ["none"]);
+    }
+}

@@ -1,0 +1,256 @@
+//! `run JOB` on the node and `run -- CMD` here: one run, its output, its exit code.
+
+use crate::args::RunArgs;
+use crate::ask::{Patience, goes_on};
+use crate::commands::talk::{exit_code_of, join};
+use crate::context::Context;
+use crate::failure::Failure;
+use crate::private::Private;
+use crate::target::{Selected, Target, parse};
+use futures_util::StreamExt;
+use gaffer_api::Client;
+use gaffer_api::types::{Operation, Run, RunRequest, SignalRequest};
+use serde_json::json;
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::time::Duration;
+use tokio::signal::unix::{SignalKind, signal};
+
+/// Session and job of a command that is run here.
+const HERE: (&str, &str) = ("run", "run");
+/// The daemon may hold an answer so long.
+const HOLD: Duration = Duration::from_secs(10);
+/// A run whose output has ended is asked for its end so often.
+const END_EVERY: Duration = Duration::from_millis(10);
+/// Exit code of a program that could not be started, as a shell has it.
+const EXIT_NO_PROGRAM: u8 = 127;
+
+/// `run`.
+pub async fn run(ctx: &Context, args: &RunArgs) -> Result<u8, Failure> {
+    match &args.job {
+        Some(job) => on_node(ctx, args, job).await,
+        None if args.args.is_empty() => Err(Failure::usage("nothing to run").hint_pair(
+            "a job, once:  gaffer run JOB",
+            "a command here:  gaffer run -- CMD",
+        )),
+        None => here(ctx, args).await,
+    }
+}
+
+async fn on_node(ctx: &Context, args: &RunArgs, job: &str) -> Result<u8, Failure> {
+    if matches!(parse(job)?, Target::Run(_)) {
+        return Err(Failure::usage(format!("`{job}` is a run; name the job")));
+    }
+    let (selected, _) = ctx.changed(std::slice::from_ref(&job.to_owned()), false).await?;
+    let [one] = selected.as_slice() else {
+        return Err(Failure::usage(format!(
+            "`{job}` names {} jobs; one is run at a time",
+            selected.len()
+        )));
+    };
+    let mut env = BTreeMap::new();
+    for pair in &args.params {
+        let (key, value) = pair
+            .split_once('=')
+            .ok_or_else(|| Failure::usage(format!("`{pair}` is no K=V")))?;
+        env.insert(key.to_owned(), value.to_owned());
+    }
+    let request = RunRequest {
+        env,
+        args: args.args.clone(),
+        stdin: args.attach,
+        pty: args.attach,
+    };
+    let patience = Patience::new(ctx, args.wait.no_wait);
+    let mut operation = ctx
+        .client
+        .one_off(&one.session, &one.job, &request, patience.first())
+        .await?;
+    if args.wait.no_wait {
+        if ctx.out.is_text() {
+            ctx.out.line(&goes_on(&operation))?;
+        } else {
+            ctx.out.json(&operation)?;
+        }
+        return Ok(0);
+    }
+    let run = loop {
+        if let Some(run) = run_of(&operation) {
+            break run;
+        }
+        if operation.state != "pending" {
+            return Err(Failure::failed(format!(
+                "run of {}: {}",
+                operation.target, operation.reason
+            )));
+        }
+        operation = ctx.client.operation(&operation.operation, Some(HOLD)).await?;
+    };
+    if args.attach {
+        let selected = Selected {
+            instance: None,
+            run: Some(run.clone()),
+            ..one.clone()
+        };
+        return join(ctx, &selected, &run, false).await;
+    }
+    follow(ctx, &ctx.client, &run, false).await
+}
+
+fn run_of(operation: &Operation) -> Option<String> {
+    operation.data.get("run")?.as_str().map(str::to_owned)
+}
+
+/// A command on a private daemon, with this program's standard input.
+async fn here(ctx: &Context, args: &RunArgs) -> Result<u8, Failure> {
+    if args.attach || args.wait.no_wait {
+        return Err(Failure::usage(
+            "--attach and --no-wait are for jobs of the daemon",
+        ));
+    }
+    let dir = crate::file::folder(&args.file)?;
+    let mut env_files: Vec<String> = args
+        .file
+        .env_files
+        .iter()
+        .map(|path| dir.join(path).to_string_lossy().into_owned())
+        .collect();
+    if env_files.is_empty() && crate::file::find(Some(&dir)).is_some_and(|path| path.ends_with("Procfile")) {
+        env_files.push(format!("?{}", dir.join(".env").display()));
+    }
+    let mut env = BTreeMap::new();
+    for pair in &args.params {
+        let (key, value) = pair
+            .split_once('=')
+            .ok_or_else(|| Failure::usage(format!("`{pair}` is no K=V")))?;
+        env.insert(key, value);
+    }
+    let spec = json!({
+        "cmd": args.args, "cwd": dir.to_string_lossy(), "env_inherit": "all", "env_file": env_files, "env": env,
+        "restart": "never", "stdin": "pipe", "instances": 1,
+    });
+    let mut private = Private::start().await?;
+    let result = once(ctx, &private.client, &spec).await;
+    private.release();
+    private.ended().await;
+    private.clean();
+    result
+}
+
+async fn once(ctx: &Context, client: &Client, spec: &serde_json::Value) -> Result<u8, Failure> {
+    let mut operation = client
+        .job_put(HERE.0, HERE.1, spec, None, Some(Duration::ZERO))
+        .await?;
+    let run = loop {
+        if let Some(run) = client
+            .instance(HERE.0, HERE.1, 1)
+            .await
+            .ok()
+            .and_then(|instance| instance.run)
+        {
+            break run;
+        }
+        if operation.state == "failed" {
+            return Err(Failure::new(EXIT_NO_PROGRAM, operation.reason));
+        }
+        operation = client
+            .operation(&operation.operation, Some(Duration::from_millis(20)))
+            .await?;
+    };
+    follow(ctx, client, &run, true).await
+}
+
+/// Copies the output of a run until its end; its exit code. Interrupts are handed on: first TERM, then KILL.
+async fn follow(ctx: &Context, client: &Client, run: &str, with_input: bool) -> Result<u8, Failure> {
+    let watch =
+        |kind| signal(kind).map_err(|error| Failure::failed(format!("signals cannot be watched: {error}")));
+    let (mut interrupt, mut terminate, mut hangup) = (
+        watch(SignalKind::interrupt())?,
+        watch(SignalKind::terminate())?,
+        watch(SignalKind::hangup())?,
+    );
+    let mut input = with_input.then(crate::stdin::chunks);
+    let mut asked = 0;
+    let output =
+        async { tokio::try_join!(copy(ctx, client, run, "stdout"), copy(ctx, client, run, "stderr")) };
+    tokio::pin!(output);
+    loop {
+        let typed = async {
+            match &mut input {
+                Some(input) => input.recv().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            done = &mut output => {
+                done?;
+                break;
+            }
+            bytes = typed => match bytes {
+                // A program that reads no more is no failure of ours.
+                Some(bytes) => if client.run_input(run, None, bytes, false).await.is_err() { input = None },
+                None => {
+                    input = None;
+                    let _ = client.run_input(run, None, Vec::new(), true).await;
+                }
+            },
+            _ = interrupt.recv() => asked = stop(ctx, client, run, asked).await,
+            _ = terminate.recv() => asked = stop(ctx, client, run, asked).await,
+            _ = hangup.recv() => asked = stop(ctx, client, run, asked).await,
+        }
+    }
+    let run = end(client, run).await?;
+    if run.cause.as_deref() == Some("exec-failed") || run.cause.as_deref() == Some("setup-failed") {
+        return Err(Failure::new(EXIT_NO_PROGRAM, run.reason));
+    }
+    if run.exit_code.is_none() && run.signal.is_none() {
+        return Err(Failure::failed(run.reason));
+    }
+    Ok(exit_code_of(run.exit_code, run.signal.as_deref()))
+}
+
+async fn stop(ctx: &Context, client: &Client, run: &str, asked: u32) -> u32 {
+    let (name, to) = if asked == 0 {
+        ("TERM", "group")
+    } else {
+        ("KILL", "all")
+    };
+    let request = SignalRequest {
+        signal: name.to_owned(),
+        to: Some(to.to_owned()),
+    };
+    if let Err(error) = client.run_signal(run, &request).await {
+        ctx.out.fail(&Failure::from(error));
+    }
+    asked + 1
+}
+
+/// One stream of a run, from its first byte to its last.
+async fn copy(ctx: &Context, client: &Client, run: &str, stream: &str) -> Result<(), Failure> {
+    let mut bytes = match client.run_log(run, stream, "start", true).await {
+        Ok((_, bytes)) => bytes,
+        Err(error) if error.code() == Some(gaffer_api::error::Code::StreamNotFound) => return Ok(()),
+        Err(error) => return Err(error.into()),
+    };
+    while let Some(chunk) = bytes.next().await {
+        let chunk = chunk?;
+        if stream == "stderr" {
+            let _ = std::io::stderr().write_all(&chunk);
+        } else {
+            ctx.out.bytes(&chunk)?;
+            ctx.out.flush()?;
+        }
+    }
+    Ok(())
+}
+
+/// The record of its end, which comes right after its output has ended.
+async fn end(client: &Client, run: &str) -> Result<Run, Failure> {
+    loop {
+        let record = client.run(run).await?;
+        if record.ended_at.is_some() || record.cause.is_some() {
+            return Ok(record);
+        }
+        tokio::time::sleep(END_EVERY).await;
+    }
+}
