@@ -136,10 +136,16 @@ fn whole_file_lock() -> libc::flock {
 /// Does the shim proper live, by the kernel's word? Its sockets tell nothing: the guard has them too, and a
 /// connection to a dead shim succeeds. `true` also when its guard has not noted it yet.
 pub fn shim_alive(dir: &Path) -> bool {
-    let Ok(note) = std::fs::read_to_string(dir.join("shim")) else { return true };
+    let Ok(note) = std::fs::read_to_string(dir.join("shim")) else {
+        return true;
+    };
     let mut words = note.split_ascii_whitespace();
-    let (Some(pid), Some(ticks)) = (words.next(), words.next()) else { return true };
-    let (Ok(pid), Ok(ticks)) = (pid.parse::<u32>(), ticks.parse::<u64>()) else { return true };
+    let (Some(pid), Some(ticks)) = (words.next(), words.next()) else {
+        return true;
+    };
+    let (Ok(pid), Ok(ticks)) = (pid.parse::<u32>(), ticks.parse::<u64>()) else {
+        return true;
+    };
     crate::identity::start_ticks(pid) == Some(ticks) && !crate::identity::is_zombie(pid)
 }
 

@@ -43,7 +43,10 @@ pub fn start_ticks(pid: u32) -> Option<u64> {
 /// Ended, but not yet waited for.
 pub fn is_zombie(pid: u32) -> bool {
     let stat = std::fs::read(format!("/proc/{pid}/stat")).unwrap_or_default();
-    let state = stat.iter().rposition(|byte| *byte == b')').and_then(|end| stat.get(end + 2));
+    let state = stat
+        .iter()
+        .rposition(|byte| *byte == b')')
+        .and_then(|end| stat.get(end + 2));
     matches!(state, Some(b'Z' | b'X') | None)
 }
 

@@ -101,6 +101,9 @@ pub enum Record {
         /// As given.
         #[n(10)]
         log_dir: String,
+        /// As given: names of its labelled streams.
+        #[n(11)]
+        streams: Vec<String>,
     },
     /// Written by the child itself: its permission to exec.
     #[n(2)]
@@ -276,6 +279,9 @@ pub struct HeadEntry {
     /// As in `Intent`.
     #[n(12)]
     pub log_dir: String,
+    /// As in `Intent`.
+    #[n(13)]
+    pub streams: Vec<String>,
 }
 
 /// Where a run is in its life.

@@ -41,3 +41,39 @@ fn kind(record: &Record) -> &'static str {
         Record::Dropped { .. } => "Dropped",
     }
 }
+
+#[test]
+fn the_journal_is_cut_into_segments_that_begin_with_the_table() {
+    let mut shim = Shim::start_with(|binary, dir| {
+        let wrapper = dir.parent().unwrap().parent().unwrap().join("small");
+        let text = format!(
+            "#!/bin/sh\nexec {} \"$@\" --segment-bytes 4096\n",
+            binary.display()
+        );
+        std::fs::write(&wrapper, text).unwrap();
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+        std::fs::set_permissions(&wrapper, mode).unwrap();
+        gaffer_shim::client::start_shim(&wrapper, dir).unwrap()
+    });
+    let long = shim.script("long.1", "exec sleep 1000");
+    let long = shim.spawn(long);
+    let pid = shim.started(long);
+    let mut before = None;
+    for _ in 0..100 {
+        let mut spawn = shim.script("web.1", "exit 0");
+        spawn.after = before;
+        let run = shim.spawn(spawn);
+        assert_eq!(shim.status(run), Status::Code(0));
+        before = Some(run);
+    }
+    let segments = gaffer_shim::journal::segments(&shim.dir).unwrap();
+    assert!(segments.len() > 3, "{segments:?}");
+    // What a daemon does once everything before is settled.
+    for segment in &segments[..segments.len() - 1] {
+        std::fs::remove_file(shim.dir.join(gaffer_shim::journal::segment_name(*segment))).unwrap();
+    }
+    shim.kill_shim();
+    kill(pid, libc::SIGKILL);
+    assert_eq!(shim.status(long), Status::Signal(libc::SIGKILL, false));
+    shim.guard.wait().unwrap();
+}

@@ -384,3 +384,37 @@ fn hazard_58_an_exit_is_recorded_once_whoever_is_killed_around_it() {
         assert_eq!(exits, 1);
     }
 }
+
+#[test]
+fn hazard_59_no_byte_is_missing_when_the_shim_is_killed_under_load() {
+    for round in 0..20 {
+        let mut shim = Shim::start();
+        let mut spawn = shim.script("a.1", "seq 1 200000; echo done >&2");
+        spawn.bounds.segment = 64 << 10;
+        let run = shim.spawn(spawn);
+        let wanted = 1000 + round * 60_000;
+        wait_for("some output", || {
+            let dir = shim.scratch.0.join("logs/a.1");
+            let (_, end) = gaffer_shim::stream::StreamReader::open(&dir, "stdout")
+                .range()
+                .unwrap();
+            (end > wanted).then_some(())
+        });
+        shim.kill_shim();
+        let expected: String = (1..=200_000).map(|n| format!("{n}\n")).collect();
+        let Record::Exited {
+            status,
+            out_offset,
+            drained,
+            ..
+        } = shim.exited(run)
+        else {
+            unreachable!()
+        };
+        assert_eq!((status, drained), (Status::Code(0), true));
+        assert_eq!(out_offset as usize, expected.len());
+        assert!(shim.text("a.1", "stdout") == expected, "round {round}");
+        assert_eq!(shim.text("a.1", "stderr"), "done\n");
+        shim.guard.wait().unwrap();
+    }
+}

@@ -6,6 +6,7 @@ use crate::control::Event;
 use crate::log::{Journal, now};
 use crate::mailbox::Mailbox;
 use crate::pump::Pump;
+use crate::share::Share;
 use crate::spawner::{SpawnJob, SpawnQueue};
 use crate::sys::{Ended, Epoll};
 use crate::tree::{self, Tree};
@@ -33,13 +34,7 @@ pub enum DiskJob {
         inflight: Arc<crate::spawner::InFlight>,
     },
     /// Read this pipe of a run.
-    Attach {
-        run: RunIdWire,
-        dir: String,
-        name: String,
-        bounds: LogBounds,
-        fd: OwnedFd,
-    },
+    Attach(Box<Attach>),
     /// A process of ours exists.
     Leader { pid: u32 },
     /// A spawner could not append this; its event waits for it.
@@ -65,6 +60,17 @@ pub enum DiskJob {
     Sweep { cgroup: String },
     /// Remove the socket: we leave.
     Leave,
+}
+
+/// A pipe of a run.
+pub struct Attach {
+    pub run: RunIdWire,
+    pub dir: String,
+    pub name: String,
+    /// 0 stdout, 1 stderr, then the labels in order.
+    pub number: u32,
+    pub bounds: LogBounds,
+    pub fd: OwnedFd,
 }
 
 /// An exit that was peeked at.
@@ -107,10 +113,11 @@ impl Disk {
         inbox: Arc<Mailbox<DiskJob>>,
         control: Arc<Mailbox<Event>>,
         spawners: Arc<SpawnQueue>,
+        share: &'static Share,
     ) -> io::Result<Disk> {
         let epoll = Arc::new(Epoll::new()?);
         epoll.add(&*inbox, libc::EPOLLIN, INBOX)?;
-        let pump = Pump::new(epoll.clone())?;
+        let pump = Pump::new(epoll.clone(), share)?;
         Ok(Disk {
             dir,
             journal,
@@ -166,15 +173,9 @@ impl Disk {
     fn handle(&mut self, job: DiskJob) {
         match job {
             DiskJob::Intend { key, spawn, inflight } => self.intend(key, spawn, inflight),
-            DiskJob::Attach {
-                run,
-                dir,
-                name,
-                bounds,
-                fd,
-            } => {
+            DiskJob::Attach(a) => {
                 // A pipe that cannot be watched is closed: the program gets EPIPE, nobody gets silence.
-                let _ = self.pump.attach(run, &dir, &name, bounds, fd);
+                let _ = self.pump.attach(a.run, &a.dir, &a.name, a.number, a.bounds, a.fd);
             }
             DiskJob::Leader { pid } => {
                 self.leaders.insert(pid);
@@ -246,6 +247,7 @@ impl Disk {
             label: spawn.label.clone(),
             cgroup: spawn.cgroup.as_ref().map(|base| format!("{base}/{}", spawn.run)),
             log_dir: spawn.log_dir.clone(),
+            streams: spawn.streams.clone(),
         })?;
         Ok(())
     }

@@ -2,187 +2,208 @@
 //!
 //! A living process cannot be given another parent, but an orphan goes to the nearest subreaper above it:
 //! us. So when the shim is killed, every run becomes our child, with its status. We share the shim's
-//! descriptor table, so no pipe of a run loses its reader. We append the exits and kill nothing: what is
-//! to become of the runs is for the daemon to say.
+//! descriptor table, so no pipe of a run loses its reader: we read on, append the exits, and kill nothing.
+//! What is to become of the runs is for the daemon to say.
 
-use crate::log::{append_after_death, now};
+use crate::log::{Journal, now};
+use crate::pump::Pump;
 use crate::share::Share;
-use crate::sys::{self, Ended, Whom};
+use crate::sys::{self, Ended, Epoll, Whom};
 use crate::tree::{self, Tree};
-use gaffer_shim::journal::{Life, Position, Reader, Record, RunIdWire};
-use gaffer_shim::stream::StreamReader;
-use rustix::fd::{AsFd, OwnedFd};
+use gaffer_shim::journal::{HeadEntry, Life, Record, RunIdWire};
+use gaffer_shim::message::LogBounds;
+use rustix::fd::{AsFd, FromRawFd, OwnedFd};
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
-/// Pause before an append that found no room is tried again.
+/// Pause before something that found no room is tried again.
 const RETRY: Duration = Duration::from_millis(250);
-
-/// A run as the journal tells it.
-#[derive(Clone, Default)]
-struct Known {
-    pid: u32,
-    exited: bool,
-    gone: bool,
-    cgroup: Option<String>,
-    log_dir: String,
-}
+/// How long an exit waits for pipes that never become empty.
+const DRAIN_NS: u64 = 100_000_000;
+const CHILDREN: u64 = 1;
 
 struct Guard {
-    dir: PathBuf,
-    reader: Option<Reader>,
-    runs: HashMap<RunIdWire, Known>,
+    journal: Journal,
+    pump: Pump,
+    runs: HashMap<RunIdWire, HeadEntry>,
+    bounds: HashMap<RunIdWire, LogBounds>,
 }
 
 /// Sleeps until the shim ends, then does what it can no longer do.
-pub fn watch(shim: OwnedFd, dir: &Path, share: &Share) {
+pub fn watch(shim: OwnedFd, dir: &Path, share: &'static Share) {
     // Waits; an error would mean that there is no such child, which is the same as its end.
     let _ = sys::reap_wait(Whom::Pidfd(shim.as_fd()));
     share.close_all();
-    let reader = Reader::open(dir, Position::default()).ok();
-    let mut guard = Guard {
-        dir: dir.to_path_buf(),
-        reader,
-        runs: HashMap::new(),
-    };
+    if !has_children() {
+        return;
+    }
     loop {
-        match sys::peek_wait() {
-            Ok(Some(ended)) => {
-                guard.on_end(&ended);
-                let _ = sys::reap(Whom::Pid(ended.pid));
-                guard.look_for_empty_trees();
-            }
-            Ok(None) => {}
-            Err(error) if error.raw_os_error() == Some(libc::EINTR) => {}
-            // No children are left.
+        // Without room for a segment there is nothing to do but to wait for it: nothing is reaped.
+        match take_over(dir, share) {
+            Ok(()) => return,
+            Err(_) if dir.exists() => std::thread::sleep(RETRY),
             Err(_) => return,
         }
     }
 }
 
+/// Also zombies.
+fn has_children() -> bool {
+    sys::peek(Whom::Any).is_ok()
+}
+
+fn take_over(dir: &Path, share: &'static Share) -> io::Result<()> {
+    let epoll = Arc::new(Epoll::new()?);
+    let children = crate::setup::sigchld()?;
+    epoll.add(&children, libc::EPOLLIN, CHILDREN)?;
+    let mut guard = Guard {
+        journal: Journal::resume(dir)?,
+        // Nobody guards the guard: what it notes is seen by nobody.
+        pump: Pump::new(epoll.clone(), Share::map()?)?,
+        runs: HashMap::new(),
+        bounds: HashMap::new(),
+    };
+    for entry in guard.journal.entries() {
+        guard.runs.insert(entry.run, entry);
+    }
+    guard.adopt_pipes(share);
+    let mut events = Vec::new();
+    loop {
+        while let Ok(Some(ended)) = sys::peek(Whom::Any) {
+            guard.on_end(&ended);
+            let _ = sys::reap(Whom::Pid(ended.pid));
+        }
+        guard.look_for_empty_trees();
+        if !has_children() {
+            return Ok(());
+        }
+        let (_, at) = now();
+        let timeout = guard.pump.next_deadline_ns();
+        epoll.wait(
+            timeout.map(|due| due.saturating_sub(at).div_ceil(1_000_000)),
+            &mut events,
+        );
+        for (token, _) in &events {
+            if *token == CHILDREN {
+                let mut buffer = [0u8; 512];
+                while rustix::io::read(&children, &mut buffer).is_ok_and(|count| count > 0) {}
+            } else {
+                guard.pump.ready(*token, &guard.journal);
+            }
+        }
+        guard.pump.due(now().1, &guard.journal);
+    }
+}
+
 impl Guard {
+    /// Goes on where the shim's disk thread was stopped.
+    fn adopt_pipes(&mut self, share: &Share) {
+        for left in share.pipes() {
+            let Some(entry) = self.runs.get(&left.run) else {
+                continue;
+            };
+            let label = (left.stream as usize)
+                .checked_sub(2)
+                .and_then(|n| entry.streams.get(n));
+            let name = match left.stream {
+                0 => "stdout",
+                1 => "stderr",
+                _ => label.map_or("", String::as_str),
+            };
+            let dir = &entry.log_dir;
+            self.bounds.insert(left.run, left.bounds);
+            for fd in left.parked.into_iter().chain(left.staged) {
+                // SAFETY: its owner is dead, and staging pipes are named once each.
+                let staging = unsafe { OwnedFd::from_raw_fd(fd) };
+                self.pump.rescue(dir, name, left.bounds, &staging);
+            }
+            // SAFETY: its owner is dead.
+            let fd = unsafe { OwnedFd::from_raw_fd(left.fd) };
+            // A pipe that cannot be watched is closed: the program gets EPIPE, nobody gets silence.
+            let _ = self
+                .pump
+                .attach(left.run, dir, name, left.stream, left.bounds, fd);
+        }
+    }
+
     /// The status is on file before it is reaped.
     fn on_end(&mut self, ended: &Ended) {
-        self.read_on();
         let pid = ended.pid as u32;
+        let alive = |entry: &&mut HeadEntry| matches!(entry.life, Life::Intended | Life::Alive);
         let found = self
             .runs
-            .iter()
-            .find(|(_, known)| known.pid == pid && !known.exited);
-        let Some((run, known)) = found.map(|(run, known)| (*run, known.clone())) else {
-            return;
-        };
-        let cgroup = known.cgroup.as_deref();
+            .values_mut()
+            .filter(alive)
+            .find(|entry| entry.pid == pid);
+        let Some(entry) = found else { return };
+        let drained = self.pump.drain(entry.run, now().1 + DRAIN_NS, &self.journal);
+        let cgroup = entry.cgroup.as_deref();
         let survivors = Tree {
-            run,
+            run: entry.run,
             cgroup,
             leader: Some(pid),
         }
         .survivors();
-        let end = |name| {
-            StreamReader::open(Path::new(&known.log_dir), name)
-                .range()
-                .map_or(0, |(_, end)| end)
+        // Streams nobody reads any more are looked up on disk; the bounds matter only when writing.
+        let plain = LogBounds {
+            size: u64::MAX >> 1,
+            segment: u64::MAX >> 1,
+            block_when_full: false,
         };
+        let bounds = self.bounds.get(&entry.run).copied().unwrap_or(plain);
+        let mut end = |name| self.pump.end_of(&entry.log_dir, name, bounds).unwrap_or(0);
+        let (out_offset, err_offset) = (end("stdout"), end("stderr"));
         let (wall_ms, mono_ns) = now();
-        self.append(&Record::Exited {
-            run,
+        entry.life = if survivors == 0 { Life::Gone } else { Life::Exited };
+        let record = Record::Exited {
+            run: entry.run,
             status: ended.status,
             rusage: ended.usage,
             oom: cgroup.is_some_and(tree::killed_for_memory),
             survivors,
-            out_offset: end("stdout"),
-            err_offset: end("stderr"),
-            drained: false,
+            out_offset,
+            err_offset,
+            drained,
             wall_ms,
             mono_ns,
             by_guard: true,
             pid,
-        });
-        self.read_on();
+        };
+        self.append(&record);
     }
 
     fn look_for_empty_trees(&mut self) {
-        let waiting: Vec<(RunIdWire, Known)> = self
-            .runs
-            .iter()
-            .filter(|(_, known)| known.exited && !known.gone)
-            .map(|(run, known)| (*run, known.clone()))
-            .collect();
-        for (run, known) in waiting {
+        let exited = self.runs.values().filter(|entry| entry.life == Life::Exited);
+        let waiting: Vec<(RunIdWire, Option<String>)> =
+            exited.map(|entry| (entry.run, entry.cgroup.clone())).collect();
+        for (run, cgroup) in waiting {
             let tree = Tree {
                 run,
-                cgroup: known.cgroup.as_deref(),
+                cgroup: cgroup.as_deref(),
                 leader: None,
             };
             if tree.survivors() == 0 {
                 let (wall_ms, mono_ns) = now();
+                self.pump.drain(run, mono_ns + DRAIN_NS, &self.journal);
                 self.append(&Record::TreeGone {
                     run,
                     wall_ms,
                     mono_ns,
                 });
-                self.read_on();
+                if let Some(entry) = self.runs.get_mut(&run) {
+                    entry.life = Life::Gone;
+                }
             }
         }
     }
 
-    /// Until it is on file: nothing else is left to do here.
+    /// Until it is on file: nothing may be reaped before.
     fn append(&self, record: &Record) {
-        while append_after_death(&self.dir, record).is_err() {
-            if !self.dir.exists() {
-                return;
-            }
+        while self.journal.append(record).is_err() {
             std::thread::sleep(RETRY);
-        }
-    }
-
-    fn read_on(&mut self) {
-        let Some(reader) = &mut self.reader else {
-            return;
-        };
-        while let Ok(Some((record, _))) = reader.read_next() {
-            match record {
-                Record::Head { entries, .. } => {
-                    for entry in entries {
-                        let known = self.runs.entry(entry.run).or_default();
-                        known.pid = entry.pid;
-                        known.cgroup = entry.cgroup;
-                        known.log_dir = entry.log_dir;
-                        known.exited = matches!(entry.life, Life::Exited | Life::Gone);
-                        known.gone = entry.life == Life::Gone;
-                    }
-                }
-                Record::Intent {
-                    run, cgroup, log_dir, ..
-                } => {
-                    let known = Known {
-                        cgroup,
-                        log_dir,
-                        ..Known::default()
-                    };
-                    self.runs.insert(run, known);
-                }
-                Record::Born { run, pid } => self.runs.entry(run).or_default().pid = pid,
-                Record::Started { run, pid, cgroup, .. } => {
-                    let known = self.runs.entry(run).or_default();
-                    known.pid = pid;
-                    known.cgroup = cgroup;
-                }
-                Record::StartFailed { run, .. } | Record::TreeGone { run, .. } => {
-                    self.runs.remove(&run);
-                }
-                Record::Exited { run, survivors, .. } => {
-                    if survivors == 0 {
-                        self.runs.remove(&run);
-                    } else {
-                        let known = self.runs.entry(run).or_default();
-                        known.exited = true;
-                    }
-                }
-                Record::Dropped { .. } => {}
-            }
         }
     }
 }

@@ -4,20 +4,18 @@
 //! it. The next one is complete (its `Head`s are in it) before the first fact goes there, and after a torn
 //! append nothing more goes into the same segment.
 
+use crate::table::Table;
 use gaffer_shim::frame;
 use gaffer_shim::identity::{World, mono_ns, wall_ms};
-use gaffer_shim::journal::{HeadEntry, Life, Position, Record, RunIdWire, segment_name, segments};
+use gaffer_shim::journal::{HeadEntry, Position, Reader, Record, segment_name, segments};
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{FallocateFlags, Mode, OFlags};
-use std::collections::HashMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Bytes after which a segment is replaced.
 const SEGMENT_BYTES: u64 = 4 << 20;
-/// Slots without a live run that are remembered.
-const GONE_MAX: usize = 4096;
 /// Entries per `Head`.
 const HEAD_ENTRIES: usize = 256;
 
@@ -33,19 +31,31 @@ struct Writer {
     size: u64,
     pins: u32,
     torn: bool,
-    table: HashMap<String, HeadEntry>,
-    slots: HashMap<RunIdWire, String>,
+    table: Table,
 }
 
 impl Journal {
     /// Opens the segment after the last one there is.
     pub fn open(dir: &Path, segment_bytes: Option<u64>) -> io::Result<Journal> {
+        Journal::open_with(dir, segment_bytes, Table::default())
+    }
+
+    /// Goes on where a dead shim stopped, in a new segment that begins with the table as it was.
+    pub fn resume(dir: &Path) -> io::Result<Journal> {
+        let mut table = Table::default();
+        let mut reader = Reader::open(dir, Position::default())?;
+        while let Some((record, _)) = reader.read_next()? {
+            table.note(&record);
+        }
+        Journal::open_with(dir, None, table)
+    }
+
+    fn open_with(dir: &Path, segment_bytes: Option<u64>, table: Table) -> io::Result<Journal> {
         let segment = segments(dir)?.last().copied().unwrap_or(0) + 1;
         let world = World::current()?.to_string();
         let segment_bytes = segment_bytes.unwrap_or(SEGMENT_BYTES);
-        let (file, size) = create(dir, segment, segment_bytes, &world, &[])?;
+        let (file, size) = create(dir, segment, segment_bytes, &world, &table.entries())?;
         let dir = dir.to_path_buf();
-        let (table, slots) = Default::default();
         let (pins, torn) = (0, false);
         let writer = Writer {
             dir,
@@ -57,9 +67,13 @@ impl Journal {
             pins,
             torn,
             table,
-            slots,
         };
         Ok(Journal(Mutex::new(writer)))
+    }
+
+    /// Last run of each slot, with what is known of it.
+    pub fn entries(&self) -> Vec<HeadEntry> {
+        self.lock().table.entries()
     }
 
     fn lock(&self) -> MutexGuard<'_, Writer> {
@@ -108,6 +122,9 @@ impl Writer {
     fn append(&mut self, record: &Record) -> io::Result<Position> {
         self.rotate_if_due();
         if self.torn {
+            if self.pins > 0 {
+                return Err(rustix::io::Errno::NOSPC.into());
+            }
             self.rotate()?;
         }
         let frame = encode(record)?;
@@ -118,7 +135,7 @@ impl Writer {
             self.torn = true;
             return Err(rustix::io::Errno::NOSPC.into());
         }
-        self.note(record);
+        self.table.note(record);
         Ok(self.position())
     }
 
@@ -130,8 +147,8 @@ impl Writer {
     }
 
     fn rotate(&mut self) -> io::Result<()> {
-        let entries: Vec<HeadEntry> = self.table.values().cloned().collect();
         let next = self.segment + 1;
+        let entries = self.table.entries();
         let (file, size) = create(&self.dir, next, self.segment_bytes, &self.world, &entries)?;
         self.file = file;
         self.segment = next;
@@ -139,116 +156,12 @@ impl Writer {
         self.torn = false;
         Ok(())
     }
-
-    /// Keeps the table that heads the next segment.
-    fn note(&mut self, record: &Record) {
-        match record {
-            Record::Intent {
-                run,
-                slot,
-                stamp,
-                attempt,
-                label,
-                log_dir,
-                cgroup,
-                ..
-            } => {
-                let entry = HeadEntry {
-                    run: *run,
-                    slot: slot.clone(),
-                    life: Life::Intended,
-                    stamp: *stamp,
-                    attempt: *attempt,
-                    pid: 0,
-                    start_ticks: 0,
-                    pidfd_inode: 0,
-                    cgroup: cgroup.clone(),
-                    started_wall_ms: 0,
-                    started_mono_ns: 0,
-                    label: label.clone(),
-                    log_dir: log_dir.clone(),
-                };
-                self.slots.insert(*run, slot.clone());
-                if let Some(before) = self.table.insert(slot.clone(), entry) {
-                    self.slots.remove(&before.run);
-                }
-                self.forget_some();
-            }
-            Record::Started {
-                run,
-                pid,
-                start_ticks,
-                pidfd_inode,
-                cgroup,
-                wall_ms,
-                mono_ns,
-                ..
-            } => {
-                self.change(run, |entry| {
-                    entry.life = Life::Alive;
-                    entry.pid = *pid;
-                    entry.start_ticks = *start_ticks;
-                    entry.pidfd_inode = *pidfd_inode;
-                    entry.cgroup.clone_from(cgroup);
-                    entry.started_wall_ms = *wall_ms;
-                    entry.started_mono_ns = *mono_ns;
-                });
-            }
-            Record::Exited { run, survivors, .. } => {
-                let life = if *survivors == 0 { Life::Gone } else { Life::Exited };
-                self.change(run, |entry| entry.life = life);
-            }
-            Record::StartFailed { run, .. } | Record::TreeGone { run, .. } => {
-                self.change(run, |entry| entry.life = Life::Gone);
-            }
-            Record::Head { .. } | Record::Born { .. } | Record::Dropped { .. } => {}
-        }
-    }
-
-    fn change(&mut self, run: &RunIdWire, how: impl FnOnce(&mut HeadEntry)) {
-        let entry = self.slots.get(run).and_then(|slot| self.table.get_mut(slot));
-        entry.map(how);
-    }
-
-    /// One-off slots come and go for ever; what is long over need not head every segment.
-    fn forget_some(&mut self) {
-        if self.table.len() < GONE_MAX * 2 {
-            return;
-        }
-        let mut gone: Vec<RunIdWire> = self
-            .table
-            .values()
-            .filter(|e| e.life == Life::Gone)
-            .map(|e| e.run)
-            .collect();
-        gone.sort_unstable();
-        let surplus = gone.len().saturating_sub(GONE_MAX);
-        for run in &gone[..surplus] {
-            if let Some(slot) = self.slots.remove(run) {
-                self.table.remove(&slot);
-            }
-        }
-    }
 }
 
 /// A record as a frame.
 pub fn encode(record: &Record) -> io::Result<Vec<u8>> {
     let body = minicbor::to_vec(record).map_err(|_| io::ErrorKind::InvalidData)?;
     Ok(frame::encode(&body))
-}
-
-/// Appends to the journal of a shim that is dead: the guard's way.
-pub fn append_after_death(dir: &Path, record: &Record) -> io::Result<()> {
-    let last = segments(dir)?.last().copied().ok_or(io::ErrorKind::NotFound)?;
-    let path = dir.join(segment_name(last));
-    let flags = OFlags::WRONLY | OFlags::APPEND | OFlags::CLOEXEC;
-    let file = rustix::fs::open(path, flags, Mode::empty())?;
-    let frame = encode(record)?;
-    let written = rustix::io::write(&file, &frame)?;
-    if written < frame.len() {
-        return Err(rustix::io::Errno::NOSPC.into());
-    }
-    Ok(())
 }
 
 fn create(

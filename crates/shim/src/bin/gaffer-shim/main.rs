@@ -18,6 +18,7 @@ mod setup;
 mod share;
 mod spawner;
 mod sys;
+mod table;
 mod tree;
 
 fn main() -> std::process::ExitCode {

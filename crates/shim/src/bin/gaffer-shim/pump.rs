@@ -7,6 +7,7 @@
 
 use crate::log::Journal;
 use crate::segments::{Stream, Stuck};
+use crate::share::Share;
 use crate::sys::{self, Epoll};
 use gaffer_shim::identity::mono_ns;
 use gaffer_shim::journal::{Record, RunIdWire};
@@ -42,6 +43,8 @@ struct Pipe {
     dropped: u64,
     dropped_at: u64,
     told_ns: u64,
+    /// Where the guard finds it.
+    place: Option<u32>,
 }
 
 struct Staging {
@@ -69,11 +72,15 @@ pub struct Pump {
     naps: VecDeque<(u64, u64)>,
     retries: VecDeque<(u64, u64)>,
     next_id: u64,
+    share: &'static Share,
+    /// Places in the share that were given back, and the next one that was never used.
+    free: Vec<u32>,
+    fresh: u32,
 }
 
 impl Pump {
     /// Registers pipes with `epoll`; their tokens are even numbers from 2.
-    pub fn new(epoll: std::sync::Arc<Epoll>) -> io::Result<Pump> {
+    pub fn new(epoll: std::sync::Arc<Epoll>, share: &'static Share) -> io::Result<Pump> {
         let null = rustix::fs::open(
             "/dev/null",
             rustix::fs::OFlags::WRONLY | rustix::fs::OFlags::CLOEXEC,
@@ -92,6 +99,9 @@ impl Pump {
             naps: VecDeque::new(),
             retries: VecDeque::new(),
             next_id: 1,
+            share,
+            free: Vec::new(),
+            fresh: 0,
         })
     }
 
@@ -152,11 +162,17 @@ impl Pump {
         run: RunIdWire,
         dir: &str,
         name: &str,
+        number: u32,
         bounds: LogBounds,
         fd: OwnedFd,
     ) -> io::Result<()> {
         let stream = self.stream(dir, name, bounds)?;
         let id = self.id();
+        let place = self.free.pop().unwrap_or_else(|| {
+            self.fresh += 1;
+            self.fresh - 1
+        });
+        let place = self.share.pipe_opened(place, fd.as_raw_fd(), run, number, bounds);
         self.epoll.add(&fd, libc::EPOLLIN | libc::EPOLLONESHOT, id)?;
         let pipe = Pipe {
             fd,
@@ -168,6 +184,7 @@ impl Pump {
             dropped: 0,
             dropped_at: 0,
             told_ns: 0,
+            place,
         };
         self.pipes.insert(id, pipe);
         self.of_run.entry(run).or_default().push(id);
@@ -254,13 +271,17 @@ impl Pump {
             return;
         };
         match stream.store(&staging.read, count) {
-            Ok(()) => self.ready(id, journal),
+            Ok(()) => {
+                self.share.park(pipe.place, 0);
+                self.ready(id, journal);
+            }
             Err((left, _)) if stream.blocks() => {
                 pipe.parked = Some((staging, left));
                 self.retries.push_back((mono_ns() + RETRY_NS, id));
             }
             // The policy was changed to dropping meanwhile.
             Err((left, _)) => {
+                self.share.park(pipe.place, 0);
                 throw_away(&staging, left, &self.null);
                 self.count_dropped(id, left, journal);
                 self.ready(id, journal);
@@ -276,6 +297,8 @@ impl Pump {
         if pipe.parked.is_some() {
             return Moved::Nothing;
         }
+        // Told before it is true: the guard finds an empty staging pipe at worst.
+        self.share.stage(pipe.place, self.staging.read.as_raw_fd());
         let count = match sys::splice(&pipe.fd, &self.staging.write, None, self.staging.bytes) {
             Ok(0) => return Moved::End,
             Ok(count) => count,
@@ -317,6 +340,7 @@ impl Pump {
             Ok(fresh) => {
                 let full = std::mem::replace(&mut self.staging, fresh);
                 if let Some(pipe) = self.pipes.get_mut(&id) {
+                    self.share.park(pipe.place, full.read.as_raw_fd());
                     pipe.parked = Some((full, left));
                     self.retries.push_back((mono_ns() + RETRY_NS, id));
                 }
@@ -387,9 +411,24 @@ impl Pump {
         }
     }
 
+    /// Bytes that a dead shim had in a staging pipe.
+    pub fn rescue(&mut self, dir: &str, name: &str, bounds: LogBounds, staging: &OwnedFd) {
+        let Ok(id) = self.stream(dir, name, bounds) else {
+            return;
+        };
+        let Some(stream) = self.streams.get_mut(&id) else {
+            return;
+        };
+        let count = rustix::io::ioctl_fionread(staging).unwrap_or(0);
+        // What finds no room now is lost with the guard; there is nobody left to wait.
+        let _ = stream.store(staging, count as usize);
+    }
+
     fn detach(&mut self, id: u64, journal: &Journal) {
         self.tell_dropped(id, journal);
         if let Some(pipe) = self.pipes.remove(&id) {
+            self.share.pipe_closed(pipe.place);
+            self.free.extend(pipe.place);
             self.epoll.remove(&pipe.fd);
             if let Some(ids) = self.of_run.get_mut(&pipe.run) {
                 ids.retain(|other| *other != id);

@@ -336,6 +336,7 @@ fn shim(world: World, options: &Options, guard_pid: u32) -> Result<(), SetupErro
         to_disk.clone(),
         to_control.clone(),
         queue.clone(),
+        world.share,
     )?;
     let thread = |name: &str| {
         std::thread::Builder::new()
@@ -378,8 +379,8 @@ fn shim(world: World, options: &Options, guard_pid: u32) -> Result<(), SetupErro
     Ok(())
 }
 
-/// Readable when a child has ended: only orphans need it, runs have pidfds.
-fn sigchld() -> io::Result<OwnedFd> {
+/// Readable when a child has ended. The shim needs it for orphans only, runs have pidfds.
+pub fn sigchld() -> io::Result<OwnedFd> {
     // SAFETY: the set is initialised before use; the result is a fresh descriptor.
     unsafe {
         let mut set: libc::sigset_t = std::mem::zeroed();

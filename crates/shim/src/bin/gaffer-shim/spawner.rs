@@ -6,7 +6,7 @@
 
 use crate::child::Plan;
 use crate::control::{Born, Event, Failed};
-use crate::disk::DiskJob;
+use crate::disk::{Attach, DiskJob};
 use crate::log::{Journal, now};
 use crate::mailbox::Mailbox;
 use crate::plan::{self, Failure, Kit};
@@ -335,14 +335,22 @@ impl Spawner {
         };
         self.disk.send(DiskJob::Leader { pid: running.pid });
         for (name, fd) in ours.outputs {
+            let label = spawn.streams.iter().position(|label| *label == name);
+            let number = match (name.as_str(), label) {
+                ("stdout", _) => 0,
+                ("stderr", _) => 1,
+                (_, label) => 2 + label.unwrap_or(0) as u32,
+            };
             let (run, dir, bounds) = (spawn.run, spawn.log_dir.clone(), spawn.bounds);
-            self.disk.send(DiskJob::Attach {
+            let attach = Attach {
                 run,
                 dir,
                 name,
+                number,
                 bounds,
                 fd,
-            });
+            };
+            self.disk.send(DiskJob::Attach(Box::new(attach)));
         }
         let born = Born {
             pid: running.pid,

@@ -321,11 +321,6 @@ pub fn peek(whom: Whom<'_>) -> io::Result<Option<Ended>> {
     wait(whom, libc::WNOWAIT | libc::WNOHANG)
 }
 
-/// As [`peek`], any child at all, waits for one to end.
-pub fn peek_wait() -> io::Result<Option<Ended>> {
-    wait(Whom::Any, libc::WNOWAIT | WALL)
-}
-
 /// Reaps an ended child, also one before its exec. Does not wait.
 pub fn reap(whom: Whom<'_>) -> io::Result<Option<Ended>> {
     wait(whom, libc::WNOHANG | WALL)
