@@ -5,6 +5,7 @@
 //! - [`elf`] writes the smallest program there is.
 //! - [`http`] is a blocking client, so that a test needs no runtime; [`process`] asks `/proc` who is who.
 
+pub mod chaos;
 pub mod elf;
 pub mod http;
 pub mod node;

@@ -310,6 +310,18 @@ impl Node {
         }
     }
 
+    /// The same, when the daemon may be dead: the body as JSON, null if it is none.
+    pub fn try_http(&mut self, method: &str, path: &str, body: &Value) -> std::io::Result<(u16, Value)> {
+        let headers = [("Content-Type", "application/json")];
+        let answer = self
+            .connection
+            .request(method, path, &headers, body.to_string().as_bytes())?;
+        Ok((
+            answer.status,
+            serde_json::from_slice(&answer.body).unwrap_or(Value::Null),
+        ))
+    }
+
     /// `GET` that must succeed.
     ///
     /// # Panics

@@ -19,7 +19,8 @@ use std::ffi::{c_char, c_int};
 use std::time::Duration;
 
 const USAGE: &str = "\
-gaffer-fixture lines [--count N (0: endless)] [--every-us U] [--prefix P] [--pad BYTES] [--stderr] [--exit CODE]
+gaffer-fixture lines [--count N (0: endless)] [--every-us U] [--prefix P] [--pad BYTES] [--stderr] [--exit CODE] [--tally DIR]
+               pour [--block B] [--bytes N] --report FILE
                dump [--to FILE] [--then-idle]         what it inherited, as JSON
                tree [--depth D] [--setsid] [--double-fork] [--ignore-term] [--hold-stdout] [--leader-exits CODE]
                exit CODE [--after-ms MS]              kill-self SIGNAL-NUMBER [--after-ms MS]
@@ -46,6 +47,7 @@ fn run(arguments: &mut Arguments) -> Result<c_int, String> {
     let what = arguments.word().ok_or("what?")?;
     match what.as_str() {
         "lines" => output::lines(arguments),
+        "pour" => output::pour(arguments),
         "burst" => output::burst(arguments),
         "endless-line" => output::endless_line(arguments),
         "first-byte" => output::first_byte(arguments),

@@ -22,10 +22,20 @@ pub fn write_all(descriptor: c_int, mut bytes: &[u8]) -> bool {
 }
 
 /// `PREFIX00000000 padding`, each line one write, so that a line is never torn by the writer.
+///
+/// With `--tally DIR` the prefix is the id of the run, and `DIR/ID` counts the lines written so far (eight bytes):
+/// whoever checks the logs later knows what must be in them.
 pub fn lines(arguments: &mut Arguments) -> Result<c_int, String> {
     let count = arguments.number("--count")?.unwrap_or(0);
     let every_us = arguments.number("--every-us")?.unwrap_or(0);
-    let prefix = arguments.text("--prefix").unwrap_or_default();
+    let tally = arguments
+        .text("--tally")
+        .map(|dir| Tally::new(&dir))
+        .transpose()?;
+    let prefix = match &tally {
+        Some(tally) => format!("{} ", tally.run),
+        None => arguments.text("--prefix").unwrap_or_default(),
+    };
     let pad = arguments.number("--pad")?.unwrap_or(0);
     let code = arguments.number("--exit")?.unwrap_or(0);
     let descriptor = if arguments.flag("--stderr") { 2 } else { 1 };
@@ -42,11 +52,59 @@ pub fn lines(arguments: &mut Arguments) -> Result<c_int, String> {
             return Ok(WRITE_FAILED);
         }
         number += 1;
+        if let Some(tally) = &tally {
+            tally.set(number)?;
+        }
         if every_us > 0 {
             std::thread::sleep(std::time::Duration::from_micros(every_us));
         }
     }
     c_int::try_from(code).map_err(|error| error.to_string())
+}
+
+struct Tally {
+    run: String,
+    file: std::fs::File,
+}
+
+impl Tally {
+    fn new(dir: &str) -> Result<Tally, String> {
+        let run = std::env::var("GAFFER_RUN").map_err(|error| format!("GAFFER_RUN: {error}"))?;
+        let path = format!("{dir}/{run}");
+        // A run that starts twice is what the test looks for: let it be seen.
+        let file = std::fs::File::create_new(&path).map_err(|error| format!("{path}: {error}"))?;
+        let tally = Tally { run, file };
+        tally.set(0)?;
+        Ok(tally)
+    }
+
+    fn set(&self, count: u64) -> Result<(), String> {
+        let bytes = count.to_ne_bytes();
+        std::os::unix::fs::FileExt::write_all_at(&self.file, &bytes, 0).map_err(|error| error.to_string())
+    }
+}
+
+/// `--bytes` in writes of `--block`; then the nanoseconds it took go to `--report FILE`, in one step.
+pub fn pour(arguments: &mut Arguments) -> Result<c_int, String> {
+    let block =
+        usize::try_from(arguments.number("--block")?.unwrap_or(65_536)).map_err(|error| error.to_string())?;
+    let bytes =
+        usize::try_from(arguments.number("--bytes")?.unwrap_or(0)).map_err(|error| error.to_string())?;
+    let report = arguments.text("--report").ok_or("--report FILE")?;
+    let mut text = vec![b'p'; block];
+    if let Some(last) = text.last_mut() {
+        *last = b'\n';
+    }
+    let begun = std::time::Instant::now();
+    for _ in 0..bytes / block.max(1) {
+        if !write_all(1, &text) {
+            return Ok(WRITE_FAILED);
+        }
+    }
+    let took = begun.elapsed().as_nanos().to_string();
+    let draft = format!("{report}.new");
+    let put = std::fs::write(&draft, took).and_then(|()| std::fs::rename(&draft, &report));
+    put.map(|()| 0).map_err(|error| format!("{report}: {error}"))
 }
 
 /// So many bytes, and out at once: the end of the pipe is reached after the process is gone.

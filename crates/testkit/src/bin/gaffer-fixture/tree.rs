@@ -96,7 +96,11 @@ fn let_go_of_streams() -> Result<(), String> {
 }
 
 fn fork() -> Result<libc::pid_t, String> {
-    // SAFETY: this program has one thread, so the child may go on as usual.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "this program has one thread, so the child may go on as usual"
+    )]
+    // SAFETY: as the reason says.
     match unsafe { libc::fork() } {
         -1 => Err(format!("fork: {}", std::io::Error::last_os_error())),
         pid => Ok(pid),

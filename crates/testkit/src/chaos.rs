@@ -1,0 +1,324 @@
+//! The promise under load: the daemon is killed at random moments while jobs write, end, start, stop and scale.
+//!
+//! Afterwards everything is compared with what the programs themselves counted: no line is missing, doubled or out of
+//! order, no run was ever beside another in its place, and every end has one record with its status.
+
+use crate::process::Process;
+use crate::{Node, wait_until};
+use serde_json::{Value, json};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+const PATIENCE: Duration = Duration::from_secs(120);
+const SESSION: &str = "chaos";
+/// Exit code of jobs that end by themselves.
+const CODE: u64 = 3;
+
+/// When it is enough.
+#[derive(Clone, Copy, Debug)]
+pub enum Until {
+    /// So many kills.
+    Kills(u32),
+    /// So much time.
+    Elapsed(Duration),
+}
+
+/// How much of it.
+#[derive(Clone, Debug)]
+pub struct Load {
+    /// Jobs that write.
+    pub jobs: u32,
+    /// When it is enough.
+    pub until: Until,
+    /// The same seed makes the same choices (not the same schedule).
+    pub seed: u64,
+    /// Programs; none: those beside the test.
+    pub bin_dir: Option<PathBuf>,
+}
+
+/// What was survived.
+#[derive(Clone, Debug, Default)]
+pub struct Report {
+    /// SIGKILLs of the daemon.
+    pub kills: u32,
+    /// Runs.
+    pub runs: usize,
+    /// Lines.
+    pub lines: u64,
+    /// Death records that were compared.
+    pub deaths: usize,
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Report {
+            kills,
+            runs,
+            lines,
+            deaths,
+        } = self;
+        write!(
+            f,
+            "{kills} kills survived: {runs} runs, {lines} lines, each once and in order; {deaths} ends on record"
+        )
+    }
+}
+
+/// Xorshift: chance that can be repeated.
+struct Chance(u64);
+
+impl Chance {
+    fn below(&mut self, bound: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % bound.max(1)
+    }
+}
+
+/// Does it, and checks.
+///
+/// # Panics
+/// When anything was lost or doubled; the message says what.
+pub fn survive(load: &Load) -> Report {
+    let mut chance = Chance(load.seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
+    let mut builder = Node::builder();
+    if let Some(dir) = &load.bin_dir {
+        builder = builder.bin_dir(dir);
+    }
+    let mut node = builder.start();
+    let tallies = node.root().join("tallies");
+    std::fs::create_dir(&tallies).expect("a directory for tallies");
+    for number in 0..load.jobs {
+        let spec = spec(&node, &tallies, number);
+        node.put_job(SESSION, &name(number), &spec);
+    }
+    wait_until(PATIENCE, "the first runs", || {
+        node.job_processes().len() >= load.jobs as usize / 2
+    });
+    let begun = Instant::now();
+    let mut report = Report::default();
+    let enough = |kills: u32| match load.until {
+        Until::Kills(number) => kills >= number,
+        Until::Elapsed(time) => begun.elapsed() >= time,
+    };
+    while !enough(report.kills) {
+        disturb(&mut node, &mut chance, load.jobs);
+        pass(chance.below(60));
+        node.kill9();
+        report.kills += 1;
+        // Some end while nobody is there.
+        pass(chance.below(80));
+        node.start_again();
+        assert_single(&node);
+    }
+    end(&mut node, load.jobs);
+    check(&mut node, &tallies, load.jobs, &mut report);
+    report
+}
+
+/// Lets time pass: chaos is not a test that waits for something.
+fn pass(ms: u64) {
+    std::thread::sleep(Duration::from_millis(ms));
+}
+
+fn name(number: u32) -> String {
+    format!("w{number}")
+}
+
+fn is_endless(number: u32) -> bool {
+    number % 10 < 7
+}
+
+fn spec(node: &Node, tallies: &Path, number: u32) -> Value {
+    let tally = tallies.to_string_lossy();
+    let mut cmd = vec![
+        node.fixture(),
+        "lines".into(),
+        "--tally".into(),
+        tally.into_owned(),
+    ];
+    cmd.extend(["--every-us".into(), "10000".into()]);
+    if !is_endless(number) {
+        cmd.extend(["--count".into(), "150".into(), "--exit".into(), CODE.to_string()]);
+    }
+    // Every tenth is not started again when it ends.
+    let restart = if number % 10 == 9 { "never" } else { "always" };
+    let retry = json!({"delay": "50ms", "factor": 1, "jitter": 0});
+    json!({"cmd": cmd, "restart": restart, "retry": retry, "stop": {"timeout": "10s"}})
+}
+
+/// A few requests; of the last one the answer is not waited for, so that the kill meets it anywhere.
+fn disturb(node: &mut Node, chance: &mut Chance, jobs: u32) {
+    for _ in 0..chance.below(6) {
+        let (path, body) = request(chance, jobs);
+        // Refused or not (scaling what was stopped meanwhile…): only what is lost counts.
+        let _answer = node.try_http("POST", &path, &body);
+    }
+    let (path, body) = request(chance, jobs);
+    if let Ok(mut stream) = std::os::unix::net::UnixStream::connect(node.socket()) {
+        let body = body.to_string();
+        let head = format!("POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n");
+        let _sent = write!(stream, "{head}Content-Length: {}\r\n\r\n{body}", body.len());
+    }
+}
+
+fn request(chance: &mut Chance, jobs: u32) -> (String, Value) {
+    let job = name(u32::try_from(chance.below(u64::from(jobs))).unwrap_or(0));
+    let (verb, body) = match chance.below(5) {
+        0 => ("stop", json!({})),
+        1 | 2 => ("start", json!({})),
+        3 => ("restart", json!({})),
+        _ => ("scale", json!({"to": format!("={}", 1 + chance.below(3))})),
+    };
+    (format!("/v1/jobs/{SESSION}/{job}/{verb}"), body)
+}
+
+/// No place has two live runs.
+fn assert_single(node: &Node) {
+    let mut places: BTreeMap<(String, String), Vec<Process>> = BTreeMap::new();
+    for process in node.job_processes() {
+        if let (Some(job), Some(instance)) = (process.env("GAFFER_JOB"), process.env("INSTANCE")) {
+            places.entry((job, instance)).or_default().push(process);
+        }
+    }
+    for (place, processes) in places.into_iter().filter(|(_, processes)| processes.len() > 1) {
+        // One may have ended and the next have begun while we looked: only those count that still live together.
+        let alive = |seen: &&Process| {
+            Process::read(seen.pid).is_some_and(|now| !now.is_zombie() && now.start_ticks == seen.start_ticks)
+        };
+        let together: Vec<&Process> = processes.iter().filter(alive).collect();
+        assert!(
+            together.len() < 2,
+            "two runs of {place:?}: {together:#?}\n{}",
+            node.log()
+        );
+    }
+}
+
+fn end(node: &mut Node, jobs: u32) {
+    for number in 0..jobs {
+        let (status, answer) = node.http(
+            "POST",
+            &format!("/v1/jobs/{SESSION}/{}/stop", name(number)),
+            Some(&json!({})),
+        );
+        assert!(status < 300, "stop {}: {status} {answer}", name(number));
+    }
+    wait_until(PATIENCE, "all have stopped", || node.job_processes().is_empty());
+}
+
+fn check(node: &mut Node, tallies: &Path, jobs: u32, report: &mut Report) {
+    let mut counted: BTreeMap<String, u64> = BTreeMap::new();
+    for entry in std::fs::read_dir(tallies).expect("the tallies").flatten() {
+        let bytes = std::fs::read(entry.path()).expect("a tally");
+        let count = bytes.try_into().map(u64::from_ne_bytes).unwrap_or(0);
+        counted.insert(entry.file_name().to_string_lossy().into_owned(), count);
+    }
+    report.runs = counted.len();
+    let mut seen = BTreeSet::new();
+    for number in 0..jobs {
+        let job = name(number);
+        let mut of_job = BTreeMap::new();
+        for instance in 1..=3 {
+            let bytes = node.logged(SESSION, &job, instance, "stdout");
+            let text = String::from_utf8(bytes).expect("lines of text");
+            assert!(
+                text.is_empty() || text.ends_with('\n'),
+                "{job}.{instance}: the last line is torn"
+            );
+            for (run, lines) in runs_of(&text, &job) {
+                assert!(
+                    seen.insert(run.clone()),
+                    "{job}.{instance}: run {run} is there twice"
+                );
+                of_job.insert(run, lines);
+            }
+        }
+        for (run, lines) in &of_job {
+            let counted = counted
+                .get(run)
+                .copied()
+                .unwrap_or_else(|| panic!("{job}: run {run} has no tally"));
+            // Killed between a write and its count: one more line than was counted.
+            assert!(
+                *lines == counted || *lines == counted + 1,
+                "{job}, run {run}: wrote {counted}, {lines} in the logs"
+            );
+            report.lines += lines;
+        }
+        report.deaths += check_deaths(node, number, &of_job);
+    }
+    let lost: Vec<_> = counted
+        .iter()
+        .filter(|(run, count)| **count > 0 && !seen.contains(*run))
+        .collect();
+    assert!(
+        lost.is_empty(),
+        "runs that wrote lines of which none is in the logs: {lost:?}"
+    );
+}
+
+/// Runs in the order of a stream, with the number of their lines. Each is in one piece, numbered from 0.
+fn runs_of(text: &str, job: &str) -> Vec<(String, u64)> {
+    let mut runs: Vec<(String, u64)> = Vec::new();
+    for line in text.lines() {
+        let (run, number) = line
+            .split_once(' ')
+            .unwrap_or_else(|| panic!("{job}: a line that nobody wrote: {line:?}"));
+        let number: u64 = number
+            .parse()
+            .unwrap_or_else(|_| panic!("{job}: a torn line: {line:?}"));
+        match runs.last_mut().filter(|(last, _)| last == run) {
+            Some((_, next)) => {
+                assert_eq!(
+                    number, *next,
+                    "{job}, run {run}: a line is missing, doubled or out of order"
+                );
+                *next += 1;
+            }
+            None => {
+                assert_eq!(number, 0, "{job}, run {run}: its first lines are missing");
+                runs.push((run.to_owned(), 1));
+            }
+        }
+    }
+    runs
+}
+
+/// Every run of a job has one record of its end, with a status that it can have had. Older ones than the history
+/// keeps are left out.
+fn check_deaths(node: &mut Node, number: u32, runs: &BTreeMap<String, u64>) -> usize {
+    let job = name(number);
+    let path = format!("/v1/jobs/{SESSION}/{job}/deaths?limit=1000");
+    let kept = runs.len() <= 200;
+    let mut deaths: Vec<Value> = Vec::new();
+    wait_until(PATIENCE, "all ends are settled", || {
+        deaths = node.get(&path).as_array().cloned().unwrap_or_default();
+        deaths.len() >= runs.len().min(200)
+    });
+    let mut of_run: BTreeMap<&str, &Value> = BTreeMap::new();
+    for death in &deaths {
+        let run = death["run"].as_str().unwrap_or_default().trim_start_matches('@');
+        assert!(
+            of_run.insert(run, death).is_none(),
+            "{job}: two records of run {run}"
+        );
+    }
+    for run in runs.keys().filter(|_| kept) {
+        let Some(death) = of_run.get(run.as_str()) else {
+            panic!("{job}: no record of the end of run {run}: {deaths:#?}")
+        };
+        let by_signal = death["signal"].is_string();
+        let by_itself = !is_endless(number) && death["exit_code"] == json!(CODE);
+        assert!(
+            by_signal || by_itself,
+            "{job}, run {run}: an end that it cannot have had: {death:#}"
+        );
+        assert_ne!(death["cause"], "unknown", "{job}, run {run}: {death:#}");
+    }
+    deaths.len()
+}

@@ -1,0 +1,59 @@
+//! What is done with this repository, the same on every machine: `cargo xtask WHAT`.
+
+mod bench;
+mod chaos;
+mod ci;
+mod demo;
+mod deny;
+mod generate;
+mod shell;
+mod simulate;
+mod tidy;
+
+use anyhow::{Result, bail};
+
+const USAGE: &str = "\
+cargo xtask ci                              everything that must pass (./test calls it)
+            tidy                            rules of style that no other tool checks
+            deny                            licences, banned crates, sources (rules of deny.toml)
+            gen [--check]                   write generated files anew, or only compare
+            sim --seeds N [--seed S]        the core in a simulated world; --seed S shows one run
+            bench [start|stop|respawn|footprint|logs|adopt|control|all] [--rounds N] [--quick]
+            chaos --minutes M [--jobs N] [--seed S]
+            demo                            the example app, and what happens when something is killed
+";
+
+fn main() -> Result<()> {
+    let mut words: Vec<String> = std::env::args().skip(1).collect();
+    let what = if words.is_empty() {
+        "help".to_owned()
+    } else {
+        words.remove(0)
+    };
+    match what.as_str() {
+        "ci" => ci::ci(),
+        "tidy" => tidy::tidy(),
+        "deny" => deny::deny(),
+        "gen" => generate::generate(words.iter().any(|word| word == "--check")),
+        "sim" => simulate::simulate(&words),
+        "bench" => bench::bench(&words),
+        "chaos" => chaos::chaos(&words),
+        "demo" => demo::demo(),
+        "help" | "--help" | "-h" => {
+            print!("{USAGE}");
+            Ok(())
+        }
+        other => bail!("there is no `cargo xtask {other}`\n{USAGE}"),
+    }
+}
+
+/// The value of an option among the words.
+fn option<T: std::str::FromStr>(words: &[String], name: &str) -> Result<Option<T>> {
+    let Some(place) = words.iter().position(|word| word == name) else {
+        return Ok(None);
+    };
+    match words.get(place + 1).map(|word| word.parse()) {
+        Some(Ok(value)) => Ok(Some(value)),
+        _ => bail!("{name} needs a value"),
+    }
+}
