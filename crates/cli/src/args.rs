@@ -24,82 +24,91 @@ pub struct Cli {
 
 /// Options that every command takes.
 #[derive(Args, Clone, Debug)]
-#[command(next_help_heading = "Everywhere")]
 pub struct Globals {
     /// Session of short names; `*` for all
     #[arg(
         long,
         global = true,
+        hide = true,
         value_name = "S",
         env = "GAFFER_SESSION",
         hide_env = true
     )]
     pub session: Option<String>,
     /// Daemon to talk to: http://HOST:PORT or unix:PATH
-    #[arg(long, global = true, value_name = "U", env = "GAFFER_URL", hide_env = true)]
+    #[arg(
+        long,
+        global = true,
+        hide = true,
+        value_name = "U",
+        env = "GAFFER_URL",
+        hide_env = true
+    )]
     pub url: Option<String>,
     /// Its control socket
     #[arg(
         long,
         global = true,
+        hide = true,
         value_name = "PATH",
         env = "GAFFER_SOCKET",
         hide_env = true
     )]
     pub socket: Option<PathBuf>,
     /// File with a token (else $GAFFER_TOKEN)
-    #[arg(long, global = true, value_name = "F")]
+    #[arg(long, global = true, hide = true, value_name = "F")]
     pub token_file: Option<PathBuf>,
     /// text, json, jsonl or raw
-    #[arg(long, global = true, value_name = "F")]
+    #[arg(long, global = true, hide = true, value_name = "F")]
     pub format: Option<Format>,
     /// Short for --format json
-    #[arg(long, global = true)]
+    #[arg(long, global = true, hide = true)]
     pub json: bool,
     /// auto, always or never
     #[arg(
         long,
         global = true,
+        hide = true,
         value_name = "WHEN",
         default_value = "auto",
         hide_default_value = true
     )]
     pub color: ColorChoice,
     /// Say nothing but errors
-    #[arg(short, long, global = true)]
+    #[arg(short, long, global = true, hide = true)]
     pub quiet: bool,
     /// Say more
-    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    #[arg(short, long, global = true, hide = true, action = clap::ArgAction::Count)]
     pub verbose: u8,
     /// Answer yes to questions
-    #[arg(short, long, global = true)]
+    #[arg(short, long, global = true, hide = true)]
     pub yes: bool,
     /// How long to wait for the outcome
-    #[arg(long, global = true, value_name = "D", value_parser = crate::when::parse_duration)]
+    #[arg(long, global = true, hide = true, value_name = "D", value_parser = crate::when::parse_duration)]
     pub timeout: Option<Duration>,
 }
 
 /// Forms of data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Format {
-    /// For people.
+    // For people.
     Text,
-    /// One document.
+    // One document.
     Json,
-    /// One document a line.
+    // One document a line.
     Jsonl,
-    /// The bytes of the program.
+    // The bytes of the program.
     Raw,
 }
 
 /// When to colour.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum ColorChoice {
-    /// On a terminal without `NO_COLOR`.
+    // On a terminal without `NO_COLOR`.
     Auto,
-    /// Also in a pipe.
+    // Also in a pipe.
     Always,
-    /// Not at all.
+    // Not at all.
     Never,
 }
 
@@ -233,9 +242,9 @@ pub struct ForegroundArgs {
 /// `--stop-on`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum StopOn {
-    /// Any end of any run.
+    // Any end of any run.
     Exit,
-    /// An end that is not a success.
+    // An end that is not a success.
     Failure,
 }
 

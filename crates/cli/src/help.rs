@@ -9,7 +9,8 @@ use std::fmt::Write as _;
 pub const MAIN: &str = include_str!("topics/main.txt");
 
 /// Topics of `gaffer help TOPIC`.
-pub const TOPICS: [(&str, &str); 5] = [
+pub const TOPICS: [(&str, &str); 6] = [
+    ("options", include_str!("topics/options.txt")),
     ("targets", include_str!("topics/targets.txt")),
     ("config", include_str!("topics/config.txt")),
     ("exit-codes", include_str!("topics/exit-codes.txt")),
@@ -121,7 +122,31 @@ Examples:
 
 /// The command line as clap knows it, with our first screen.
 pub fn command() -> Command {
-    Cli::command().override_help(MAIN)
+    let names: Vec<String> = Cli::command()
+        .get_subcommands()
+        .map(|inner| inner.get_name().to_owned())
+        .collect();
+    names
+        .into_iter()
+        .fold(Cli::command().override_help(MAIN), |root, name| {
+            root.mut_subcommand(name, with_more)
+        })
+}
+
+/// Help that ends with where the rest is: the same dozen options on every screen would hide what matters.
+fn with_more(command: Command) -> Command {
+    let names: Vec<String> = command
+        .get_subcommands()
+        .map(|inner| inner.get_name().to_owned())
+        .collect();
+    let command = names
+        .into_iter()
+        .fold(command, |command, name| command.mut_subcommand(name, with_more));
+    let before = command
+        .get_after_help()
+        .map(|text| format!("{text}\n\n"))
+        .unwrap_or_default();
+    command.after_help(format!("{before}Options of every command: gaffer help options"))
 }
 
 /// The text for `gaffer help TOPIC…`.
@@ -142,7 +167,7 @@ pub fn topic(words: &[String]) -> Result<String, Failure> {
             None => return Err(unknown_topic(word)),
         };
     }
-    Ok(found.clone().render_long_help().to_string())
+    Ok(found.clone().render_help().to_string())
 }
 
 fn unknown_topic(word: &str) -> Failure {
@@ -210,7 +235,7 @@ pub fn reference() -> String {
 
 fn section(page: &mut String, command: &Command, parent: &str, level: usize) {
     let name = format!("{parent} {}", command.get_name());
-    let text = command.clone().term_width(100).render_long_help().to_string();
+    let text = command.clone().term_width(100).render_help().to_string();
     let text: Vec<&str> = text.lines().map(str::trim_end).collect();
     let _ = writeln!(
         page,

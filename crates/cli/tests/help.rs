@@ -62,7 +62,14 @@ fn help_texts_are_as_committed() {
         }
         compare(&dir.join(format!("{command}.txt")), &text, &mut wrong);
     }
-    for topic in ["targets", "config", "exit-codes", "templates", "events"] {
+    for topic in [
+        "options",
+        "targets",
+        "config",
+        "exit-codes",
+        "templates",
+        "events",
+    ] {
         compare(
             &dir.join(format!("topic-{topic}.txt")),
             &stdout(&["help", topic]),
