@@ -23,7 +23,18 @@ cargo xtask ci                              everything that must pass (./test ca
             demo                            the example app, and what happens when something is killed
 ";
 
-fn main() -> Result<()> {
+fn main() -> std::process::ExitCode {
+    match run() {
+        Ok(()) => std::process::ExitCode::SUCCESS,
+        // Without a backtrace: what is wrong is nearly always outside of this program.
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            std::process::ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> Result<()> {
     let mut words: Vec<String> = std::env::args().skip(1).collect();
     let what = if words.is_empty() {
         "help".to_owned()

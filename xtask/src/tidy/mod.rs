@@ -4,7 +4,7 @@ mod source;
 
 use crate::shell;
 use anyhow::{Result, bail};
-use source::{Masked, functions};
+use source::{Function, Masked, functions};
 use std::path::Path;
 
 const FILE_LINES_MAX: usize = 800;
@@ -133,6 +133,7 @@ fn check_rust(path: &Path, text: &str, faults: &mut Vec<String>) {
         ));
     }
     let masked = Masked::new(text);
+    let functions = functions(&masked);
     for (number, line) in masked.lines() {
         for (word, why) in BANNED {
             if line.contains(word) {
@@ -140,8 +141,9 @@ fn check_rust(path: &Path, text: &str, faults: &mut Vec<String>) {
             }
         }
         check_line(path, &masked, number, line, faults);
+        check_sleep(path, &masked, &functions, (number, line), faults);
     }
-    for function in functions(&masked) {
+    for function in &functions {
         if function.lines > FUNCTION_LINES_MAX {
             let (name, lines, line) = (&function.name, function.lines, function.line);
             faults.push(format!(
@@ -154,12 +156,6 @@ fn check_rust(path: &Path, text: &str, faults: &mut Vec<String>) {
 fn check_line(path: &Path, masked: &Masked, number: usize, line: &str, faults: &mut Vec<String>) {
     let shown = path.display();
     let in_tests = path.components().any(|part| part.as_os_str() == "tests") || masked.is_test(number);
-    // The test kit has the one place where waiting is implemented.
-    if in_tests && (line.contains("thread::sleep") || line.contains("time::sleep")) {
-        faults.push(format!(
-            "{shown}:{number}: a test that sleeps is slow or flaky; wait for a condition"
-        ));
-    }
     let signals = ["libc::kill(", "kill_process("]
         .iter()
         .any(|call| line.contains(call));
@@ -173,6 +169,32 @@ fn check_line(path: &Path, masked: &Masked, number: usize, line: &str, faults: &
     if line.contains("process::exit(") && !path.ends_with("main.rs") && !path.iter().any(|part| part == "bin")
     {
         faults.push(format!("{shown}:{number}: only `main` ends the process"));
+    }
+}
+
+/// Tests wait for conditions. A function that does the waiting (its name says so) may sleep between two looks.
+fn check_sleep(
+    path: &Path,
+    masked: &Masked,
+    functions: &[Function],
+    (number, line): (usize, &str),
+    faults: &mut Vec<String>,
+) {
+    let in_tests = path.components().any(|part| part.as_os_str() == "tests") || masked.is_test(number);
+    if !in_tests || !(line.contains("thread::sleep") || line.contains("time::sleep")) {
+        return;
+    }
+    // The last one that begins before the line and ends behind it is the innermost.
+    let inside = |function: &&Function| (function.line..function.line + function.lines).contains(&number);
+    let name = functions
+        .iter()
+        .rfind(inside)
+        .map_or("", |function| function.name.as_str());
+    if !["wait", "until", "poll"].iter().any(|word| name.contains(word)) {
+        let shown = path.display();
+        faults.push(format!(
+            "{shown}:{number}: a test that sleeps is slow or flaky; wait for a condition"
+        ));
     }
 }
 
@@ -246,7 +268,7 @@ mod tests {
                 &format!("//! x\n{}", "// y\n".repeat(900)),
                 "two subjects",
             ),
-            ("src/a.rs", &long, "80"),
+            ("src/a.rs", &long, "at most 70"),
             ("src/a.rs", "//! x\nfn a() { todo!() }\n", "todo!"),
             ("src/a.rs", "//! x\n#[allow(dead_code)]\nfn a() {}\n", "expect"),
             (
@@ -278,6 +300,12 @@ mod tests {
                 "{part}: {faults:?}"
             );
         }
+    }
+
+    #[test]
+    fn whoever_waits_for_a_condition_may_sleep_between_two_looks() {
+        let text = "//! x\nfn wait_until() {\n    loop { std::thread::sleep(x); }\n}\n";
+        assert_eq!(faults_of("tests/a.rs", text), Vec::<String>::new());
     }
 
     #[test]
