@@ -322,3 +322,31 @@ fn check_deaths(node: &mut Node, number: u32, runs: &BTreeMap<String, u64>) -> u
     }
     deaths.len()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::runs_of;
+
+    #[test]
+    fn runs_are_told_apart_and_their_lines_counted() {
+        let runs = runs_of("1.1 00000000\n1.1 00000001\n1.2 00000000\n", "w0");
+        assert_eq!(runs, [("1.1".to_owned(), 2), ("1.2".to_owned(), 1)]);
+    }
+
+    #[test]
+    fn a_missing_a_doubled_and_a_torn_line_are_noticed() {
+        let wrong = [
+            "1.1 00000000\n1.1 00000002\n",
+            "1.1 00000000\n1.1 00000000\n",
+            "1.1 00000001\n",
+            "1.1 00000000\n1.1 0000\u{0}001\n",
+            "00000000\n",
+        ];
+        for text in wrong {
+            assert!(
+                std::panic::catch_unwind(|| runs_of(text, "w0")).is_err(),
+                "{text:?}"
+            );
+        }
+    }
+}

@@ -236,3 +236,42 @@ impl Segments {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bench::announce::Announcer;
+    use std::time::Duration;
+
+    #[test]
+    fn programs_started_by_the_bare_loop_announce_themselves_and_end_on_term() {
+        let mut announcer = Announcer::new().unwrap();
+        let mut cloner = Cloner::new(announcer.program.to_str().unwrap()).unwrap();
+        let mut pids: Vec<u32> = (0..50)
+            .map(|_| u32::try_from(cloner.start().unwrap()).unwrap())
+            .collect();
+        let told = announcer.wait(50, Duration::from_secs(30)).unwrap();
+        let mut told: Vec<u32> = told.into_iter().map(|(pid, _)| pid).collect();
+        told.sort_unstable();
+        pids.sort_unstable();
+        assert_eq!(told, pids);
+        for pid in pids {
+            gaffer_testkit::process::Handle::open(pid)
+                .unwrap()
+                .signal(rustix::process::Signal::TERM);
+            reap(c_int::try_from(pid).unwrap()).unwrap();
+        }
+        assert!(announcer.wait(1, Duration::from_millis(1)).is_err());
+    }
+
+    #[test]
+    fn segments_of_the_bare_pump_are_bounded() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut segments = Segments::new(dir.path(), 0).unwrap();
+        let block = vec![0; 1 << 20];
+        for _ in 0..8 * 20 {
+            segments.write(&block).unwrap();
+        }
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 12);
+    }
+}
