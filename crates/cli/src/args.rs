@@ -702,9 +702,15 @@ pub struct DaemonStartArgs {
     /// Where it keeps its state
     #[arg(long, value_name = "P", env = "GAFFER_STATE_DIR", hide_env = true)]
     pub state_dir: Option<PathBuf>,
-    /// File for what it says
-    #[arg(long, value_name = "FILE")]
-    pub log: Option<PathBuf>,
+    /// Profile of the file
+    #[arg(
+        long,
+        value_name = "P",
+        env = "GAFFER_PROFILE",
+        hide_env = true,
+        value_delimiter = ','
+    )]
+    pub profile: Vec<String>,
 }
 
 /// `completions`.

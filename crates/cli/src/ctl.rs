@@ -211,20 +211,8 @@ async fn of_job(
                 )
                 .await?;
         }
-        ("status", []) => {
-            let active = look().await?.wish != "stopped";
-            return out.line(if active { "active" } else { "stopped" });
-        }
-        ("running", []) => return out.line(&live(&look().await?).to_string()),
-        ("numprocesses", []) => return out.line(&look().await?.target.to_string()),
-        ("pids", []) => {
-            let pids: Vec<String> = look()
-                .await?
-                .instances
-                .iter()
-                .filter_map(|one| Some(one.pid?.to_string()))
-                .collect();
-            return out.line(&pids.join(","));
+        ("status" | "running" | "numprocesses" | "pids", []) => {
+            return out.line(&value(verb, &look().await?));
         }
         ("del_process", []) => {
             client.job_delete(&session, &job, Some(HOLD)).await?;
@@ -244,6 +232,24 @@ async fn of_job(
         }
     }
     out.line("ok")
+}
+
+/// What a question about a job is answered with.
+fn value(verb: &str, job: &Job) -> String {
+    match verb {
+        "status" if job.wish == "stopped" => "stopped".to_owned(),
+        "status" => "active".to_owned(),
+        "running" => live(job).to_string(),
+        "numprocesses" => job.target.to_string(),
+        _ => {
+            let pids: Vec<String> = job
+                .instances
+                .iter()
+                .filter_map(|one| Some(one.pid?.to_string()))
+                .collect();
+            pids.join(",")
+        }
+    }
 }
 
 /// One word is a command line, several are its words.

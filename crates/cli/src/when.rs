@@ -68,7 +68,7 @@ pub fn size(bytes: u64) -> String {
     for (unit, one) in UNITS {
         if bytes >= one {
             let tenths = bytes / (one / 10).max(1);
-            return if tenths < 100 && tenths % 10 != 0 && one > 1 << 20 {
+            return if tenths < 100 && !tenths.is_multiple_of(10) && one > 1 << 20 {
                 format!("{}.{}{unit}", tenths / 10, tenths % 10)
             } else {
                 format!("{}{unit}", bytes / one)

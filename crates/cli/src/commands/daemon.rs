@@ -50,7 +50,7 @@ async fn start(ctx: &Context, args: &DaemonStartArgs) -> Result<u8, Failure> {
     Ok(0)
 }
 
-/// Starts a daemon in the background and waits until it serves.
+/// Starts a daemon in the background; the one in the foreground ends when the other one serves, or says why not.
 async fn launch(ctx: &Context, args: &DaemonStartArgs) -> Result<Node, Failure> {
     let Endpoint::Unix(socket) = ctx.client.endpoint() else {
         return Err(
@@ -59,13 +59,8 @@ async fn launch(ctx: &Context, args: &DaemonStartArgs) -> Result<Node, Failure> 
         );
     };
     let program = program()?;
-    let log = args
-        .log
-        .clone()
-        .unwrap_or_else(|| socket.with_file_name("gafferd.log"));
-    let log_file = open_log(&log)?;
     let mut command = Command::new(&program);
-    command.arg("--daemon").arg("--socket").arg(socket);
+    command.arg("--daemon").arg("--socket").arg(absolute(socket)?);
     if let Some(config) = &args.config {
         command.arg("-c").arg(absolute(config)?);
     }
@@ -75,75 +70,68 @@ async fn launch(ctx: &Context, args: &DaemonStartArgs) -> Result<Node, Failure> 
     for bind in &args.bind {
         command.arg("--bind").arg(bind);
     }
-    // Not of our terminal, in no way: no input, no group, no descriptors of ours.
+    for profile in args.profile.iter().filter(|profile| !profile.is_empty()) {
+        command.arg("--profile").arg(profile);
+    }
+    // What it says goes to a file without a name: a pipe would stay open as long as anybody holds it.
+    let failed = |error: &dyn std::fmt::Display| {
+        Failure::failed(format!("{} cannot be run: {error}", program.display()))
+    };
+    let said = rustix::fs::memfd_create("gafferd", rustix::fs::MemfdFlags::CLOEXEC)
+        .map_err(|error| failed(&error))?;
+    let mut said = File::from(said);
+    let stderr = said.try_clone().map_err(|error| failed(&error))?;
     command
         .stdin(Stdio::null())
         .stdout(Stdio::null())
-        .stderr(log_file)
+        .stderr(stderr)
         .process_group(0);
-    let mut child = command
-        .spawn()
-        .map_err(|error| Failure::failed(format!("{} cannot be run: {error}", program.display())))?;
-    let deadline = Instant::now() + ctx.globals.timeout.unwrap_or(SERVES_WITHIN);
-    loop {
-        match ctx.client.node().await {
-            Ok(node) => return Ok(node),
-            Err(ClientError::Unreachable { .. }) => {}
-            Err(error) => return Err(error.into()),
-        }
-        let ended = child.try_wait().ok().flatten().filter(|status| !status.success());
-        if ended.is_some() || Instant::now() > deadline {
-            let what = if ended.is_some() {
-                "gafferd did not start"
-            } else {
-                "gafferd does not answer yet"
-            };
-            let mut failure = Failure::new(
-                ended
-                    .and_then(|status| u8::try_from(status.code()?).ok())
-                    .unwrap_or(1),
-                what,
-            );
-            failure.hints = said(&log);
-            failure.hints.push(format!("all it said:  {}", log.display()));
-            return Err(failure);
-        }
-        tokio::time::sleep(LOOK_EVERY).await;
+    let mut child = command.spawn().map_err(|error| failed(&error))?;
+    let within = ctx.globals.timeout.unwrap_or(SERVES_WITHIN);
+    let Ok(status) = tokio::time::timeout(within, child.wait()).await else {
+        let after = when::duration(u64::try_from(within.as_millis()).unwrap_or(u64::MAX));
+        return Err(
+            Failure::failed(format!("gafferd does not serve after {after}; it goes on trying"))
+                .hint("does it now?  gaffer daemon status"),
+        );
+    };
+    let status = status.map_err(|error| failed(&error))?;
+    if status.success() {
+        return Ok(ctx.client.node().await?);
     }
+    let exit = status
+        .code()
+        .and_then(|code| u8::try_from(code).ok())
+        .unwrap_or(1);
+    let text = read_back(&mut said);
+    Err(if text.is_empty() {
+        Failure::new(exit, "gafferd did not start")
+    } else {
+        Failure {
+            rendered: Some(text),
+            ..Failure::silent(exit)
+        }
+    })
+}
+
+/// What a daemon said that did not start; diagnostics keep their lines.
+fn read_back(said: &mut File) -> String {
+    use std::io::{Seek, SeekFrom};
+    let mut bytes = Vec::new();
+    let read = said
+        .seek(SeekFrom::Start(0))
+        .and_then(|_| said.read_to_end(&mut bytes));
+    if read.is_err() || bytes.is_empty() {
+        return String::new();
+    }
+    let text = String::from_utf8_lossy(&bytes);
+    text.lines()
+        .map(|line| format!("{}\n", crate::escape::escape(line)))
+        .collect()
 }
 
 fn absolute(path: &Path) -> Result<PathBuf, Failure> {
     std::path::absolute(path).map_err(|error| Failure::usage(format!("{}: {error}", path.display())))
-}
-
-fn open_log(path: &Path) -> Result<File, Failure> {
-    use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
-    let failed =
-        |error: std::io::Error| Failure::failed(format!("{} cannot be written: {error}", path.display()));
-    if let Some(dir) = path.parent() {
-        std::fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(dir)
-            .map_err(failed)?;
-    }
-    std::fs::OpenOptions::new()
-        .append(true)
-        .create(true)
-        .mode(0o600)
-        .open(path)
-        .map_err(failed)
-}
-
-/// The last lines of the daemon's log.
-fn said(log: &Path) -> Vec<String> {
-    let mut text = String::new();
-    let _ = File::open(log).and_then(|mut file| file.read_to_string(&mut text));
-    let lines: Vec<&str> = text.lines().collect();
-    lines[lines.len().saturating_sub(6)..]
-        .iter()
-        .map(|line| crate::escape::escape(line).into_owned())
-        .collect()
 }
 
 async fn stop(ctx: &Context, keep_running: bool) -> Result<u8, Failure> {

@@ -48,10 +48,8 @@ pub async fn events(ctx: &Context, args: &EventsArgs) -> Result<u8, Failure> {
         let early = since
             .as_deref()
             .is_some_and(|since| when::between_ms(since, &event.time).is_none());
-        let wanted =
-            args.filter.is_empty() || args.filter.iter().any(|pattern| matches(pattern, &event.event));
         let about = subjects.is_empty() || subjects.iter().any(|subject| is_about(&event.subject, subject));
-        if early || ((!wanted || !about) && event.event != "gap") {
+        if early || (!about && event.event != "gap") {
             continue;
         }
         match &mut document {
@@ -64,21 +62,6 @@ pub async fn events(ctx: &Context, args: &EventsArgs) -> Result<u8, Failure> {
         ctx.out.json(&document)?;
     }
     Ok(0)
-}
-
-/// `*` is one part or, at the end, the rest.
-pub fn matches(pattern: &str, event: &str) -> bool {
-    let (mut pattern, mut event) = (pattern.split('.').peekable(), event.split('.'));
-    while let Some(part) = pattern.next() {
-        if part == "*" && pattern.peek().is_none() {
-            return event.next().is_some();
-        }
-        match event.next() {
-            Some(word) if part == "*" || part == word => {}
-            _ => return false,
-        }
-    }
-    event.next().is_none()
 }
 
 /// Whether an event's subject is the job or instance, or an instance of it.
@@ -121,22 +104,6 @@ fn line(ctx: &Context, event: &Event) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_star_is_one_part_or_the_rest() {
-        for (pattern, event, so) in [
-            ("run.*", "run.exited", true),
-            ("*", "run.exited", true),
-            ("*.failed", "job.failed", true),
-            ("queue.task.*", "queue.task.dead", true),
-            ("queue.*", "queue.task.dead", true),
-            ("run.*", "job.failed", false),
-            ("run", "run.exited", false),
-            ("run.*", "run", false),
-        ] {
-            assert_eq!(matches(pattern, event), so, "{pattern} {event}");
-        }
-    }
 
     #[test]
     fn a_job_is_not_its_neighbour() {

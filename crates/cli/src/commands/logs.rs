@@ -367,7 +367,7 @@ impl Tail {
         self.bytes.extend_from_slice(chunk);
         // An unended last line counts as one.
         let body = self.bytes.strip_suffix(b"\n").unwrap_or(&self.bytes);
-        let starts = body
+        let mut starts = body
             .iter()
             .enumerate()
             .rev()
@@ -376,7 +376,7 @@ impl Tail {
         let cut = if self.lines == 0 {
             Some(self.bytes.len())
         } else {
-            starts.skip(self.lines - 1).next()
+            starts.nth(self.lines - 1)
         };
         if let Some(cut) = cut {
             self.bytes.drain(..cut);

@@ -103,14 +103,14 @@ pub async fn join(ctx: &Context, selected: &Selected, run: &str, read_only: bool
         .unwrap_or(false);
     let on_terminal = std::io::stdin().is_terminal();
     let mut socket = ctx.client.run_attach(run, read_only).await?;
+    let name = selected.shown(&ctx.scope);
     if on_terminal {
         let way_out = if has_pty {
             "Ctrl-] d leaves it"
         } else {
             "Ctrl-] d and Enter, or Ctrl-C, leaves it"
         };
-        ctx.out
-            .talk(&format!("attached to {}; {way_out}", selected.shown(&ctx.scope)));
+        ctx.out.talk(&format!("attached to {name}; {way_out}"));
     }
     // Only a program with a terminal of its own draws and echoes by itself.
     let raw = (on_terminal && has_pty).then(terminal::Raw::enter).transpose()?;
@@ -120,8 +120,11 @@ pub async fn join(ctx: &Context, selected: &Selected, run: &str, read_only: bool
     if raw.is_some() {
         socket.send(size()?).await.map_err(broken)?;
     }
-    let mut to_stderr = false;
-    loop {
+    let mut output = Output {
+        ctx,
+        to_stderr: false,
+    };
+    let (said, code) = loop {
         let typed = async {
             match &mut input {
                 Some(input) => input.recv().await,
@@ -130,20 +133,8 @@ pub async fn join(ctx: &Context, selected: &Selected, run: &str, read_only: bool
         };
         tokio::select! {
             message = socket.next() => match message.transpose().map_err(broken)? {
-                Some(Message::Binary(bytes)) if to_stderr => { let _ = std::io::stderr().write_all(&bytes); }
-                Some(Message::Binary(bytes)) => { ctx.out.bytes(&bytes)?; ctx.out.flush()?; }
-                Some(Message::Text(text)) => match message_of(&text)? {
-                    AttachMessage::Stream { stream } => to_stderr = stream == "stderr",
-                    AttachMessage::Ended { exit_code, signal, reason } => {
-                        drop(raw);
-                        ctx.out.talk(&format!("{} {reason}", selected.shown(&ctx.scope)));
-                        return Ok(exit_code_of(exit_code, signal.as_deref()));
-                    }
-                    AttachMessage::Error { error } => return Err(Failure::failed(error.message)),
-                    _ => {}
-                },
-                Some(Message::Close(_)) | None => return Err(Failure::failed("the daemon closed the connection")),
-                Some(_) => {}
+                Some(message) => if let Some(end) = output.take(message)? { break end },
+                None => return Err(closed()),
             },
             bytes = typed => match bytes {
                 None => {
@@ -156,15 +147,61 @@ pub async fn join(ctx: &Context, selected: &Selected, run: &str, read_only: bool
                         socket.send(Message::Binary(bytes.into())).await.map_err(broken)?;
                     }
                     if leave {
-                        drop(raw);
-                        ctx.out.talk(&format!("left {}; it runs on", selected.shown(&ctx.scope)));
-                        return Ok(0);
+                        break ("left; it runs on".to_owned(), 0);
                     }
                 }
             },
             _ = resized.recv(), if raw.is_some() => socket.send(size()?).await.map_err(broken)?,
         }
+    };
+    drop(raw);
+    ctx.out.talk(&format!("{name}: {said}"));
+    Ok(code)
+}
+
+/// Where the bytes of a run go.
+struct Output<'a> {
+    ctx: &'a Context,
+    to_stderr: bool,
+}
+
+impl Output<'_> {
+    /// Takes a message; at the end of the run its reason and exit code.
+    fn take(&mut self, message: Message) -> Result<Option<(String, u8)>, Failure> {
+        match message {
+            Message::Binary(bytes) if self.to_stderr => {
+                // Nobody reads it: the program goes on all the same.
+                let _ = std::io::stderr().write_all(&bytes);
+            }
+            Message::Binary(bytes) => {
+                self.ctx.out.bytes(&bytes)?;
+                self.ctx.out.flush()?;
+            }
+            Message::Text(text) => match message_of(&text)? {
+                AttachMessage::Stream { stream } => self.to_stderr = stream == "stderr",
+                AttachMessage::Ended {
+                    exit_code,
+                    signal,
+                    reason,
+                } => {
+                    return Ok(Some((reason, exit_code_of(exit_code, signal.as_deref()))));
+                }
+                AttachMessage::Gap { bytes } => self
+                    .ctx
+                    .out
+                    .talk(&format!("{} are missing here", crate::when::size(bytes))),
+                AttachMessage::Error { error } => return Err(Failure::failed(error.message)),
+                AttachMessage::Resize { .. } | AttachMessage::Eof => {}
+            },
+            Message::Close(_) => return Err(closed()),
+            _ => {}
+        }
+        Ok(None)
     }
+}
+
+fn closed() -> Failure {
+    Failure::failed("the daemon closed the connection")
 }
 
 /// The code of the program, or 128 + its signal, as a shell has it.

@@ -92,7 +92,7 @@ async fn run(
 ) -> Result<u8, Failure> {
     let mut signals = Signals::watch()?;
     let client = private.client.clone();
-    let mut events = client.events(None, true, None).await?;
+    let mut events = client.events(Some("start"), true, None).await?;
     let request = ApplyRequest {
         bundle,
         ..ApplyRequest::default()
