@@ -113,7 +113,7 @@ fn seed_checked(seed: u64, options: Options) -> Result<Stats, Box<Failure>> {
             transcript: Vec::new(),
         })
     })?;
-    if seed % TWICE_ONE_IN == 0 {
+    if seed.is_multiple_of(TWICE_ONE_IN) {
         let again = run(seed, options)?;
         if again.digest != stats.digest {
             let what = format!(
