@@ -1,1 +1,43 @@
-//! x
+//! Configuration: text in, typed objects and diagnostics out.
+//!
+//! ```text
+//!  gaffer.toml ─┐                       ┌─ defaults, templates, profiles (merge)
+//!  Procfile ────┼─► Node (value + place) ┤
+//!  gaffer.ini ──┤                       └─► one table per job ─► Job of the core (resolve)
+//!  *.json ──────┘                              │
+//!                                              └─► canonical JSON: the store, the API
+//! ```
+//!
+//! Every format becomes the same tree of values that know their place; from there on there is one
+//! path, so that an error in a Procfile reads like one in `gaffer.toml`. [`gather`] is the only
+//! function that reads a folder; [`load`] works on the gathered text, so that a client can send it
+//! to a daemon. Users and folders are asked of a [`Host`].
+//!
+//! One table of keys drives checks, suggestions, the JSON Schema, the reference page and
+//! the classes of changes that `plan` prints.
+
+mod bundle;
+mod config;
+mod daemon;
+mod diagnostic;
+mod diff;
+mod expand;
+mod export;
+mod host;
+mod init;
+mod suggest;
+mod units;
+
+pub use bundle::{Bundle, GatherOptions, Kind, find_file, gather};
+pub use config::{Config, LoadedJob, Origin, load, load_job_json};
+pub use daemon::{Containment, DaemonSettings, History, LogLevel, LogsTotal, ShimGrouping};
+pub use diagnostic::{Diagnostic, Diagnostics, Excerpt, Severity};
+pub use diff::{Change, ChangeClass, diff};
+pub use expand::{ExpandError, Expanded, RunContext, escape_templates, expand};
+pub use export::{ExportFormat, UnknownFormat, export};
+pub use host::{Group, Host, StoredHost, SystemHost, SystemHost as RealHost};
+pub use init::init;
+pub use suggest::{distance, nearest};
+pub use units::{
+    UnitError, format_duration, format_size, parse_duration, parse_size, shell_quote,
+};
