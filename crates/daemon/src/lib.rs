@@ -1,1 +1,22 @@
-//! x
+//! The daemon of a node: HTTP, WebSocket, and the life around the engine.
+//!
+//! Nothing is decided here. Requests become calls of the engine's handle, its answers become the shapes of
+//! `gaffer-api`, its events become lines of the log. What is here is the boundary: who may ask ([`guard`], [`peer`]), how
+//! much and how long ([`http`]), and the beginning and the end ([`life`]).
+
+pub mod background;
+pub mod doctor;
+pub mod guard;
+pub mod http;
+pub mod journal;
+pub mod life;
+pub mod listen;
+pub mod names;
+pub mod notify;
+pub mod options;
+pub mod peer;
+pub mod refusal;
+pub mod setup;
+pub mod signal;
+pub mod unit;
+pub mod view;

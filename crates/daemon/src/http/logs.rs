@@ -1,0 +1,371 @@
+//! Logs over HTTP: the bytes of a run, and the merged lines of a job.
+
+use crate::http::Shared;
+use crate::http::events::{Form, HEARTBEAT};
+use crate::http::merge::{Follow, Item, Merge, Wanted};
+use crate::http::query::{self, Path, Query};
+use crate::names;
+use crate::refusal::{Answer, Refusal};
+use crate::view;
+use axum::body::Body;
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use futures_util::stream;
+use gaffer::info::{Cursor, RunInfo};
+use gaffer::logs::{Chunk, LogReader};
+use gaffer_api::error::{Code, ErrorBody};
+use gaffer_api::types::LogLine;
+use gaffer_core::name::RunId;
+use hyper::body::Bytes;
+use hyper::header::{CONTENT_TYPE, HeaderMap, HeaderName};
+use regex_lite::Regex;
+use serde::Deserialize;
+use std::collections::VecDeque;
+use std::convert::Infallible;
+use utoipa::IntoParams;
+
+/// The offset behind the last byte of the answer, if it is known when it begins.
+pub const NEXT_OFFSET: HeaderName = HeaderName::from_static("gaffer-offset");
+
+/// The offset of the first byte of the answer.
+pub const FIRST_OFFSET: HeaderName = HeaderName::from_static("gaffer-from");
+
+/// Bytes read at once.
+const PIECE_BYTES: usize = 64 << 10;
+
+/// Most lines that can be asked for with `tail`.
+const TAIL_MAX: usize = 100_000;
+
+/// Longest pattern.
+const PATTERN_BYTES_MAX: usize = 1024;
+
+/// Parameters of a run's bytes.
+#[derive(Debug, Default, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct BytesQuery {
+    /// An offset of the stream, `start` (default) or `end`.
+    from: Option<String>,
+    /// An offset to stop before.
+    to: Option<u64>,
+    /// At most so many bytes.
+    limit: Option<u64>,
+    /// Stay until the run has ended.
+    #[serde(default)]
+    follow: bool,
+}
+
+/// The bytes that a run wrote to `stdout`, `stderr` or a label, and nothing else. `Gaffer-From` is the offset of the
+/// first one; `Gaffer-Offset`, without `follow`, where to go on.
+#[utoipa::path(get, path = "/v1/runs/{run}/logs/{stream}", tag = "logs", params(
+    ("run" = String, Path), ("stream" = String, Path), BytesQuery),
+    responses((status = 200, content_type = "text/plain", body = Vec<u8>), (status = "default", body = ErrorBody)))]
+pub async fn run_log(
+    State(app): State<Shared>,
+    Path((run, stream)): Path<(String, String)>,
+    Query(query): Query<BytesQuery>,
+) -> Answer<Response> {
+    let info = app.handle.run(names::run(&run)?).await?;
+    let (from, to) = range_of(&info, &stream)?;
+    let mut reader = app.handle.log(&info.slot, &stream)?;
+    let (first, end) = reader.range()?;
+    let known_end = to.unwrap_or(end).max(from);
+    let at = match query.from.as_deref() {
+        None | Some("start") => from,
+        Some("end") => known_end,
+        Some(text) => text.parse::<u64>().map_err(|_| wrong_offset(text))?,
+    };
+    // What was rotated away is left out; the header says where the answer begins.
+    let at = at.clamp(from, known_end).max(first.min(known_end));
+    let bound = [query.to, query.limit.map(|limit| at.saturating_add(limit))]
+        .into_iter()
+        .flatten()
+        .min();
+    let cursor = app.handle.events().newest();
+    let stop = if query.follow { to } else { Some(known_end) };
+    let stop = [stop, bound].into_iter().flatten().min();
+    let mut headers = HeaderMap::new();
+    headers.insert(
+        CONTENT_TYPE,
+        "text/plain; charset=utf-8"
+            .parse()
+            .map_err(|_| wrong_offset(""))?,
+    );
+    headers.insert(FIRST_OFFSET, at.into());
+    if let Some(stop) = stop.filter(|_| !query.follow) {
+        headers.insert(NEXT_OFFSET, stop.max(at).into());
+    }
+    let feed = Bytefeed {
+        app,
+        run: info.run,
+        stream,
+        reader,
+        at,
+        stop,
+        bound,
+        cursor,
+    };
+    Ok((headers, Body::from_stream(stream::unfold(feed, Bytefeed::next))).into_response())
+}
+
+fn range_of(info: &RunInfo, stream: &str) -> Answer<(u64, Option<u64>)> {
+    info.logs.get(stream).copied().ok_or_else(|| {
+        let known: Vec<&str> = info.logs.keys().map(String::as_str).collect();
+        Refusal::new(
+            Code::StreamNotFound,
+            format!("run @{} has no stream `{}`", info.run, stream.escape_debug()),
+        )
+        .hint(if known.is_empty() {
+            "none of its output is kept".to_owned()
+        } else {
+            known.join(", ")
+        })
+    })
+}
+
+fn wrong_offset(text: &str) -> Refusal {
+    Refusal::new(Code::BadValue, format!("`{}` is no offset", text.escape_debug()))
+        .hint("a number, start or end")
+}
+
+/// The bytes of one run.
+struct Bytefeed {
+    app: Shared,
+    run: RunId,
+    stream: String,
+    reader: LogReader,
+    at: u64,
+    /// Where to end, once known.
+    stop: Option<u64>,
+    /// What the request says, whatever the run does.
+    bound: Option<u64>,
+    cursor: Cursor,
+}
+
+impl Bytefeed {
+    async fn next(mut self) -> Option<(Result<Bytes, Infallible>, Bytefeed)> {
+        loop {
+            let room = self.stop.map_or(u64::MAX, |stop| stop.saturating_sub(self.at));
+            if room == 0 {
+                return None;
+            }
+            // A stream that became unreadable ends here; the client sees that its offset is short.
+            match self
+                .reader
+                .read(
+                    self.at,
+                    PIECE_BYTES.min(usize::try_from(room).unwrap_or(usize::MAX)),
+                )
+                .ok()?
+            {
+                Some(Chunk::Bytes { data, .. }) => {
+                    self.at += data.len() as u64;
+                    return Some((Ok(data.into()), self));
+                }
+                Some(Chunk::Gap { to, .. }) => self.at = to,
+                Some(Chunk::Dropped { .. }) => {}
+                None if self.stop.is_some_and(|stop| self.bound != Some(stop)) => return None,
+                None => self.wait().await?,
+            }
+        }
+    }
+
+    /// Waits for more bytes or for the end of the run; none: nothing will come.
+    async fn wait(&mut self) -> Option<()> {
+        let log = self.app.handle.events();
+        tokio::select! {
+            grown = self.reader.grown(self.at) => if grown.is_err() {
+                // Out of watches: looking now and then still works.
+                tokio::time::sleep(std::time::Duration::from_millis(250)).await;
+            },
+            () = log.wait(self.cursor) => {
+                for record in log.read(self.cursor, 256) {
+                    self.cursor = record.cursor;
+                }
+            }
+            () = self.app.closed() => return None,
+        }
+        let info = self.app.handle.run(self.run).await.ok()?;
+        if let Some((_, Some(to))) = info.logs.get(&self.stream) {
+            self.stop = Some(self.bound.map_or(*to, |bound| bound.min(*to)));
+        } else if info.ended.is_some() {
+            return None;
+        }
+        Some(())
+    }
+}
+
+/// Parameters of a job's lines.
+#[derive(Debug, Default, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct LinesQuery {
+    /// Stay and send what comes.
+    #[serde(default)]
+    follow: bool,
+    /// Only so many of the newest lines, of all instances together.
+    tail: Option<usize>,
+    /// RFC 3339, or a duration back from now.
+    since: Option<String>,
+    /// RFC 3339, or a duration back from now.
+    until: Option<String>,
+    /// Regular expression on the text.
+    grep: Option<String>,
+    /// `stdout`, `stderr` or a label.
+    stream: Option<String>,
+    /// One instance.
+    instance: Option<u32>,
+    /// One run; following it ends with it.
+    run: Option<String>,
+    /// Marks of life between the lines.
+    #[serde(default)]
+    events: bool,
+}
+
+impl LinesQuery {
+    fn wanted(&self) -> Answer<Wanted> {
+        let now_ms = view::now().0;
+        let moment = |text: &Option<String>| {
+            text.as_deref()
+                .map(|text| query::moment(text, now_ms))
+                .transpose()
+        };
+        if self.tail.is_some_and(|tail| tail > TAIL_MAX) {
+            return Err(Refusal::new(
+                Code::BadValue,
+                format!("tail is at most {TAIL_MAX}"),
+            ));
+        }
+        Ok(Wanted {
+            tail: self.tail,
+            since_ms: moment(&self.since)?,
+            until_ms: moment(&self.until)?,
+            grep: self.grep.as_deref().map(pattern).transpose()?,
+            stream: self.stream.clone(),
+            instance: self.instance,
+            run: self.run.as_deref().map(names::run).transpose()?,
+            events: self.events,
+            resume: Default::default(),
+        })
+    }
+}
+
+fn pattern(text: &str) -> Answer<Regex> {
+    let wrong = |why: String| Refusal::new(Code::BadValue, format!("grep is no regular expression: {why}"));
+    if text.len() > PATTERN_BYTES_MAX {
+        return Err(wrong(format!("it is longer than {PATTERN_BYTES_MAX} bytes")));
+    }
+    Regex::new(text).map_err(|error| wrong(error.to_string()))
+}
+
+/// Lines of a job, merged over instances and streams by time, as JSON lines or, by `Accept`, server-sent events.
+#[utoipa::path(get, path = "/v1/jobs/{session}/{job}/logs", tag = "logs", params(
+    ("session" = String, Path), ("job" = String, Path), LinesQuery),
+    responses((status = 200, content((LogLine = "application/jsonl"), (LogLine = "text/event-stream"))), (status = "default", body = ErrorBody)))]
+pub async fn job_logs(
+    State(app): State<Shared>,
+    Path((session, job)): Path<(String, String)>,
+    Query(query): Query<LinesQuery>,
+    headers: HeaderMap,
+) -> Answer<Response> {
+    let form = Form::of(&headers);
+    let wanted = query.wanted()?;
+    let tail = wanted.tail;
+    let mut merge = Merge::open(&app, &names::job(&session, &job)?, wanted).await?;
+    let first = match tail {
+        None => VecDeque::new(),
+        Some(tail) => merge.catch_up_tail(tail, !query.follow)?,
+    };
+    let stage = if tail.is_some() {
+        Stage::Tail(merge, first)
+    } else {
+        Stage::CatchUp(merge)
+    };
+    let feed = Linefeed {
+        stage,
+        follow: query.follow,
+        form,
+    };
+    let body = Body::from_stream(stream::unfold(feed, Linefeed::next));
+    Ok(([(CONTENT_TYPE, form.kind())], body).into_response())
+}
+
+/// How far the lines of a job have been sent.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "there is one per open stream, and it is moved once per batch"
+)]
+enum Stage {
+    Tail(Merge, VecDeque<Item>),
+    CatchUp(Merge),
+    Follow(Follow),
+    Over,
+}
+
+struct Linefeed {
+    stage: Stage,
+    follow: bool,
+    form: Form,
+}
+
+impl Linefeed {
+    async fn next(mut self) -> Option<(Result<Bytes, Infallible>, Linefeed)> {
+        loop {
+            let (stage, items) = self.step().await?;
+            self.stage = stage;
+            match items {
+                None => {
+                    let beat = Bytes::from_static(self.form.heartbeat().as_bytes());
+                    return Some((Ok(beat), self));
+                }
+                Some(items) if items.is_empty() => {}
+                Some(items) => {
+                    let text = self.write(&items);
+                    return Some((Ok(text.into()), self));
+                }
+            }
+        }
+    }
+
+    /// One step: what follows, and lines (none: a heartbeat).
+    async fn step(&mut self) -> Option<(Stage, Option<Vec<Item>>)> {
+        match std::mem::replace(&mut self.stage, Stage::Over) {
+            Stage::Tail(merge, mut items) if !items.is_empty() => {
+                let batch = items.drain(..items.len().min(256)).collect();
+                Some((Stage::Tail(merge, items), Some(batch)))
+            }
+            Stage::Tail(merge, _) if self.follow => Some((Stage::Follow(merge.follow()), Some(Vec::new()))),
+            Stage::CatchUp(mut merge) => {
+                // A stream that became unreadable ends the answer: the head is out already.
+                let items = merge.catch_up(!self.follow).ok()?;
+                let stage = match (items.is_empty(), self.follow) {
+                    (false, _) => Stage::CatchUp(merge),
+                    (true, true) => Stage::Follow(merge.follow()),
+                    (true, false) => Stage::Over,
+                };
+                Some((stage, Some(items)))
+            }
+            Stage::Follow(mut follow) => match tokio::time::timeout(HEARTBEAT, follow.next()).await {
+                Err(_) => Some((Stage::Follow(follow), None)),
+                Ok(items) if items.is_empty() => None,
+                Ok(items) => Some((Stage::Follow(follow), Some(items))),
+            },
+            Stage::Tail(..) | Stage::Over => None,
+        }
+    }
+
+    fn write(&self, items: &[Item]) -> String {
+        let mut text = String::new();
+        for item in items {
+            // Texts and numbers always have a JSON form.
+            let json = serde_json::to_string(&item.line).unwrap_or_default();
+            let id = if item.key.is_empty() {
+                String::new()
+            } else {
+                format!("{}={}", item.key, item.end)
+            };
+            self.form.write(&mut text, &id, &item.line.stream, &json);
+        }
+        text
+    }
+}

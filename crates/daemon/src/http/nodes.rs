@@ -1,0 +1,182 @@
+//! The node itself: what it is, plans, configuration, health, its end.
+
+use crate::http::body::Json;
+use crate::http::operations::{Outcome, WaitQuery, outcome};
+use crate::http::query::{Path, Query};
+use crate::http::{DaemonWish, Shared};
+use crate::peer::Peer;
+use crate::refusal::{Answer, Refusal};
+use crate::view;
+use axum::Extension;
+use axum::extract::State;
+use gaffer::info::ApplyOptions;
+use gaffer_api::error::{Code, ErrorBody};
+use gaffer_api::types::{ApplyRequest, Doctor, Health, Node, Operation, Plan, ShutdownRequest};
+use gaffer_config::Bundle;
+use hyper::StatusCode;
+use serde_json::Value;
+use std::collections::BTreeMap;
+
+fn this_node(app: &Shared) -> Node {
+    let config = app.config.as_ref().map(|path| path.display().to_string());
+    view::node(&app.handle.node(), app.listen.clone(), config)
+}
+
+/// This node.
+#[utoipa::path(get, path = "/v1/node", tag = "nodes",
+    responses((status = 200, body = Node), (status = "default", body = ErrorBody)))]
+pub async fn node(State(app): State<Shared>) -> Json<Node> {
+    Json(this_node(&app))
+}
+
+/// All nodes that this one knows: itself.
+#[utoipa::path(get, path = "/v1/nodes", tag = "nodes",
+    responses((status = 200, body = Vec<Node>), (status = "default", body = ErrorBody)))]
+pub async fn nodes(State(app): State<Shared>) -> Json<Vec<Node>> {
+    Json(vec![this_node(&app)])
+}
+
+/// A node by its name.
+#[utoipa::path(get, path = "/v1/nodes/{node}", tag = "nodes", params(("node" = String, Path)),
+    responses((status = 200, body = Node), (status = "default", body = ErrorBody)))]
+pub async fn node_named(State(app): State<Shared>, Path(name): Path<String>) -> Answer<Json<Node>> {
+    if *app.node != *name {
+        let message = format!("no node `{}`", name.escape_debug());
+        return Err(Refusal::new(Code::RouteNotFound, message).hint(format!("this node is `{}`", app.node)));
+    }
+    Ok(Json(this_node(&app)))
+}
+
+/// Ends the daemon. The answer comes before the end.
+#[utoipa::path(post, path = "/v1/node/shutdown", tag = "nodes", request_body = ShutdownRequest,
+    responses((status = 202, body = Health), (status = "default", body = ErrorBody)))]
+pub async fn shutdown(
+    State(app): State<Shared>,
+    Json(request): Json<ShutdownWish>,
+) -> Answer<(StatusCode, Json<Health>)> {
+    let wish = match request.mode.as_deref() {
+        None | Some("stop" | "") => DaemonWish::Stop,
+        Some("stop-all") => DaemonWish::StopAll,
+        Some("leave") => DaemonWish::Leave,
+        Some(other) => {
+            let message = format!("`{}` is no way to end", other.escape_debug());
+            return Err(Refusal::new(Code::BadValue, message).hint("stop, stop-all or leave"));
+        }
+    };
+    app.wish(wish)?;
+    Ok((
+        StatusCode::ACCEPTED,
+        Json(Health {
+            status: "ending".to_owned(),
+        }),
+    ))
+}
+
+/// [`ShutdownRequest`] as it is read: the mode may be missing.
+#[derive(Debug, Default, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ShutdownWish {
+    mode: Option<String>,
+}
+
+/// Applies the daemon's own file again.
+#[utoipa::path(post, path = "/v1/node/reload", tag = "nodes",
+    responses((status = 202, body = Health), (status = "default", body = ErrorBody)))]
+pub async fn reload(State(app): State<Shared>) -> Answer<(StatusCode, Json<Health>)> {
+    if app.config.is_none() {
+        return Err(
+            Refusal::new(Code::WrongState, "the daemon was started without a file")
+                .hint("apply one: gaffer apply FILE"),
+        );
+    }
+    app.wish(DaemonWish::Reload)?;
+    Ok((
+        StatusCode::ACCEPTED,
+        Json(Health {
+            status: "reloading".to_owned(),
+        }),
+    ))
+}
+
+fn bundle(value: Value) -> Answer<Bundle> {
+    serde_json::from_value(value).map_err(|error| {
+        Refusal::new(Code::BadRequest, format!("`bundle` cannot be read: {error}"))
+            .hint("it holds the files as `gaffer apply` gathers them")
+    })
+}
+
+fn options(request: &ApplyRequest) -> ApplyOptions {
+    ApplyOptions {
+        hash: request.hash.clone(),
+        prune: request.prune,
+        reset_scale: request.reset_scale,
+        no_start: request.no_start,
+    }
+}
+
+/// What applying would do, with reasons. Nothing is changed.
+#[utoipa::path(post, path = "/v1/plan", tag = "config", request_body = ApplyRequest,
+    responses((status = 200, body = Plan), (status = "default", body = ErrorBody)))]
+pub async fn plan(State(app): State<Shared>, Json(mut request): Json<ApplyRequest>) -> Answer<Json<Plan>> {
+    let bundle = bundle(request.bundle.take())?;
+    let plan = app.handle.plan(&bundle, &options(&request)).await?;
+    Ok(Json(view::plan(&plan, &app.node)))
+}
+
+/// Applies files: only what differs is changed, and nothing if there is an error. `data.plan` is what was done.
+#[utoipa::path(post, path = "/v1/apply", tag = "config", params(WaitQuery), request_body = ApplyRequest,
+    responses((status = 200, body = Operation), (status = 202, body = Operation), (status = "default", body = ErrorBody)))]
+pub async fn apply(
+    State(app): State<Shared>,
+    Query(wait): Query<WaitQuery>,
+    Extension(peer): Extension<Peer>,
+    Json(mut request): Json<ApplyRequest>,
+) -> Answer<Outcome> {
+    let bundle = bundle(request.bundle.take())?;
+    let (plan, operation) = app.handle.apply(bundle, options(&request), peer.actor()).await?;
+    let mut answer = outcome(&app, operation, &wait).await?;
+    let plan = serde_json::to_value(view::plan(&plan, &app.node));
+    answer
+        .operation
+        .data
+        .insert("plan".to_owned(), plan.unwrap_or_default());
+    Ok(answer)
+}
+
+/// All definitions as in their files: session → job → definition.
+#[utoipa::path(get, path = "/v1/config", tag = "config",
+    responses((status = 200, body = Object), (status = "default", body = ErrorBody)))]
+pub async fn config(State(app): State<Shared>) -> Answer<Json<BTreeMap<String, BTreeMap<String, Value>>>> {
+    let mut sessions: BTreeMap<String, BTreeMap<String, Value>> = BTreeMap::new();
+    for job in app.handle.jobs(None) {
+        let id = job.view.job;
+        let typed = app.handle.job_typed(&id).await?;
+        sessions
+            .entry(id.session.as_str().to_owned())
+            .or_default()
+            .insert(id.job.as_str().to_owned(), typed);
+    }
+    Ok(Json(sessions))
+}
+
+/// Checks of the node.
+#[utoipa::path(get, path = "/v1/doctor", tag = "nodes",
+    responses((status = 200, body = Doctor), (status = "default", body = ErrorBody)))]
+pub async fn doctor(State(app): State<Shared>) -> Json<Doctor> {
+    let store = crate::doctor::store(&app.handle).await;
+    let mut doctor = crate::doctor::examine(&app.setup, Some(&app.handle), &app.listen);
+    doctor.checks.insert(1, store);
+    Json(doctor)
+}
+
+/// Does the daemon live?
+#[utoipa::path(get, path = "/healthz", tag = "nodes",
+    responses((status = 200, body = Health), (status = "default", body = ErrorBody)))]
+pub async fn healthz(State(app): State<Shared>) -> Answer<Json<Health>> {
+    if *app.closing.borrow() {
+        return Err(Refusal::new(Code::ShuttingDown, "the daemon is ending"));
+    }
+    Ok(Json(Health {
+        status: "ok".to_owned(),
+    }))
+}

@@ -1,0 +1,87 @@
+//! The closed table of routes, and the document that is generated from it.
+
+use crate::http::{Shared, attach, events, jobs, logs, metrics, nodes, operations, runs, stream};
+use axum::Router;
+use axum::response::IntoResponse;
+use hyper::header::CONTENT_TYPE;
+use utoipa::OpenApi;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+/// What the document says beside the routes.
+#[derive(OpenApi)]
+#[openapi(
+    info(
+        title = "gaffer",
+        description = "The native API of gafferd: jobs are launched, kept alive, watched, scaled, logged and stopped. \
+            Errors have one shape; lists are bare arrays with `Link` for the next page; a changing request answers 202 \
+            with an operation or, with `?wait=30s`, its outcome.",
+        license(name = "Apache-2.0 OR MIT")
+    ),
+    components(schemas(
+        gaffer_api::types::AttachMessage,
+        gaffer_api::types::StreamRequest,
+        gaffer_api::types::StreamItem,
+    ))
+)]
+struct Document;
+
+fn routes() -> OpenApiRouter<Shared> {
+    OpenApiRouter::with_openapi(Document::openapi())
+        .routes(routes!(jobs::sessions))
+        .routes(routes!(jobs::list))
+        .routes(routes!(jobs::show, jobs::put, jobs::remove))
+        .routes(routes!(jobs::act))
+        .routes(routes!(jobs::scale))
+        .routes(routes!(jobs::signal))
+        .routes(routes!(jobs::run))
+        .routes(routes!(jobs::deaths))
+        .routes(routes!(logs::job_logs))
+        .routes(routes!(jobs::show_instance))
+        .routes(routes!(jobs::act_instance))
+        .routes(routes!(jobs::signal_instance))
+        .routes(routes!(jobs::deaths_instance))
+        .routes(routes!(runs::list))
+        .routes(routes!(runs::show))
+        .routes(routes!(runs::stats))
+        .routes(routes!(runs::signal))
+        .routes(routes!(runs::input))
+        .routes(routes!(logs::run_log))
+        .routes(routes!(attach::attach))
+        .routes(routes!(events::events))
+        .routes(routes!(stream::stream))
+        .routes(routes!(operations::show, operations::cancel))
+        .routes(routes!(nodes::node))
+        .routes(routes!(nodes::nodes))
+        .routes(routes!(nodes::node_named))
+        .routes(routes!(nodes::shutdown))
+        .routes(routes!(nodes::reload))
+        .routes(routes!(nodes::plan))
+        .routes(routes!(nodes::apply))
+        .routes(routes!(nodes::config))
+        .routes(routes!(nodes::doctor))
+        .routes(routes!(nodes::healthz))
+        .routes(routes!(metrics::metrics))
+}
+
+/// The router, with `/v1/openapi.json`.
+pub fn router(app: Shared) -> Router {
+    let (router, _) = routes().split_for_parts();
+    router
+        .route("/v1/openapi.json", axum::routing::get(openapi))
+        .with_state(app)
+}
+
+/// Made when asked for: it is rarely needed and large.
+async fn openapi() -> impl IntoResponse {
+    ([(CONTENT_TYPE, "application/json")], openapi_json())
+}
+
+/// The document, as committed in `openapi/gaffer.json`.
+pub fn openapi_json() -> String {
+    let (_, document) = routes().split_for_parts();
+    // A document of texts and maps always has a JSON form.
+    let mut text = document.to_pretty_json().unwrap_or_default();
+    text.push('\n');
+    text
+}

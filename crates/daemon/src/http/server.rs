@@ -1,0 +1,324 @@
+//! Connections: accepted within bounds, served one request after the other, ended in order.
+//!
+//! TCP and the unix socket have connection limits of their own, so that whoever fills the one cannot lock
+//! the owner out of the other. A connection without a request has no timer of ours but hyper's for the next header: it is
+//! closed then, and a daemon whose clients are gone has nothing left to wake it.
+
+use crate::guard;
+use crate::http::idempotency::{Remembered, Turn};
+use crate::http::{App, Shared};
+use crate::listen::ControlSocket;
+use crate::peer::{self, Peer};
+use crate::refusal::Refusal;
+use axum::Router;
+use axum::body::Body;
+use axum::response::{IntoResponse, Response};
+use futures_util::FutureExt;
+use gaffer_api::error::{ApiError, Code, ErrorBody};
+use http_body_util::{BodyExt, Limited};
+use hyper::body::Incoming;
+use hyper::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue};
+use hyper::http::request::Parts;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::{Method, Request, StatusCode};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use std::convert::Infallible;
+use std::io;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+use tower::ServiceExt;
+
+/// From the first byte of a connection, or the end of a request, to the end of the next header.
+pub const HEADER_TIME_MAX: Duration = Duration::from_secs(10);
+
+/// Longest time to the head of an answer: the longest `?wait=` and some.
+const ANSWER_TIME_MAX: Duration = Duration::from_secs(330);
+
+/// Largest header, and what is read of a body at once.
+const HEADER_BYTES_MAX: usize = 32 << 10;
+
+/// Descriptors that connections leave for shims, logs and files.
+const DESCRIPTORS_KEPT: u64 = 256;
+
+/// Connections of each kind of listener, if descriptors allow.
+const CONNECTIONS_MAX: u64 = 512;
+
+/// How long connections may take to end when the daemon ends.
+const END_TIME_MAX: Duration = Duration::from_secs(2);
+
+/// Longest answer that is remembered for an `Idempotency-Key`.
+const REMEMBERED_BYTES_MAX: usize = 256 << 10;
+
+/// Header that names the request in answers.
+const REQUEST_ID: HeaderName = HeaderName::from_static("gaffer-request");
+
+/// Connections that a listener may have at once.
+pub fn connections_max() -> usize {
+    let soft = rustix::process::getrlimit(rustix::process::Resource::Nofile)
+        .current
+        .unwrap_or(u64::MAX);
+    let free = soft.saturating_sub(DESCRIPTORS_KEPT) / 2;
+    usize::try_from(free.clamp(16, CONNECTIONS_MAX)).unwrap_or(16)
+}
+
+/// Serves a TCP listener until the daemon ends.
+pub async fn serve_tcp(app: Shared, router: Router, listener: TcpListener) {
+    let limit = Arc::new(Semaphore::new(connections_max()));
+    accept_all(
+        &app,
+        &limit,
+        || listener.accept(),
+        |(stream, from)| {
+            // Small answers follow small requests: holding them back only delays.
+            let _still_works = stream.set_nodelay(true);
+            let peer = peer::of_tcp(&stream, from);
+            Some((serve(app.clone(), router.clone(), peer, stream)).boxed())
+        },
+    )
+    .await;
+}
+
+/// Serves a unix socket until the daemon ends.
+pub async fn serve_unix(app: Shared, router: Router, socket: ControlSocket) {
+    let limit = Arc::new(Semaphore::new(connections_max()));
+    accept_all(
+        &app,
+        &limit,
+        || socket.listener.accept(),
+        |(stream, _)| {
+            // Without a peer there is nobody to serve.
+            let peer = peer::of_unix(&stream).ok()?;
+            Some((serve(app.clone(), router.clone(), peer, stream)).boxed())
+        },
+    )
+    .await;
+}
+
+async fn accept_all<S, F: Future<Output = io::Result<S>>>(
+    app: &Shared,
+    limit: &Arc<Semaphore>,
+    accept: impl Fn() -> F,
+    serve: impl Fn(S) -> Option<futures_util::future::BoxFuture<'static, ()>>,
+) {
+    let mut pause = Duration::from_millis(10);
+    loop {
+        // The permit comes first: what we cannot serve stays in the backlog.
+        let Ok(permit) = limit.clone().acquire_owned().await else {
+            return;
+        };
+        let accepted = tokio::select! {
+            accepted = accept() => accepted,
+            () = app.closed() => return,
+        };
+        match accepted {
+            Ok(stream) => {
+                pause = Duration::from_millis(10);
+                if let Some(connection) = serve(stream) {
+                    tokio::spawn(async move {
+                        connection.await;
+                        drop(permit);
+                    });
+                }
+            }
+            // Out of descriptors or memory: it would fail again at once. Others concern one connection.
+            Err(error) => {
+                tracing::warn!(error = %error, "accept.failed");
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(Duration::from_secs(1));
+            }
+        }
+    }
+}
+
+async fn serve(
+    app: Shared,
+    router: Router,
+    peer: Peer,
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+) {
+    let (closing, own) = (app.clone(), app);
+    let service = service_fn(move |request| answer(own.clone(), router.clone(), peer.clone(), request));
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADER_TIME_MAX)
+        .max_buf_size(HEADER_BYTES_MAX)
+        .serve_connection(TokioIo::new(stream), service)
+        .with_upgrades();
+    let mut connection = std::pin::pin!(connection);
+    // How a connection ends is the client's affair.
+    tokio::select! {
+        _ended = connection.as_mut() => return,
+        () = closing.closed() => {}
+    }
+    connection.as_mut().graceful_shutdown();
+    let _ended = tokio::time::timeout(END_TIME_MAX, connection).await;
+}
+
+/// One request: checked, routed, and its refusal written.
+async fn answer(
+    app: Shared,
+    router: Router,
+    peer: Peer,
+    request: Request<Incoming>,
+) -> Result<Response, Infallible> {
+    let id = app.request_id();
+    let (mut parts, body) = request.into_parts();
+    let line =
+        tracing::enabled!(tracing::Level::DEBUG).then(|| format!("{} {}", parts.method, parts.uri.path()));
+    let routed = match app.guard.check(&parts, &peer) {
+        Err(refusal) => refusal.into_response(),
+        Ok(()) => {
+            parts.extensions.insert(peer);
+            carry_out(&app, router, parts, Body::new(body)).await
+        }
+    };
+    let response = finish(routed, &id);
+    if let Some(line) = line {
+        tracing::debug!(request = %id, line = %line, status = response.status().as_u16(), "request.answered");
+    }
+    Ok(response)
+}
+
+async fn carry_out(app: &Shared, router: Router, parts: Parts, body: Body) -> Response {
+    let changes = !matches!(parts.method, Method::GET | Method::HEAD);
+    let key = parts.headers.get("idempotency-key").filter(|_| changes).cloned();
+    match key {
+        None => route(router, parts, body).await,
+        Some(key) => once(app, router, parts, body, &key).await,
+    }
+}
+
+async fn route(router: Router, parts: Parts, body: Body) -> Response {
+    let routed = router.oneshot(Request::from_parts(parts, body));
+    let guarded = AssertUnwindSafe(tokio::time::timeout(ANSWER_TIME_MAX, routed)).catch_unwind();
+    match guarded.await {
+        Ok(Ok(Ok(response))) => response,
+        Ok(Err(_)) => Refusal::new(Code::TimedOut, "the answer took too long").into_response(),
+        Err(_) => Refusal::new(
+            Code::Internal,
+            "the daemon stumbled over this request; its log says where",
+        )
+        .into_response(),
+    }
+}
+
+/// Carries a request with an `Idempotency-Key` out once, to its end even if the client goes away.
+async fn once(app: &Shared, router: Router, parts: Parts, body: Body, key: &HeaderValue) -> Response {
+    let Ok(key) = key.to_str().map(str::to_owned) else {
+        return Refusal::new(Code::BadValue, "an Idempotency-Key is plain text").into_response();
+    };
+    let peer = parts.extensions.get::<Peer>().and_then(Peer::uid);
+    let request = format!("{} {} {peer:?}", parts.method, parts.uri.path());
+    match app.answers.turn(&key, &request, Instant::now()) {
+        Err(refusal) => refusal.into_response(),
+        Ok(Turn::Again(remembered)) => (
+            remembered.status,
+            [(CONTENT_TYPE, "application/json")],
+            remembered.body,
+        )
+            .into_response(),
+        Ok(Turn::First) => {
+            let own = app.clone();
+            let carried = tokio::spawn(async move {
+                let response = render(route(router, parts, body).await, "");
+                keep(&own, &key, response).await
+            });
+            carried.await.unwrap_or_else(|_| {
+                Refusal::new(
+                    Code::Internal,
+                    "the daemon stumbled over this request; its log says where",
+                )
+                .into_response()
+            })
+        }
+    }
+}
+
+async fn keep(app: &App, key: &str, response: Response) -> Response {
+    let (parts, body) = response.into_parts();
+    let Ok(body) = Limited::new(body, REMEMBERED_BYTES_MAX).collect().await else {
+        app.answers.forget(key);
+        return Refusal::new(Code::Internal, "the answer is too long to be remembered").into_response();
+    };
+    let body = body.to_bytes();
+    match parts.status.is_server_error() {
+        true => app.answers.forget(key),
+        false => app.answers.remember(
+            key,
+            Remembered {
+                status: parts.status,
+                body: body.clone(),
+            },
+        ),
+    }
+    Response::from_parts(parts, Body::from(body))
+}
+
+/// Writes a refusal's body and what every answer carries.
+fn finish(response: Response, id: &str) -> Response {
+    let mut response = render(response, id);
+    let headers = response.headers_mut();
+    for (name, value) in guard::HEADERS {
+        headers.insert(HeaderName::from_static(name), HeaderValue::from_static(value));
+    }
+    if let Ok(id) = HeaderValue::from_str(id) {
+        headers.insert(REQUEST_ID, id);
+    }
+    response
+}
+
+/// Errors of ours and of the router in one shape.
+fn render(mut response: Response, id: &str) -> Response {
+    let status = response.status();
+    let refusal = response.extensions_mut().remove::<Refusal>();
+    let is_json = response
+        .headers()
+        .get(CONTENT_TYPE)
+        .is_some_and(|kind| kind == "application/json");
+    let mut error = match refusal {
+        Some(refusal) => *refusal.0,
+        None if is_json || !(status.is_client_error() || status.is_server_error()) => return response,
+        None => of_status(status),
+    };
+    error.request = id.to_owned();
+    if error.code() == Code::Internal {
+        tracing::error!(request = %id, error = %error.message, "request.failed");
+    }
+    let status = if status.is_success() {
+        StatusCode::INTERNAL_SERVER_ERROR
+    } else {
+        status
+    };
+    // Numbers, texts and lists always have a JSON form.
+    let text = serde_json::to_vec(&ErrorBody { error }).unwrap_or_default();
+    *response.status_mut() = status;
+    response.headers_mut().remove(CONTENT_LENGTH);
+    response
+        .headers_mut()
+        .insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    *response.body_mut() = Body::from(text);
+    response
+}
+
+/// What the router itself refuses.
+fn of_status(status: StatusCode) -> ApiError {
+    match status {
+        StatusCode::NOT_FOUND => ApiError::new(Code::RouteNotFound, "there is no such route")
+            .hint("/v1/openapi.json lists all of them"),
+        StatusCode::METHOD_NOT_ALLOWED => {
+            ApiError::new(Code::MethodNotAllowed, "this route has no such method")
+                .hint("the Allow header lists those it has")
+        }
+        StatusCode::PAYLOAD_TOO_LARGE => ApiError::new(Code::BodyTooLarge, "the body is too large"),
+        status if status.is_client_error() => {
+            let text = status.canonical_reason().unwrap_or("refused").to_lowercase();
+            ApiError::new(Code::BadRequest, format!("the request cannot be read: {text}"))
+        }
+        _ => ApiError::new(Code::Internal, "the daemon stumbled over this request"),
+    }
+}

@@ -1,0 +1,517 @@
+//! The life of the daemon: bind, open the engine, apply the file, serve, and end in order.
+//!
+//! The order matters: everything that can fail for a reason of the caller's (file, port, socket) comes before the
+//! engine is opened, so that a daemon that cannot start has touched nothing. Then the engine adopts what runs, the file is
+//! applied as a client would, and only then is `gafferd ready` said.
+
+use crate::guard::Guard;
+use crate::http::idempotency::Answers;
+use crate::http::router::router;
+use crate::http::server::{serve_tcp, serve_unix};
+use crate::http::{App, DaemonWish};
+use crate::journal;
+use crate::listen::{self, Bind, ControlSocket};
+use crate::notify::Manager;
+use crate::peer::{Uid, user_name};
+use crate::setup::{File, Plan, SetupError};
+use gaffer::info::{ApplyOptions, Error};
+use gaffer::{Engine, Handle, OpenError};
+use std::net::SocketAddr;
+use std::os::fd::{FromRawFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::{mpsc, watch};
+
+/// How long answers and streams may take to end.
+const GOODBYE: Duration = Duration::from_millis(300);
+
+/// Why the daemon ends with an exit code other than that of an essential job.
+#[derive(Debug, thiserror::Error)]
+pub enum LifeError {
+    /// Options and file.
+    #[error("{0}")]
+    Setup(#[from] SetupError),
+    /// Listening.
+    #[error("{0}")]
+    Listen(#[from] listen::ListenError),
+    /// The engine.
+    #[error("{0}")]
+    Open(#[from] OpenError),
+    /// The file was read, but not applied.
+    #[error("{path} cannot be applied: {source}", path = .path.display())]
+    Apply {
+        /// File.
+        path: PathBuf,
+        /// Why.
+        source: Error,
+    },
+    /// The operating system.
+    #[error("{what}: {source}")]
+    System {
+        /// What was tried.
+        what: String,
+        /// Why not.
+        source: std::io::Error,
+    },
+}
+
+impl LifeError {
+    /// 2: wrong usage or input; 1: anything else.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            LifeError::Setup(_)
+            | LifeError::Apply {
+                source: Error::Config(_),
+                ..
+            } => 2,
+            LifeError::Listen(listen::ListenError::OffLoopback(_) | listen::ListenError::NotAnAddress(_)) => {
+                2
+            }
+            _ => 1,
+        }
+    }
+}
+
+fn system(what: &str) -> impl FnOnce(std::io::Error) -> LifeError + use<'_> {
+    move |source| LifeError::System {
+        what: what.to_owned(),
+        source,
+    }
+}
+
+/// Lives until it is asked to end; the exit code. `ready` is called once it serves.
+pub async fn live(plan: Plan, leash: Option<OwnedFd>, ready: impl FnOnce()) -> Result<u8, LifeError> {
+    let manager = Manager::from_env();
+    let mut signals = Signals::new().map_err(system("signals cannot be watched"))?;
+    let leash = leash
+        .map(watch_leash)
+        .transpose()
+        .map_err(system("the leash cannot be watched"))?;
+    let bound = Bound::open(&plan)?;
+    let engine = Engine::open(plan.engine.clone()).await?;
+    let handle = engine.handle();
+    let lines = tokio::spawn(journal::follow(handle.clone()));
+    if let Some(file) = &plan.file {
+        if let Err(source) = apply(&handle, file).await {
+            handle.shutdown(false, true, actor_of(file)).await;
+            return Err(LifeError::Apply {
+                path: file.path.clone(),
+                source,
+            });
+        }
+    }
+    let _pidfile = plan.pidfile.as_deref().map(PidFile::write).transpose()?;
+    let (closing_tx, closing) = watch::channel(false);
+    let (wishes_tx, mut wishes) = mpsc::channel(4);
+    let addresses = bound.addresses.clone();
+    let app = Arc::new(app(&plan, &handle, &bound, closing, wishes_tx));
+    bound.serve(&app);
+    trim();
+    say_ready(&addresses, &plan.socket);
+    if let Some(manager) = &manager {
+        manager.tell(&format!("READY=1\nMAINPID={}", std::process::id()));
+    }
+    ready();
+
+    let mut life = Life {
+        plan,
+        handle: handle.clone(),
+        manager,
+        wishes: &mut wishes,
+        signals: &mut signals,
+        leash,
+    };
+    let end = life.until_end().await;
+    if let Some(manager) = &life.manager {
+        manager.tell("STOPPING=1");
+    }
+    tracing::info!(by = %end.by, how = end.how(), "daemon.stopping");
+    let code = life.stop(&end).await;
+    // Told to everyone who listens, then the streams end.
+    closing_tx.send_replace(true);
+    tokio::time::sleep(GOODBYE).await;
+    lines.abort();
+    drop(engine);
+    Ok(code)
+}
+
+fn app(
+    plan: &Plan,
+    handle: &Handle,
+    bound: &Bound,
+    closing: watch::Receiver<bool>,
+    wishes: mpsc::Sender<DaemonWish>,
+) -> App {
+    let node = handle.node().name;
+    let own = Uid(rustix::process::geteuid().as_raw());
+    let mut listen: Vec<String> = bound
+        .addresses
+        .iter()
+        .map(|address| format!("http://{address}"))
+        .collect();
+    listen.extend(
+        bound
+            .sockets
+            .iter()
+            .map(|socket| format!("unix:{}", socket.file.path().display())),
+    );
+    let daemon = &plan.daemon;
+    App {
+        handle: handle.clone(),
+        guard: Guard::new(
+            own,
+            daemon.require_token,
+            &node,
+            &bound.addresses,
+            &daemon.allow_hosts,
+            &daemon.allow_origins,
+        ),
+        node: node.into(),
+        listen,
+        config: plan.file.as_ref().map(|file| file.path.clone()),
+        answers: Answers::default(),
+        closing,
+        wishes,
+        requests: AtomicU64::new(0),
+        setup: crate::doctor::Setup {
+            state_dir: plan.engine.state_dir.clone(),
+            socket: plan.socket.clone(),
+            require_token: daemon.require_token,
+        },
+    }
+}
+
+fn actor_of(file: &File) -> gaffer::info::Actor {
+    file.path
+        .file_name()
+        .map_or_else(|| "the file".into(), |name| name.to_string_lossy().into())
+}
+
+async fn apply(handle: &Handle, file: &File) -> Result<(), Error> {
+    let (plan, _) = handle
+        .apply(file.bundle.clone(), ApplyOptions::default(), actor_of(file))
+        .await?;
+    for warning in &plan.warnings {
+        tracing::warn!(text = %warning, "config.warning");
+    }
+    Ok(())
+}
+
+/// The one line that programs wait for.
+fn say_ready(addresses: &[SocketAddr], socket: &Path) {
+    let addresses: Vec<String> = addresses.iter().map(SocketAddr::to_string).collect();
+    let listen = if addresses.is_empty() {
+        "none".to_owned()
+    } else {
+        addresses.join(",")
+    };
+    eprintln!(
+        "gafferd ready pid={} listen={listen} socket={}",
+        std::process::id(),
+        socket.display()
+    );
+}
+
+/// Gives memory that loading needed back to the system.
+fn trim() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: malloc_trim may be called at any time.
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}
+
+/// What is listened at.
+struct Bound {
+    tcp: Vec<TcpListener>,
+    addresses: Vec<SocketAddr>,
+    sockets: Vec<ControlSocket>,
+}
+
+impl Bound {
+    fn open(plan: &Plan) -> Result<Bound, LifeError> {
+        let backlog = plan.daemon.backlog;
+        let mut bound = Bound {
+            tcp: Vec::new(),
+            addresses: Vec::new(),
+            sockets: Vec::new(),
+        };
+        for bind in &plan.binds {
+            match bind {
+                Bind::Tcp(address) => {
+                    let listener = listen::tcp(*address, backlog)?;
+                    bound.addresses.push(
+                        listener
+                            .local_addr()
+                            .map_err(system("the address of a listener"))?,
+                    );
+                    bound.tcp.push(listener);
+                }
+                Bind::Unix(path) => bound.sockets.push(listen::unix(path)?),
+            }
+        }
+        bound.sockets.push(listen::unix(&plan.socket)?);
+        Ok(bound)
+    }
+
+    fn serve(self, app: &Arc<App>) {
+        let router = router(app.clone());
+        for listener in self.tcp {
+            tokio::spawn(serve_tcp(app.clone(), router.clone(), listener));
+        }
+        for socket in self.sockets {
+            tokio::spawn(serve_unix(app.clone(), router.clone(), socket));
+        }
+    }
+}
+
+/// A file with our process id, gone with us.
+struct PidFile(PathBuf);
+
+impl PidFile {
+    fn write(path: &Path) -> Result<PidFile, LifeError> {
+        std::fs::write(path, format!("{}\n", std::process::id())).map_err(|source| LifeError::System {
+            what: format!("cannot write {}", path.display()),
+            source,
+        })?;
+        Ok(PidFile(path.to_owned()))
+    }
+}
+
+impl Drop for PidFile {
+    fn drop(&mut self) {
+        // Left behind it names a process that is gone, which whoever reads it must expect anyway.
+        let _removed = std::fs::remove_file(&self.0);
+    }
+}
+
+struct Signals {
+    term: Signal,
+    int: Signal,
+    quit: Signal,
+    hup: Signal,
+    child: Option<Signal>,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Signals> {
+        // Only as PID 1 are strangers our children.
+        let child = (std::process::id() == 1)
+            .then(|| signal(SignalKind::child()))
+            .transpose()?;
+        Ok(Signals {
+            term: signal(SignalKind::terminate())?,
+            int: signal(SignalKind::interrupt())?,
+            quit: signal(SignalKind::quit())?,
+            hup: signal(SignalKind::hangup())?,
+            child,
+        })
+    }
+
+    /// The next signal.
+    async fn next(&mut self) -> Heard {
+        let child = async {
+            match &mut self.child {
+                Some(child) => child.recv().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            _ = self.term.recv() => Heard::End("SIGTERM"),
+            _ = self.int.recv() => Heard::End("SIGINT"),
+            _ = self.quit.recv() => Heard::End("SIGQUIT"),
+            _ = self.hup.recv() => Heard::Reload,
+            _ = child => Heard::Strangers,
+        }
+    }
+}
+
+/// What a signal asks for.
+enum Heard {
+    End(&'static str),
+    Reload,
+    Strangers,
+}
+
+/// Why and how the daemon ends.
+struct End {
+    by: gaffer::info::Actor,
+    wish: DaemonWish,
+    /// The engine has ended by itself with this exit code.
+    code: Option<i32>,
+}
+
+impl End {
+    fn how(&self) -> &'static str {
+        match (self.code, self.wish) {
+            (Some(_), _) => "essential job ended",
+            (None, DaemonWish::Leave) => "all jobs go on",
+            (None, DaemonWish::StopAll) => "all jobs stop",
+            (None, DaemonWish::Stop | DaemonWish::Reload) => "jobs stop, save those with keep_running",
+        }
+    }
+}
+
+struct Life<'a> {
+    plan: Plan,
+    handle: Handle,
+    manager: Option<Manager>,
+    wishes: &'a mut mpsc::Receiver<DaemonWish>,
+    signals: &'a mut Signals,
+    leash: Option<tokio::io::unix::AsyncFd<OwnedFd>>,
+}
+
+impl Life<'_> {
+    async fn until_end(&mut self) -> End {
+        let watchdog = self.manager.as_ref().and_then(Manager::watchdog);
+        loop {
+            let end = |by: &str, wish| End {
+                by: by.into(),
+                wish,
+                code: None,
+            };
+            tokio::select! {
+                heard = self.signals.next() => match heard {
+                    Heard::End(name) => return end(name, DaemonWish::Stop),
+                    Heard::Reload => self.reload().await,
+                    Heard::Strangers => reap(),
+                },
+                () = leash_end(self.leash.as_ref()) => return end("the end of gaffer start", DaemonWish::StopAll),
+                code = self.handle.ended() => {
+                    return End { by: "an essential job".into(), wish: DaemonWish::StopAll, code: Some(code) };
+                }
+                Some(wish) = self.wishes.recv() => match wish {
+                    DaemonWish::Reload => self.reload().await,
+                    wish => return end(&user_name(Uid(rustix::process::geteuid().as_raw())), wish),
+                },
+                () = beat(watchdog), if watchdog.is_some() => {
+                    if let Some(manager) = &self.manager {
+                        manager.tell("WATCHDOG=1");
+                    }
+                }
+            }
+        }
+    }
+
+    /// Applies the file again; one with errors changes nothing.
+    async fn reload(&mut self) {
+        let Some(file) = self.plan.file.clone() else {
+            tracing::warn!(reason = "the daemon was started without a file", "config.refused");
+            return;
+        };
+        if let Some(manager) = &self.manager {
+            manager.tell_reloading();
+        }
+        let applied = match File::read(&file.path, &file.profiles) {
+            Ok((file, _)) => match apply(&self.handle, &file).await {
+                Ok(()) => {
+                    self.plan.file = Some(file);
+                    Ok(())
+                }
+                Err(error) => Err(error.to_string()),
+            },
+            Err(error) => Err(error.to_string()),
+        };
+        if let Err(reason) = applied {
+            tracing::error!(file = %file.path.display(), reason = %reason, "config.refused");
+        }
+        if let Some(manager) = &self.manager {
+            manager.tell("READY=1");
+        }
+    }
+
+    /// Ends the engine as wished; a second signal stops everything at once.
+    async fn stop(&mut self, end: &End) -> u8 {
+        let leave = end.wish == DaemonWish::Leave;
+        let all = end.wish == DaemonWish::StopAll;
+        let handle = self.handle.clone();
+        let shutdown = handle.shutdown(all, leave, end.by.clone());
+        let mut shutdown = std::pin::pin!(shutdown);
+        loop {
+            tokio::select! {
+                () = shutdown.as_mut() => break,
+                heard = self.signals.next() => match heard {
+                    Heard::End(name) if !leave => self.kill_all(name).await,
+                    Heard::End(_) | Heard::Reload => {}
+                    Heard::Strangers => reap(),
+                },
+            }
+        }
+        u8::try_from(end.code.unwrap_or(0)).unwrap_or(1)
+    }
+
+    /// KILL for every job that is still being stopped.
+    async fn kill_all(&self, by: &str) {
+        use gaffer::info::{Act, How, Target};
+        tracing::warn!(by, "daemon.killing");
+        for job in self.handle.jobs(None) {
+            if job.spec.keep_running && job.view.wish == gaffer_core::io::WishState::Running {
+                continue;
+            }
+            let target = Target {
+                job: job.view.job,
+                instance: None,
+            };
+            let how = How {
+                grace: None,
+                force: true,
+            };
+            // One that has ended meanwhile needs nothing.
+            let _ended = self.handle.act(target, Act::Stop(how), by.into()).await;
+        }
+    }
+}
+
+async fn beat(every: Option<Duration>) {
+    match every {
+        Some(every) => tokio::time::sleep(every).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Collects children that are not ours: as PID 1 every orphan becomes a child of this process.
+fn reap() {
+    use rustix::process::{WaitOptions, wait};
+    while matches!(wait(WaitOptions::NOHANG), Ok(Some(_))) {}
+}
+
+/// Takes a descriptor that was inherited for this purpose.
+pub fn leash(number: i32) -> Result<OwnedFd, LifeError> {
+    // SAFETY: fcntl on a number is harmless whatever it is.
+    let there = number > 2 && unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) } == 0;
+    if !there {
+        return Err(LifeError::Setup(SetupError::Wrong(format!(
+            "--leash-fd {number} is not an inherited descriptor"
+        ))));
+    }
+    // SAFETY: it is open, and whoever started us gave it to us and to nothing else in this process.
+    Ok(unsafe { OwnedFd::from_raw_fd(number) })
+}
+
+fn watch_leash(fd: OwnedFd) -> std::io::Result<tokio::io::unix::AsyncFd<OwnedFd>> {
+    rustix::io::ioctl_fionbio(&fd, true)?;
+    tokio::io::unix::AsyncFd::register_with_interest(fd, tokio::io::Interest::READABLE)
+}
+
+/// Resolves when the other end of the leash is gone.
+async fn leash_end(leash: Option<&tokio::io::unix::AsyncFd<OwnedFd>>) {
+    let Some(leash) = leash else {
+        return std::future::pending().await;
+    };
+    loop {
+        let Ok(mut ready) = leash.readable().await else {
+            return;
+        };
+        let mut bytes = [0u8; 64];
+        match rustix::io::read(leash.get_ref(), &mut bytes) {
+            Ok(0) => return,
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(rustix::io::Errno::AGAIN) => ready.clear_ready(),
+            Err(_) => return,
+        }
+    }
+}

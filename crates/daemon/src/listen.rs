@@ -1,0 +1,256 @@
+//! Listening: the control socket and TCP addresses, and why one cannot be had.
+
+use std::fs;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt};
+use std::os::unix::net::UnixStream as StdUnixStream;
+use std::path::{Path, PathBuf};
+use tokio::net::{TcpListener, TcpSocket, UnixListener};
+
+/// Bytes of a unix socket's path, its final zero included (unix(7)).
+const SOCKET_PATH_MAX: usize = 108;
+
+/// Where to listen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Bind {
+    /// TCP.
+    Tcp(SocketAddr),
+    /// A further unix socket.
+    Unix(PathBuf),
+}
+
+/// Why listening is impossible; says what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum ListenError {
+    /// Not an address.
+    #[error("`{0}` is not an address to listen at; write 127.0.0.1:5000, [::1]:5000, unix:PATH or none")]
+    NotAnAddress(String),
+    /// Reachable from elsewhere.
+    #[error(
+        "cannot listen at {0}: it is reachable from other machines, which needs TLS and tokens, and both come with a \
+         later version; use 127.0.0.1 or the control socket (over ssh: ssh -L 5000:127.0.0.1:5000 HOST)"
+    )]
+    OffLoopback(SocketAddr),
+    /// Somebody else is there.
+    #[error(
+        "cannot listen at {address}: the port is in use by another program (`ss -ltnp 'sport = :{}'` names it); \
+         end that one, or choose another with --bind", address.port()
+    )]
+    PortInUse {
+        /// Where.
+        address: SocketAddr,
+    },
+    /// Other reasons.
+    #[error("cannot listen at {address}: {source}")]
+    Tcp {
+        /// Where.
+        address: SocketAddr,
+        /// Why.
+        source: io::Error,
+    },
+    /// Another daemon serves this socket.
+    #[error("another daemon answers at {}: is it yours? `gaffer daemon status` asks it; choose another path with --socket", .0.display())]
+    Answers(PathBuf),
+    /// Something else is in the way.
+    #[error("cannot listen at {}: {why}", path.display())]
+    Unix {
+        /// Where.
+        path: PathBuf,
+        /// Why.
+        why: String,
+    },
+}
+
+/// Reads what `--bind` and `[gaffer] bind` say; `none` is nothing.
+pub fn parse_bind(text: &str) -> Result<Option<Bind>, ListenError> {
+    if text == "none" {
+        return Ok(None);
+    }
+    if let Some(path) = text.strip_prefix("unix:") {
+        return Ok(Some(Bind::Unix(PathBuf::from(path))));
+    }
+    let named = text.strip_prefix("localhost:").and_then(|port| port.parse().ok());
+    let address = match named {
+        Some(port) => SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port),
+        None => text
+            .parse()
+            .map_err(|_| ListenError::NotAnAddress(text.to_owned()))?,
+    };
+    match address.ip().to_canonical().is_loopback() {
+        true => Ok(Some(Bind::Tcp(address))),
+        false => Err(ListenError::OffLoopback(address)),
+    }
+}
+
+/// Listens on TCP.
+pub fn tcp(address: SocketAddr, backlog: u32) -> Result<TcpListener, ListenError> {
+    let listen = || {
+        let socket = if address.is_ipv4() {
+            TcpSocket::new_v4()
+        } else {
+            TcpSocket::new_v6()
+        }?;
+        // A restarted daemon must not wait for connections of the old one to time out.
+        socket.set_reuseaddr(true)?;
+        socket.bind(address)?;
+        socket.listen(backlog)
+    };
+    listen().map_err(|source| match source.kind() {
+        io::ErrorKind::AddrInUse => ListenError::PortInUse { address },
+        _ => ListenError::Tcp { address, source },
+    })
+}
+
+/// The control socket; its file goes with it.
+#[derive(Debug)]
+pub struct ControlSocket {
+    /// Accepts.
+    pub listener: UnixListener,
+    /// Its file.
+    pub file: SocketFile,
+}
+
+/// The file of a socket, removed in the end if it is still ours.
+#[derive(Debug)]
+pub struct SocketFile {
+    path: PathBuf,
+    identity: (u64, u64),
+}
+
+impl SocketFile {
+    /// Path.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        let ours =
+            fs::symlink_metadata(&self.path).is_ok_and(|file| (file.dev(), file.ino()) == self.identity);
+        if ours {
+            // If it stays, the next daemon finds that nobody answers and replaces it.
+            let _removed = fs::remove_file(&self.path);
+        }
+    }
+}
+
+/// Listens on a unix socket: 0600 from its first moment, in a directory that is made 0700.
+pub fn unix(path: &Path) -> Result<ControlSocket, ListenError> {
+    let failed = |why: String| ListenError::Unix {
+        path: path.to_owned(),
+        why,
+    };
+    if path.as_os_str().len() >= SOCKET_PATH_MAX {
+        return Err(failed(format!(
+            "the path is longer than the {} bytes that a socket's may have",
+            SOCKET_PATH_MAX - 1
+        )));
+    }
+    if let Some(dir) = path.parent().filter(|dir| !dir.as_os_str().is_empty()) {
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(dir)
+            .map_err(|error| failed(format!("{}: {error}", dir.display())))?;
+    }
+    clear(path)?;
+    let bound = {
+        // The mode must be right at creation; nothing else makes files yet, there is one thread.
+        let before = rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o177));
+        let bound = UnixListener::bind(path);
+        rustix::process::umask(before);
+        bound
+    };
+    let listener = bound.map_err(|error| failed(error.to_string()))?;
+    let file = fs::symlink_metadata(path).map_err(|error| failed(error.to_string()))?;
+    let identity = (file.dev(), file.ino());
+    Ok(ControlSocket {
+        listener,
+        file: SocketFile {
+            path: path.to_owned(),
+            identity,
+        },
+    })
+}
+
+/// Removes the socket of a daemon that is gone; refuses to touch anything else.
+fn clear(path: &Path) -> Result<(), ListenError> {
+    let failed = |why: String| ListenError::Unix {
+        path: path.to_owned(),
+        why,
+    };
+    let Ok(there) = fs::symlink_metadata(path) else {
+        return Ok(());
+    };
+    if !there.file_type().is_socket() {
+        return Err(failed("something that is not a socket lies there".to_owned()));
+    }
+    match StdUnixStream::connect(path) {
+        Ok(_) => Err(ListenError::Answers(path.to_owned())),
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => fs::remove_file(path)
+            .map_err(|error| failed(format!("the old socket cannot be removed: {error}"))),
+        Err(error) => Err(failed(format!(
+            "an old socket lies there and cannot be asked: {error}"
+        ))),
+    }
+}
+
+/// Where the control socket is unless something says otherwise.
+pub fn default_socket() -> Result<PathBuf, ListenError> {
+    let uid = rustix::process::getuid();
+    if uid.is_root() {
+        return Ok(PathBuf::from("/run/gaffer/gaffer.sock"));
+    }
+    if let Some(dir) = std::env::var_os("XDG_RUNTIME_DIR").filter(|dir| !dir.is_empty()) {
+        return Ok(PathBuf::from(dir).join("gaffer/gaffer.sock"));
+    }
+    let dir = PathBuf::from(format!("/tmp/gaffer-{}", uid.as_raw()));
+    check_private(&dir, uid.as_raw())?;
+    Ok(dir.join("gaffer.sock"))
+}
+
+/// `/tmp` is everybody's: a directory there counts only if it is ours alone.
+fn check_private(dir: &Path, uid: u32) -> Result<(), ListenError> {
+    let Ok(there) = fs::symlink_metadata(dir) else {
+        return Ok(());
+    };
+    if there.is_dir() && there.uid() == uid && there.mode() & 0o077 == 0 {
+        return Ok(());
+    }
+    Err(ListenError::Unix {
+        path: dir.to_owned(),
+        why: "the directory is not ours alone (somebody else may have made it); use --socket or set XDG_RUNTIME_DIR"
+            .to_owned(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_to_listen_at_are_loopback_or_refused() {
+        let tcp = |text: &str| Some(Bind::Tcp(text.parse().expect("an address")));
+        assert_eq!(parse_bind("127.0.0.1:0").expect("loopback"), tcp("127.0.0.1:0"));
+        assert_eq!(
+            parse_bind("localhost:5000").expect("loopback"),
+            tcp("127.0.0.1:5000")
+        );
+        assert_eq!(parse_bind("[::1]:5000").expect("loopback"), tcp("[::1]:5000"));
+        assert_eq!(parse_bind("none").expect("nothing"), None);
+        for text in ["0.0.0.0:5000", "[::]:5000", "192.168.1.1:5000"] {
+            assert!(
+                matches!(parse_bind(text), Err(ListenError::OffLoopback(_))),
+                "{text}"
+            );
+        }
+        for text in ["", "5000", "127.0.0.1", "host:5000", "localhost:x"] {
+            assert!(
+                matches!(parse_bind(text), Err(ListenError::NotAnAddress(_))),
+                "{text}"
+            );
+        }
+    }
+}

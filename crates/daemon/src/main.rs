@@ -1,0 +1,125 @@
+//! `gafferd`: the daemon of a node.
+
+use clap::Parser;
+use gafferd::background::{self, Side, Waiter};
+use gafferd::life::{self, LifeError};
+use gafferd::options::Options;
+use gafferd::setup::{self, Plan};
+use gafferd::{doctor, http, journal, unit};
+use std::cell::Cell;
+use std::process::ExitCode;
+use std::rc::Rc;
+
+fn main() -> ExitCode {
+    let options = Options::parse();
+    if options.print_openapi {
+        print!("{}", http::router::openapi_json());
+        return ExitCode::SUCCESS;
+    }
+    if options.print_unit {
+        return print_unit(&options);
+    }
+    match start(&options) {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => {
+            report(&error);
+            ExitCode::from(error.exit_code())
+        }
+    }
+}
+
+fn start(options: &Options) -> Result<u8, LifeError> {
+    let plan = setup::plan(options)?;
+    if options.doctor {
+        return Ok(print_doctor(&plan));
+    }
+    keep_memory_small();
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
+    let leash = options.leash_fd.map(life::leash).transpose()?;
+    let waiter = match options.daemon {
+        false => None,
+        true => match background::split().map_err(|source| system("cannot go to the background", source))? {
+            Side::Foreground(code) => return Ok(code),
+            Side::Background(waiter) => Some(waiter),
+        },
+    };
+    journal::begin(plan.level);
+    // One thread does everything: it is the smallest, and nothing wakes a second one. What blocks (the store, the
+    // shims) has threads of its own.
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|source| system("the runtime cannot be made", source))?;
+    let state_dir = plan.engine.state_dir.clone();
+    let waiter: Rc<Cell<Option<Waiter>>> = Rc::new(Cell::new(waiter));
+    let at_ready = waiter.clone();
+    let ready = move || {
+        if let Some(waiter) = at_ready.take()
+            && let Err(error) = waiter.ready(&state_dir)
+        {
+            tracing::error!(error = %error, "background.failed");
+        }
+    };
+    let lived = runtime.block_on(life::live(plan, leash, ready));
+    if let (Some(waiter), Err(error)) = (waiter.take(), &lived) {
+        report(error);
+        waiter.failed(error.exit_code());
+        return Ok(error.exit_code());
+    }
+    lived
+}
+
+fn system(what: &str, source: std::io::Error) -> LifeError {
+    LifeError::System {
+        what: what.to_owned(),
+        source,
+    }
+}
+
+/// Errors as clients print them; those of a file are rendered with their place.
+fn report(error: &LifeError) {
+    match error {
+        LifeError::Setup(setup::SetupError::Config(diagnostics)) => {
+            eprintln!("{}", diagnostics.render(false));
+            eprintln!("nothing was changed");
+        }
+        error => eprintln!("error: {error}"),
+    }
+}
+
+/// Two arenas: more would each keep what they once needed.
+fn keep_memory_small() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: mallopt may be called while there is one thread.
+    unsafe {
+        libc::mallopt(libc::M_ARENA_MAX, 2);
+    }
+}
+
+fn print_unit(options: &Options) -> ExitCode {
+    let Ok(program) = std::env::current_exe() else {
+        eprintln!("error: the path of this program is not known");
+        return ExitCode::FAILURE;
+    };
+    let config = options
+        .config
+        .as_deref()
+        .and_then(|path| std::path::absolute(path).ok());
+    print!(
+        "{}",
+        unit::text(&program, config.as_deref(), rustix::process::getuid().is_root())
+    );
+    ExitCode::SUCCESS
+}
+
+fn print_doctor(plan: &Plan) -> u8 {
+    let setup = doctor::Setup {
+        state_dir: plan.engine.state_dir.clone(),
+        socket: plan.socket.clone(),
+        require_token: plan.daemon.require_token,
+    };
+    let found = doctor::examine(&setup, None, &[]);
+    // Checks are texts: they always have a JSON form.
+    println!("{}", serde_json::to_string_pretty(&found).unwrap_or_default());
+    u8::from(found.checks.iter().any(|check| check.state == "bad"))
+}

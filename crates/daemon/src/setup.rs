@@ -1,0 +1,186 @@
+//! From options, environment and file to what the daemon does: option over variable over file.
+
+use crate::listen::{self, Bind};
+use crate::options::Options;
+use gaffer::{Containment, Grouping, Settings};
+use gaffer_config::{Bundle, DaemonSettings, Diagnostics, GatherOptions, RealHost};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use tracing::Level;
+
+/// How long shims of a private daemon wait for a successor when it is killed.
+const LEASH: Duration = Duration::from_secs(10);
+
+/// Why the daemon does not start. Runs of an earlier one are untouched.
+#[derive(Debug, thiserror::Error)]
+pub enum SetupError {
+    /// The file has errors; they are printed as `gaffer check` does.
+    #[error("{}", .0.render(false))]
+    Config(Diagnostics),
+    /// No file in the folder.
+    #[error("there is no gaffer.toml, Procfile or gaffer.ini in {}", .0.display())]
+    NoFile(PathBuf),
+    /// Addresses.
+    #[error("{0}")]
+    Listen(#[from] listen::ListenError),
+    /// A setting that cannot be.
+    #[error("{0}")]
+    Wrong(String),
+}
+
+/// All that is settled before anything is opened.
+#[derive(Debug)]
+pub struct Plan {
+    /// The daemon's file and what came from it.
+    pub file: Option<File>,
+    /// Of the engine.
+    pub engine: Settings,
+    /// Where to listen.
+    pub binds: Vec<Bind>,
+    /// Control socket.
+    pub socket: PathBuf,
+    /// `[gaffer]` of the file, or its defaults.
+    pub daemon: DaemonSettings,
+    /// How much is logged.
+    pub level: Level,
+    /// Written and removed.
+    pub pidfile: Option<PathBuf>,
+}
+
+/// The daemon's own file.
+#[derive(Clone, Debug)]
+pub struct File {
+    /// Absolute.
+    pub path: PathBuf,
+    /// To read it again.
+    pub profiles: Vec<String>,
+    /// As it is now.
+    pub bundle: Bundle,
+}
+
+impl File {
+    /// Reads a file, checking it whole.
+    pub fn read(path: &Path, profiles: &[String]) -> Result<(File, DaemonSettings), SetupError> {
+        let options = GatherOptions {
+            profiles: profiles.to_vec(),
+            ..GatherOptions::default()
+        };
+        let bundle = gaffer_config::gather(&[path.to_owned()], &options).map_err(SetupError::Config)?;
+        let config = gaffer_config::load(&bundle, &RealHost).map_err(SetupError::Config)?;
+        let file = File {
+            path: path.to_owned(),
+            profiles: profiles.to_vec(),
+            bundle,
+        };
+        Ok((file, config.daemon))
+    }
+}
+
+/// Settles everything.
+pub fn plan(options: &Options) -> Result<Plan, SetupError> {
+    let (file, daemon) = match &options.config {
+        None => (None, DaemonSettings::default()),
+        Some(path) => {
+            let (file, daemon) = File::read(&find(path)?, &options.profile)?;
+            (Some(file), daemon)
+        }
+    };
+    let mut binds = Vec::new();
+    let default = ["127.0.0.1:5000".to_owned()];
+    let texts = match (&options.bind[..], &daemon.bind) {
+        ([], None) => &default[..],
+        ([], Some(texts)) => &texts[..],
+        (texts, _) => texts,
+    };
+    for text in texts {
+        binds.extend(listen::parse_bind(text)?);
+    }
+    let socket = match options.socket.clone().or_else(|| daemon.socket.clone()) {
+        Some(socket) => socket,
+        None => listen::default_socket()?,
+    };
+    let state_dir = match options.state_dir.clone().or_else(|| daemon.state_dir.clone()) {
+        Some(dir) => dir,
+        None => default_state_dir()?,
+    };
+    let level = match options.verbose {
+        0 => options
+            .log_level
+            .or_else(|| daemon.log_level.as_deref()?.parse().ok())
+            .unwrap_or(Level::INFO),
+        1 => Level::DEBUG,
+        _ => Level::TRACE,
+    };
+    Ok(Plan {
+        file,
+        engine: engine(&absolute(&state_dir)?, &daemon, options.leash_fd.is_some()),
+        binds,
+        socket: absolute(&socket)?,
+        level,
+        pidfile: options.pidfile.clone().or_else(|| daemon.pidfile.clone()),
+        daemon,
+    })
+}
+
+fn engine(state_dir: &Path, daemon: &DaemonSettings, leashed: bool) -> Settings {
+    let mut settings = Settings::new(state_dir);
+    if let Some(name) = &daemon.name {
+        settings.node.clone_from(name);
+    }
+    settings.grouping = match daemon.shim.as_deref() {
+        Some("job") => Grouping::Job,
+        Some("run") => Grouping::Run,
+        _ => Grouping::Session,
+    };
+    settings.containment = match daemon.containment.as_deref() {
+        Some("require") => Containment::Require,
+        Some("off") => Containment::Off,
+        _ => Containment::Auto,
+    };
+    settings.start_at_once = daemon.start_at_once;
+    if let Some(within) = daemon.stop_within {
+        settings.stop_within = within;
+    }
+    settings.leash = leashed.then_some(LEASH);
+    settings
+}
+
+/// A file, or the one that lies in a folder.
+fn find(path: &Path) -> Result<PathBuf, SetupError> {
+    let path = absolute(path)?;
+    if !path.is_dir() {
+        return Ok(path);
+    }
+    let names = ["gaffer.toml", "gafferd.ini", "gaffer.ini", "Procfile"];
+    let found = names
+        .iter()
+        .map(|name| path.join(name))
+        .find(|file| file.is_file());
+    found.ok_or(SetupError::NoFile(path))
+}
+
+fn absolute(path: &Path) -> Result<PathBuf, SetupError> {
+    std::path::absolute(path).map_err(|error| SetupError::Wrong(format!("{}: {error}", path.display())))
+}
+
+fn default_state_dir() -> Result<PathBuf, SetupError> {
+    if rustix::process::getuid().is_root() {
+        return Ok(PathBuf::from("/var/lib/gaffer"));
+    }
+    let var = |name| {
+        std::env::var_os(name)
+            .filter(|value| !value.is_empty())
+            .map(PathBuf::from)
+    };
+    if let Some(dir) = var("XDG_STATE_HOME") {
+        return Ok(dir.join("gaffer"));
+    }
+    var("HOME")
+        .map(|home| home.join(".local/state/gaffer"))
+        .ok_or_else(|| {
+            SetupError::Wrong(
+                "neither XDG_STATE_HOME nor HOME is set: say where the state belongs with --state-dir"
+                    .to_owned(),
+            )
+        })
+}
