@@ -273,3 +273,29 @@ fn bye_takes_the_leash_off() {
             .any(|record| matches!(record, Record::Exited { .. }))
     );
 }
+
+/// A daemon reads the journal when any bell rings, so it may know of an end before the shim's own control
+/// thread does.
+#[test]
+fn a_successor_asked_for_the_moment_the_end_is_on_file_is_not_refused() {
+    let mut shim = Shim::start();
+    let mut before = None;
+    for round in 0..200 {
+        let mut spawn = match round % 2 {
+            0 => shim.script("web.1", "exit 0"),
+            _ => shim.program("web.1", &["/no/such/program"]),
+        };
+        spawn.after = before;
+        let run = shim.spawn(spawn);
+        // Polls the file without a pause and without listening to bells.
+        let start = std::time::Instant::now();
+        while !shim.records.iter().any(|record| match record {
+            Record::Exited { run: found, .. } | Record::StartFailed { run: found, .. } => *found == run,
+            _ => false,
+        }) {
+            assert!(start.elapsed() < PATIENCE, "round {round} was refused");
+            shim.read_on();
+        }
+        before = Some(run);
+    }
+}

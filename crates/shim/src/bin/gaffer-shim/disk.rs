@@ -13,7 +13,7 @@ use crate::tree::{self, Tree};
 use gaffer_shim::journal::{Record, RunIdWire};
 use gaffer_shim::message::{LogBounds, RefusedCode, Spawn};
 use rustix::fd::OwnedFd;
-use std::collections::{HashSet, VecDeque};
+use std::collections::VecDeque;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -35,8 +35,6 @@ pub enum DiskJob {
     },
     /// Read this pipe of a run.
     Attach(Box<Attach>),
-    /// A process of ours exists.
-    Leader { pid: u32 },
     /// A spawner could not append this; its event waits for it.
     Append { record: Box<Record>, event: Event },
     /// The main process is a zombie.
@@ -93,7 +91,6 @@ pub struct Disk {
     pub spawners: Arc<SpawnQueue>,
     epoll: Arc<Epoll>,
     pump: Pump,
-    leaders: HashSet<u32>,
     /// Appends that found no room, in order; nothing overtakes them.
     waiting: VecDeque<(Record, Event)>,
     retry_at: u64,
@@ -126,7 +123,6 @@ impl Disk {
             spawners,
             epoll,
             pump,
-            leaders: HashSet::new(),
             waiting: VecDeque::new(),
             retry_at: 0,
             sweeps: VecDeque::new(),
@@ -176,9 +172,6 @@ impl Disk {
             DiskJob::Attach(a) => {
                 // A pipe that cannot be watched is closed: the program gets EPIPE, nobody gets silence.
                 let _ = self.pump.attach(a.run, &a.dir, &a.name, a.number, a.bounds, a.fd);
-            }
-            DiskJob::Leader { pid } => {
-                self.leaders.insert(pid);
             }
             DiskJob::Append { record, event } => self.append(*record, event, false),
             DiskJob::Exit(exit) => self.exit(*exit),
@@ -301,7 +294,6 @@ impl Disk {
 
     fn exit(&mut self, exit: Exit) {
         let drained = self.pump.drain(exit.run, now().1 + DRAIN_NS, &self.journal);
-        self.leaders.remove(&exit.pid);
         let cgroup = exit.cgroup.as_deref();
         let survivors = self.survivors(exit.run, cgroup, Some(exit.pid));
         let (wall_ms, mono_ns) = now();
@@ -333,9 +325,7 @@ impl Disk {
             Some(_) => Tree { run, cgroup, leader }.survivors(),
             None => {
                 // Whoever survives its main process has come to us. Without such orphans no scan is needed.
-                let orphans = tree::strangers(&self.leaders);
-                let none = orphans.is_some_and(|orphans| orphans.iter().all(|pid| Some(*pid) == leader));
-                if none {
+                if tree::strangers().is_empty() {
                     0
                 } else {
                     Tree { run, cgroup, leader }.survivors()
@@ -346,7 +336,7 @@ impl Disk {
 
     fn survey(&mut self, key: u64, run: RunIdWire, cgroup: Option<String>) {
         if self.survivors(run, cgroup.as_deref(), None) > 0 {
-            return;
+            return self.control.send(Event::Survives { key });
         }
         let (wall_ms, mono_ns) = now();
         // What the last ones wrote belongs to the run.

@@ -67,6 +67,9 @@ fn take_over(dir: &Path, share: &'static Share) -> io::Result<()> {
         bounds: HashMap::new(),
     };
     for entry in guard.journal.entries() {
+        if matches!(entry.life, Life::Intended | Life::Alive) {
+            tree::leader_born(entry.pid);
+        }
         guard.runs.insert(entry.run, entry);
     }
     guard.adopt_pipes(share);
@@ -75,6 +78,7 @@ fn take_over(dir: &Path, share: &'static Share) -> io::Result<()> {
         while let Ok(Some(ended)) = sys::peek(Whom::Any) {
             guard.on_end(&ended);
             let _ = sys::reap(Whom::Pid(ended.pid));
+            tree::leader_gone(ended.pid as u32);
         }
         guard.look_for_empty_trees();
         if !has_children() {

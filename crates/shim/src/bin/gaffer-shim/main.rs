@@ -13,12 +13,14 @@ mod mailbox;
 mod plan;
 mod pump;
 mod requests;
+mod runs;
 mod segments;
 mod setup;
 mod share;
 mod spawner;
 mod sys;
 mod table;
+mod timers;
 mod tree;
 
 fn main() -> std::process::ExitCode {

@@ -333,7 +333,7 @@ impl Spawner {
             mono_ns,
             note: running.note,
         };
-        self.disk.send(DiskJob::Leader { pid: running.pid });
+        crate::tree::leader_born(running.pid);
         for (name, fd) in ours.outputs {
             let label = spawn.streams.iter().position(|label| *label == name);
             let number = match (name.as_str(), label) {

@@ -7,8 +7,9 @@ use crate::sys;
 use gaffer_shim::client::pidfd;
 use gaffer_shim::journal::RunIdWire;
 use rustix::fd::OwnedFd;
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashSet};
 use std::io;
+use std::sync::{Mutex, PoisonError};
 
 /// Depth to which cgroups that a run made below its own are followed.
 const DEPTH_MAX: u32 = 8;
@@ -58,8 +59,13 @@ impl Tree<'_> {
                 Err(_) => {}
             }
         }
+        let mut killed = HashSet::new();
         for _ in 0..ROUNDS_MAX {
-            if self.signal(libc::SIGKILL, true) == 0 {
+            let round = self.signal_each(&self.members(), libc::SIGKILL);
+            let before = killed.len();
+            killed.extend(round);
+            // Nobody new: whoever is still there is dying, and forks no more.
+            if killed.len() == before {
                 break;
             }
         }
@@ -67,20 +73,20 @@ impl Tree<'_> {
     }
 
     /// Signals all of it (or all but the main process). Returns how many were alive and signalled.
-    pub fn signal(&self, signal: i32, with_leader: bool) -> u32 {
+    pub fn signal(&self, signal: i32, with_leader: bool) -> usize {
         let mut pids = self.members();
         pids.retain(|pid| with_leader || Some(*pid) != self.leader);
-        self.signal_each(&pids, signal)
+        self.signal_each(&pids, signal).len()
     }
 
     /// Signals those of it that are in the group of its main process.
-    pub fn signal_group(&self, signal: i32) -> u32 {
+    pub fn signal_group(&self, signal: i32) {
         let mut pids = self.members();
-        pids.retain(|pid| stat(*pid).is_some_and(|(_, _, group)| Some(group) == self.leader));
-        self.signal_each(&pids, signal)
+        pids.retain(|pid| stat(*pid).is_some_and(|(_, group)| Some(group) == self.leader));
+        self.signal_each(&pids, signal);
     }
 
-    fn signal_each(&self, pids: &[u32], signal: i32) -> u32 {
+    fn signal_each(&self, pids: &[u32], signal: i32) -> Vec<u32> {
         let taken: Vec<(u32, OwnedFd)> = pids
             .iter()
             .filter_map(|pid| Some((*pid, pidfd(*pid).ok()?)))
@@ -92,7 +98,7 @@ impl Tree<'_> {
         } else {
             Vec::new()
         };
-        let mut count = 0;
+        let mut reached = Vec::new();
         for (pid, fd) in taken {
             let holds = if self.cgroup.is_none() {
                 still.contains(&pid)
@@ -100,10 +106,10 @@ impl Tree<'_> {
                 self.is_inside(pid)
             };
             if holds && !is_zombie(pid) && sys::signal(&fd, signal).is_ok() {
-                count += 1;
+                reached.push(pid);
             }
         }
-        count
+        reached
     }
 
     /// Is a process in the run's cgroup?
@@ -117,86 +123,117 @@ impl Tree<'_> {
         unified.split('/').any(|part| part == name)
     }
 
-    /// Who descends from us (a subreaper, so nobody of a run gets away) and belongs to the run. Another
-    /// node on this host may have a run of the same id: its processes do not descend from us.
+    /// Its main process, orphans of it that came to us (a subreaper: nobody of a run gets away), and whoever
+    /// descends from them. Another node on this host may have a run of the same id: its processes do not
+    /// descend from us.
     fn scan(&self) -> Vec<u32> {
         let mark = format!("GAFFER_RUN={}", self.run).into_bytes();
-        let mut parents = HashMap::new();
-        let mut alive = Vec::new();
-        let Ok(entries) = std::fs::read_dir("/proc") else {
-            return Vec::new();
-        };
-        for entry in entries.flatten() {
-            let name = entry.file_name();
-            let Some(pid) = name.to_str().and_then(|name| name.parse::<u32>().ok()) else {
-                continue;
-            };
-            let Some((state, parent, group)) = stat(pid) else {
-                continue;
-            };
-            parents.insert(pid, parent);
-            if state != b'Z' && state != b'X' {
-                alive.push((pid, group));
-            }
-        }
-        let mut found = HashSet::new();
-        for (pid, group) in &alive {
-            if !is_ours(*pid, &parents) {
-                continue;
-            }
+        let mut found: Vec<u32> = self.leader.into_iter().collect();
+        for pid in strangers() {
             let marked = || {
                 let environ = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
                 environ.split(|byte| *byte == 0).any(|line| line == mark)
             };
-            if Some(*pid) == self.leader || Some(*group) == self.leader || marked() {
-                found.insert(*pid);
+            let Some((_, group)) = stat(pid) else { continue };
+            if Some(group) == self.leader || marked() {
+                found.push(pid);
             }
         }
-        // Whoever descends from one of them belongs, whatever its environment says.
-        loop {
-            let before = found.len();
-            for (pid, _) in &alive {
-                let parent = parents.get(pid).copied();
-                let belongs = parent.is_some_and(|parent| found.contains(&parent))
-                    || (parent.is_some() && parent == self.leader);
-                if belongs {
-                    found.insert(*pid);
-                }
-            }
-            if found.len() == before {
-                return found.into_iter().collect();
-            }
+        let mut seen: HashSet<u32> = found.iter().copied().collect();
+        let mut next = 0;
+        while let Some(pid) = found.get(next).copied() {
+            next += 1;
+            found.extend(children_of(pid).into_iter().filter(|child| seen.insert(*child)));
         }
+        found.retain(|pid| !is_zombie(*pid));
+        found
     }
 }
 
-/// Does a process descend from this one?
-fn is_ours(pid: u32, parents: &HashMap<u32, u32>) -> bool {
-    let own = std::process::id();
-    let mut at = pid;
-    // A table read while it changes might hold a loop.
-    for _ in 0..parents.len() {
-        match parents.get(&at) {
-            Some(parent) if *parent == own => return true,
-            Some(parent) => at = *parent,
-            None => return false,
-        }
-    }
-    false
+/// Main processes of runs, from their birth until they are reaped: our children that are no orphans.
+static LEADERS: Mutex<BTreeSet<u32>> = Mutex::new(BTreeSet::new());
+
+/// A run has a main process.
+pub fn leader_born(pid: u32) {
+    LEADERS.lock().unwrap_or_else(PoisonError::into_inner).insert(pid);
 }
 
-/// `(state, parent, process group)`.
-fn stat(pid: u32) -> Option<(u8, u32, u32)> {
-    let stat = std::fs::read(format!("/proc/{pid}/stat")).ok()?;
+/// It was reaped.
+pub fn leader_gone(pid: u32) {
+    LEADERS
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .remove(&pid);
+}
+
+/// Orphans that came to us, zombies included.
+pub fn strangers() -> Vec<u32> {
+    let mut children = children_of(std::process::id());
+    let leaders = LEADERS.lock().unwrap_or_else(PoisonError::into_inner);
+    children.retain(|pid| !leaders.contains(pid));
+    children
+}
+
+/// Children of all threads of a process.
+fn children_of(pid: u32) -> Vec<u32> {
+    let mut found = Vec::new();
+    let Ok(tasks) = std::fs::read_dir(format!("/proc/{pid}/task")) else {
+        return found;
+    };
+    for task in tasks.flatten() {
+        match std::fs::read_to_string(task.path().join("children")) {
+            Ok(text) => found.extend(
+                text.split_ascii_whitespace()
+                    .filter_map(|w| w.parse::<u32>().ok()),
+            ),
+            // The thread has ended, or this kernel does not list children.
+            Err(_) if task.path().exists() => return children_by_search(pid),
+            Err(_) => {}
+        }
+    }
+    found
+}
+
+/// The slow way, for kernels without `CONFIG_PROC_CHILDREN`.
+fn children_by_search(parent: u32) -> Vec<u32> {
+    let Ok(entries) = std::fs::read_dir("/proc") else {
+        return Vec::new();
+    };
+    let pids = entries
+        .flatten()
+        .filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    pids.filter(|pid| parent_of(*pid) == Some(parent)).collect()
+}
+
+/// Fields of /proc/pid/stat from the state on.
+fn fields(pid: u32) -> Option<Vec<u8>> {
+    let mut stat = std::fs::read(format!("/proc/{pid}/stat")).ok()?;
+    // The name in parentheses may hold anything, also parentheses.
     let after = stat.iter().rposition(|byte| *byte == b')')? + 2;
-    let rest = std::str::from_utf8(stat.get(after..)?).ok()?;
-    let mut fields = rest.split_ascii_whitespace();
-    let state = *fields.next()?.as_bytes().first()?;
-    Some((state, fields.next()?.parse().ok()?, fields.next()?.parse().ok()?))
+    if after > stat.len() {
+        return None;
+    }
+    stat.drain(..after);
+    Some(stat)
+}
+
+fn field(fields: &[u8], number: usize) -> Option<u32> {
+    let word = fields.split(|byte| *byte == b' ').nth(number)?;
+    std::str::from_utf8(word).ok()?.parse().ok()
+}
+
+/// `(state, process group)`.
+fn stat(pid: u32) -> Option<(u8, u32)> {
+    let fields = fields(pid)?;
+    Some((*fields.first()?, field(&fields, 2)?))
+}
+
+fn parent_of(pid: u32) -> Option<u32> {
+    field(&fields(pid)?, 1)
 }
 
 fn is_zombie(pid: u32) -> bool {
-    stat(pid).is_none_or(|(state, ..)| state == b'Z' || state == b'X')
+    stat(pid).is_none_or(|(state, _)| state == b'Z' || state == b'X')
 }
 
 fn exists(path: &str) -> bool {
@@ -259,27 +296,4 @@ pub fn remove(path: &str, depth: u32) -> bool {
         }
     }
     std::fs::remove_dir(path).is_ok()
-}
-
-/// Children of this process that are not among the known ones: orphans that came to us.
-/// `None`: the kernel does not list children.
-pub fn strangers(known: &HashSet<u32>) -> Option<Vec<u32>> {
-    let mut found = Vec::new();
-    for task in std::fs::read_dir("/proc/self/task").ok()?.flatten() {
-        let children = match std::fs::read_to_string(task.path().join("children")) {
-            Ok(children) => children,
-            // A thread that ended meanwhile has none; a kernel without the file has it nowhere.
-            Err(_) if found.is_empty() => continue,
-            Err(_) => continue,
-        };
-        let pids = children
-            .split_ascii_whitespace()
-            .filter_map(|word| word.parse::<u32>().ok());
-        found.extend(pids.filter(|pid| !known.contains(pid)));
-    }
-    std::path::Path::new("/proc/self/task")
-        .join(std::process::id().to_string())
-        .join("children")
-        .exists()
-        .then_some(found)
 }
