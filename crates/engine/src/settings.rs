@@ -83,7 +83,8 @@ impl Settings {
             .clone()
             .or_else(|| std::env::var_os("GAFFER_SHIM").map(PathBuf::from))
         {
-            return Ok(path);
+            // The shim is started in `/`: a relative path would mean something else there.
+            return std::path::absolute(path);
         }
         let mut places: Vec<PathBuf> = Vec::new();
         if let Ok(own) = std::env::current_exe() {

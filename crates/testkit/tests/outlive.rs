@@ -1,0 +1,238 @@
+//! What outlives what: daemons, shims and guards are killed or frozen one by one, and all together.
+
+use gaffer_testkit::{Node, process, wait_for, wait_until};
+use rustix::process::Signal;
+use serde_json::{Value, json};
+use std::time::Duration;
+
+const SOON: Duration = Duration::from_secs(20);
+
+fn running(job: &Value) -> bool {
+    job["state"] == "running"
+}
+
+fn pid(job: &Value) -> u32 {
+    let pid = job["instances"][0]["pid"].as_u64().expect("a live pid");
+    u32::try_from(pid).expect("a pid")
+}
+
+fn deaths(node: &mut Node, job: &str) -> Vec<Value> {
+    let list = node.get(&format!("/v1/jobs/default/{job}/deaths?limit=1000"));
+    list.as_array().cloned().unwrap_or_default()
+}
+
+fn idle(node: &mut Node, instances: u32) -> Value {
+    let fixture = node.fixture();
+    node.put_job("default", "web", &json!({ "cmd": [fixture, "idle"], "instances": instances }));
+    node.wait_job("default", "web", SOON, running)
+}
+
+fn signal(one: &process::Process, signal: Signal) {
+    if let Some(handle) = process::Handle::open(one.pid) {
+        handle.signal(signal);
+    }
+}
+
+/// SIGKILL for the shim proper (or its guard), found by the daemon's own word.
+fn kill_of_shim(node: &mut Node, who: &str) {
+    let info = node.get("/v1/node");
+    let pid = info["shims"][0][who].as_u64().expect("its pid");
+    let handle = process::Handle::open(u32::try_from(pid).expect("a pid")).expect("it lives");
+    handle.signal(Signal::KILL);
+}
+
+#[test]
+fn a_daemon_that_is_killed_finds_its_runs_again_with_pid_age_and_restart_count() {
+    let mut node = Node::start();
+    let before = idle(&mut node, 2);
+    node.restart();
+    let after = node.wait_job("default", "web", SOON, running);
+    for n in 0..2 {
+        for key in ["run", "pid", "started_at", "restarts"] {
+            assert_eq!(before["instances"][n][key], after["instances"][n][key], "{key}");
+        }
+    }
+    assert!(deaths(&mut node, "web").is_empty());
+}
+
+#[test]
+fn an_exit_while_no_daemon_lives_is_recorded_with_its_code_and_the_job_goes_on() {
+    let mut node = Node::start();
+    let fixture = node.fixture();
+    let retry = json!({ "delay": "1h", "max_delay": "1h" });
+    let spec = json!({ "cmd": [fixture, "exit", "23", "--after-ms", "300"], "retry": retry });
+    node.put_job("default", "short", &spec);
+    let job = node.wait_job("default", "short", SOON, running);
+    let pid = pid(&job);
+    node.kill9();
+    wait_until(SOON, "the program has ended", || {
+        process::Process::read(pid).is_none_or(|one| one.is_zombie())
+    });
+    node.start_again();
+    let list = wait_for(SOON, "the death is settled", || {
+        Some(deaths(&mut node, "short")).filter(|list| !list.is_empty())
+    });
+    assert_eq!((list.len(), &list[0]["exit_code"], &list[0]["cause"]), (1, &json!(23), &json!("exit")));
+    node.wait_job("default", "short", SOON, |job| job["state"] == "backoff");
+}
+
+#[test]
+fn a_job_that_was_stopped_by_hand_stays_stopped_across_a_kill() {
+    let mut node = Node::start();
+    idle(&mut node, 1);
+    node.http("POST", "/v1/jobs/default/web/stop?wait=20s", Some(&json!({})));
+    node.restart();
+    let job = node.wait_job("default", "web", SOON, |job| job["state"] == "stopped");
+    assert_eq!(job["wish"], "stopped");
+    node.assert_no_job_processes();
+}
+
+#[test]
+fn a_paused_job_is_still_paused_after_a_kill_and_goes_on_when_resumed() {
+    let mut node = Node::start();
+    let before = idle(&mut node, 1);
+    node.http("POST", "/v1/jobs/default/web/pause?wait=20s", Some(&json!({})));
+    node.wait_job("default", "web", SOON, |job| job["state"] == "paused");
+    node.restart();
+    node.wait_job("default", "web", SOON, |job| job["state"] == "paused");
+    node.http("POST", "/v1/jobs/default/web/resume?wait=20s", Some(&json!({})));
+    let after = node.wait_job("default", "web", SOON, running);
+    assert_eq!(pid(&before), pid(&after));
+}
+
+#[test]
+fn hazard_13_a_tree_that_forks_twice_leaves_its_session_and_ignores_term_is_gone_after_stop() {
+    let mut node = Node::start();
+    let fixture = node.fixture();
+    let cmd = json!([fixture, "tree", "--depth", "3", "--setsid", "--double-fork", "--ignore-term"]);
+    node.put_job("default", "bad", &json!({ "cmd": cmd, "stop": { "timeout": "300ms" } }));
+    node.wait_job("default", "bad", SOON, running);
+    wait_until(SOON, "the tree has grown", || node.job_processes().len() >= 3);
+    let (status, answer) = node.http("POST", "/v1/jobs/default/bad/stop?wait=30s", Some(&json!({})));
+    assert_eq!((status, &answer["state"]), (200, &json!("done")), "{answer:#}");
+    // At once, not "soon": the stop has ended, so the tree is gone.
+    assert!(node.job_processes().is_empty(), "{:#?}", node.job_processes());
+}
+
+#[test]
+fn hazard_13_without_cgroups_the_same_tree_is_gone_as_well() {
+    let mut node = Node::builder().config("gaffer.toml", "[gaffer]\ncontainment = \"off\"\n").start();
+    let fixture = node.fixture();
+    let cmd = json!([fixture, "tree", "--depth", "3", "--setsid", "--double-fork", "--ignore-term"]);
+    node.put_job("default", "bad", &json!({ "cmd": cmd, "stop": { "timeout": "300ms" } }));
+    node.wait_job("default", "bad", SOON, running);
+    wait_until(SOON, "the tree has grown", || node.job_processes().len() >= 3);
+    let (status, answer) = node.http("POST", "/v1/jobs/default/bad/stop?wait=30s", Some(&json!({})));
+    assert_eq!((status, &answer["state"]), (200, &json!("done")), "{answer:#}");
+    assert!(node.job_processes().is_empty(), "{:#?}", node.job_processes());
+}
+
+#[test]
+fn hazard_17_a_killed_shim_ends_its_runs_with_what_the_guard_saw_and_never_with_zero() {
+    let mut node = Node::start();
+    let before = idle(&mut node, 3);
+    let runs: Vec<Value> =
+        before["instances"].as_array().expect("instances").iter().map(|one| one["run"].clone()).collect();
+    kill_of_shim(&mut node, "pid");
+    node.wait_job("default", "web", SOON, |job| {
+        let all = job["instances"].as_array().cloned().unwrap_or_default();
+        running(job) && all.len() == 3 && all.iter().all(|one| !runs.contains(&one["run"]))
+    });
+    let list = wait_for(SOON, "three deaths", || {
+        Some(deaths(&mut node, "web")).filter(|list| list.len() >= 3)
+    });
+    assert_eq!(list.len(), 3, "{list:#?}");
+    for death in list {
+        assert_ne!(death["exit_code"], json!(0), "{death:#}");
+        assert!(death["signal"] == "SIGKILL" || death["cause"] == "unknown", "{death:#}");
+    }
+    assert_eq!(node.job_processes().len(), 3, "{:#?}", node.job_processes());
+}
+
+#[test]
+fn hazard_17_a_killed_guard_does_not_disturb_the_runs() {
+    let mut node = Node::start();
+    let before = idle(&mut node, 1);
+    kill_of_shim(&mut node, "guard_pid");
+    let pid_before = pid(&before);
+    let (status, answer) = node.http("POST", "/v1/jobs/default/web/stop?wait=20s", Some(&json!({})));
+    assert_eq!(status, 200, "{answer:#}");
+    node.http("POST", "/v1/jobs/default/web/start?wait=20s", Some(&json!({})));
+    let after = node.wait_job("default", "web", SOON, running);
+    assert_ne!(pid_before, pid(&after));
+    assert_eq!(node.job_processes().len(), 1);
+}
+
+#[test]
+fn hazard_17_shim_guard_and_daemon_killed_together_leave_one_copy_each() {
+    let mut node = Node::start();
+    idle(&mut node, 3);
+    node.kill9();
+    // All shims and guards are frozen first, so that none sees the other die.
+    for shim in node.shims() {
+        signal(&shim, Signal::STOP);
+    }
+    for shim in node.shims() {
+        signal(&shim, Signal::KILL);
+    }
+    node.start_again();
+    node.wait_job("default", "web", SOON, running);
+    wait_until(SOON, "three copies", || node.job_processes().len() == 3);
+    for death in deaths(&mut node, "web") {
+        assert_eq!((&death["exit_code"], &death["cause"]), (&Value::Null, &json!("unknown")), "{death:#}");
+    }
+}
+
+#[test]
+fn hazard_18_a_frozen_shim_is_unreachable_not_dead_and_nothing_is_started_in_its_place() {
+    let mut node = Node::start();
+    let before = idle(&mut node, 1);
+    node.kill9();
+    let shims = node.shims();
+    for shim in &shims {
+        signal(shim, Signal::STOP);
+    }
+    node.start_again();
+    node.wait_job("default", "web", SOON, |job| job["state"] == "unreachable");
+    assert_eq!(node.job_processes().len(), 1);
+    for shim in &shims {
+        signal(shim, Signal::CONT);
+    }
+    let after = node.wait_job("default", "web", SOON, running);
+    assert_eq!(pid(&before), pid(&after));
+}
+
+#[test]
+fn hazard_34_no_writer_sees_a_broken_pipe_when_the_daemon_or_the_shim_is_killed() {
+    let mut node = Node::start();
+    let fixture = node.fixture();
+    let cmd = json!([fixture, "lines", "--every-us", "500", "--prefix", "x "]);
+    node.put_job("default", "talk", &json!({ "cmd": cmd }));
+    node.wait_job("default", "talk", SOON, running);
+    node.restart();
+    kill_of_shim(&mut node, "pid");
+    let list = wait_for(SOON, "a death", || {
+        Some(deaths(&mut node, "talk")).filter(|list| !list.is_empty())
+    });
+    for death in list {
+        // A writer that gets EPIPE dies of SIGPIPE or, here, says so by its exit code.
+        assert!(death["signal"] == "SIGKILL" || death["cause"] == "unknown", "{death:#}");
+    }
+}
+
+#[test]
+fn hazard_45_of_twenty_daemons_on_one_state_directory_one_serves_and_the_others_say_who() {
+    let mut node = Node::start();
+    let before = idle(&mut node, 1);
+    let others: Vec<_> = (0..20)
+        .map(|_| node.daemon_command().stderr(std::process::Stdio::piped()).spawn().expect("gafferd"))
+        .collect();
+    for other in others {
+        let output = other.wait_with_output().expect("its end");
+        let text = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success(), "{text}");
+        assert!(text.contains("another daemon uses the state directory"), "{text}");
+    }
+    let after = node.wait_job("default", "web", SOON, running);
+    assert_eq!(pid(&before), pid(&after));
+}
