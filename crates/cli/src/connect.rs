@@ -55,6 +55,15 @@ pub fn client(globals: &Globals) -> Result<Client, Failure> {
     ))
 }
 
+/// Asks a daemon to end: `stop`, `stop-all` or `leave`. The answer comes before the end.
+pub async fn shutdown(client: &Client, mode: &str) -> Result<(), ClientError> {
+    let body = serde_json::json!({ "mode": mode });
+    client
+        .post::<_, serde_json::Value>("/v1/node/shutdown", &body)
+        .await
+        .map(drop)
+}
+
 impl From<ClientError> for Failure {
     fn from(error: ClientError) -> Failure {
         let exit = error.exit_code();

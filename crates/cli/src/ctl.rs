@@ -5,11 +5,12 @@
 
 use crate::args::{ColorChoice, Globals};
 use crate::connect;
-use crate::failure::{Failure, nearest};
+use crate::failure::Failure;
 use crate::file;
 use crate::out::Out;
 use gaffer_api::types::{ActionRequest, Job, ScaleRequest, SignalRequest};
 use gaffer_api::{Client, Endpoint};
+use gaffer_config::nearest;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::time::Duration;

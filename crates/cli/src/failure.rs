@@ -100,52 +100,9 @@ pub fn output(error: &io::Error) -> Failure {
     Failure::failed(format!("standard output cannot be written: {error}"))
 }
 
-/// The candidate that somebody most likely meant, if any is near enough.
-pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    let bound = (word.chars().count() / 3).clamp(1, 3);
-    candidates
-        .into_iter()
-        .map(|candidate| (distance(word, candidate), candidate))
-        .filter(|(far, _)| *far <= bound)
-        .min_by_key(|(far, _)| *far)
-        .map(|(_, candidate)| candidate)
-}
-
-/// Edits between two words: insert, delete, replace, swap of neighbours.
-fn distance(left: &str, right: &str) -> usize {
-    let (left, right): (Vec<char>, Vec<char>) = (left.chars().collect(), right.chars().collect());
-    let mut before: Vec<usize> = Vec::new();
-    let mut last: Vec<usize> = (0..=right.len()).collect();
-    for i in 1..=left.len() {
-        let mut row = vec![i];
-        for j in 1..=right.len() {
-            let replaced = last[j - 1] + usize::from(left[i - 1] != right[j - 1]);
-            let mut best = replaced.min(last[j] + 1).min(row[j - 1] + 1);
-            if i > 1 && j > 1 && left[i - 1] == right[j - 2] && left[i - 2] == right[j - 1] {
-                best = best.min(before[j - 2] + 1);
-            }
-            row.push(best);
-        }
-        before = std::mem::replace(&mut last, row);
-    }
-    last[right.len()]
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_swap_of_neighbours_is_one_edit() {
-        assert_eq!(distance("wbe", "web"), 1);
-        assert_eq!(nearest("wbe", ["worker", "web"]), Some("web"));
-        assert_eq!(nearest("resart", ["restart", "reload", "start"]), Some("restart"));
-    }
-
-    #[test]
-    fn a_far_word_is_not_suggested() {
-        assert_eq!(nearest("zebra", ["web", "worker"]), None);
-    }
 
     #[test]
     fn two_hints_stand_in_columns() {

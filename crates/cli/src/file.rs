@@ -1,8 +1,9 @@
 //! The file in front of the user: found here or in a folder above, gathered with what it includes, checked offline.
 
 use crate::args::FileArgs;
-use crate::failure::{Failure, nearest};
+use crate::failure::Failure;
 use crate::out::Out;
+use gaffer_config::nearest;
 use gaffer_config::{Bundle, Config, Diagnostics, GatherOptions};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -65,6 +66,15 @@ fn session_line(text: &str) -> Option<String> {
 
 /// Reads the files that are named, or the one found here, with everything they include.
 pub fn gather(out: &Out, paths: &[PathBuf], args: &FileArgs) -> Result<Bundle, Failure> {
+    gather_with(out, paths, args, false)
+}
+
+/// The same for a foreground session: its programs get the environment of the terminal.
+pub fn gather_here(out: &Out, args: &FileArgs) -> Result<Bundle, Failure> {
+    gather_with(out, &[], args, true)
+}
+
+fn gather_with(out: &Out, paths: &[PathBuf], args: &FileArgs, inherit_env: bool) -> Result<Bundle, Failure> {
     let dir = folder(args)?;
     let named: Vec<PathBuf> = args
         .files
@@ -101,6 +111,7 @@ pub fn gather(out: &Out, paths: &[PathBuf], args: &FileArgs) -> Result<Bundle, F
         env_files: args.env_files.iter().map(|path| dir.join(path)).collect(),
         counts: counts(&args.counts)?,
         base_port: args.port,
+        inherit_env,
         ..GatherOptions::default()
     };
     gaffer_config::gather(&named, &options).map_err(|diagnostics| invalid(out, &diagnostics))

@@ -1,8 +1,9 @@
 //! What `gaffer help` says: the first screen, the topics, the examples of each command, and the reference page.
 
 use crate::args::Cli;
-use crate::failure::{Failure, nearest};
+use crate::failure::Failure;
 use clap::{Command, CommandFactory};
+use gaffer_config::nearest;
 use std::fmt::Write as _;
 
 /// The first screen.

@@ -3,8 +3,9 @@
 //! Parsing knows only the text. What a dotted name means depends on the jobs that exist, because job names may hold
 //! dots themselves: the reading with the current session comes first.
 
-use crate::failure::{Failure, nearest};
+use crate::failure::Failure;
 use gaffer_api::types::Job;
+use gaffer_config::nearest;
 
 /// Shortest beginning of a run id.
 const RUN_PREFIX_MIN: usize = 4;

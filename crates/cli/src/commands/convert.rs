@@ -57,7 +57,7 @@ pub fn export(ctx: &Context, args: &ExportArgs) -> Result<u8, Failure> {
             .jobs
             .retain(|id, _| id.job.to_string() == *name || id.to_string() == *name);
         if config.jobs.is_empty() {
-            let near = crate::failure::nearest(name, known.iter().map(String::as_str));
+            let near = gaffer_config::nearest(name, known.iter().map(String::as_str));
             let guess = near
                 .map(|near| format!("did you mean `{near}`?"))
                 .unwrap_or_default();

@@ -1,10 +1,11 @@
 //! `daemon`: starting, stopping and looking after the daemon of this node. Nothing else ever starts one.
 
-use crate::args::{DaemonCommand, DaemonStartArgs};
+use crate::args::{DaemonCommand, DaemonStartArgs, FileArgs};
 use crate::context::Context;
 use crate::failure::Failure;
 use crate::private::program;
 use crate::when;
+use futures_util::StreamExt;
 use gaffer_api::client::ClientError;
 use gaffer_api::types::Node;
 use gaffer_api::{Client, Endpoint};
@@ -19,6 +20,8 @@ use tokio::process::Command;
 const SERVES_WITHIN: Duration = Duration::from_secs(30);
 /// One that was asked to end has gone by then: `stop_within` and a little.
 const GONE_WITHIN: Duration = Duration::from_secs(120);
+/// A file has been applied by then.
+const RELOADED_WITHIN: Duration = Duration::from_secs(30);
 /// Asked so often.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
@@ -159,7 +162,7 @@ async fn stop(ctx: &Context, keep_running: bool) -> Result<u8, Failure> {
 
 /// Asks it to end and waits until nobody answers any more.
 async fn end(ctx: &Context, mode: &str) -> Result<(), Failure> {
-    match ctx.client.shutdown(mode).await {
+    match crate::connect::shutdown(&ctx.client, mode).await {
         // It may be gone before its answer has arrived.
         Ok(()) | Err(ClientError::Protocol(_)) => {}
         Err(error) => return Err(error.into()),
@@ -243,22 +246,34 @@ fn unit_of(pid: u32) -> Option<String> {
     Some(unit.to_owned())
 }
 
+/// Its file again; what comes of it is told by an event.
 async fn reload(ctx: &Context) -> Result<u8, Failure> {
-    let patience = crate::ask::Patience::new(ctx, false);
-    let operation = ctx.client.reload().await?;
-    let operation = crate::ask::settle(ctx, operation, &patience).await?;
-    if crate::ask::exit_of(&operation) != 0 {
-        return Err(Failure::failed(operation.reason));
+    // On this machine the file can be looked at first, and its errors be shown with their places.
+    let path = ctx.client.node().await?.config.map(PathBuf::from);
+    if let (Endpoint::Unix(_), Some(path)) = (ctx.client.endpoint(), path.filter(|path| path.is_file())) {
+        let bundle = crate::file::gather(&ctx.out, &[path], &FileArgs::default())?;
+        crate::file::load(&ctx.out, &bundle)?;
     }
-    ctx.out.talk(&format!(
-        "{} its file is applied{}",
-        ctx.out.glyph("good"),
-        if operation.reason.is_empty() {
-            String::new()
-        } else {
-            format!(": {}", operation.reason)
+    let mut events = ctx.client.events(Some("end"), true, Some("config.*")).await?;
+    let _: serde_json::Value = ctx.client.post("/v1/node/reload", &serde_json::json!({})).await?;
+    let within = ctx.globals.timeout.unwrap_or(RELOADED_WITHIN);
+    let event = match tokio::time::timeout(within, events.next()).await {
+        Ok(Some(event)) => event?,
+        _ => {
+            return Err(Failure::failed("gafferd has not said that it applied its file")
+                .hint("what it did:  gaffer events"));
         }
-    ));
+    };
+    let reason = event
+        .reason
+        .map(|reason| format!(": {}", reason.text))
+        .unwrap_or_default();
+    if event.event != "config.applied" {
+        return Err(Failure::failed(format!("its file is not applied{reason}"))
+            .hint("what is wrong with it:  gaffer check FILE"));
+    }
+    ctx.out
+        .talk(&format!("{} its file is applied{reason}", ctx.out.glyph("good")));
     Ok(0)
 }
 

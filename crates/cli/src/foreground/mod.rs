@@ -31,7 +31,7 @@ type Lines = BoxStream<'static, Result<LogLine, ClientError>>;
 
 /// `start` without a target, and `dev`.
 pub async fn dev(ctx: &Context, args: &DevArgs) -> Result<u8, Failure> {
-    let mut bundle = file::gather(&ctx.out, &[], &args.foreground.file)?;
+    let mut bundle = file::gather_here(&ctx.out, &args.foreground.file)?;
     let config = file::load(&ctx.out, &bundle)?;
     file::warnings(&ctx.out, &config);
     if !args.jobs.is_empty() {
@@ -247,7 +247,7 @@ impl Foreground<'_> {
         self.code = Some(code);
         self.screen.all("stopping", why)?;
         self.screen.out().flush()?;
-        self.client.shutdown("stop-all").await?;
+        crate::connect::shutdown(&self.client, "stop-all").await?;
         Ok(())
     }
 }
