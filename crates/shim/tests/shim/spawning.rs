@@ -385,3 +385,45 @@ fn hazard_37_a_start_that_would_eat_the_reserve_is_refused_with_numbers() {
     shim.kill_tree(runs[0]).unwrap();
     assert_eq!(shim.status(runs[0]), Status::Signal(libc::SIGKILL, false));
 }
+
+#[test]
+fn an_unprivileged_shim_runs_its_own_user() {
+    let wrapper = Scratch::new();
+    let change = "chown -R 65534 $(dirname $2)/..; chmod 711 $(dirname $2)/..";
+    let shim = env!("CARGO_BIN_EXE_gaffer-shim");
+    let path = wrapper.0.join("unprivileged");
+    let script = format!("#!/bin/sh\n{change}\nexec setpriv --reuid=65534 --clear-groups {shim} \"$@\"\n");
+    file(&path, 0o755, &script);
+    let mut shim = Shim::start_with(|_, dir| client::start_shim(&path, dir).unwrap());
+    let cgroup = shim.cgroup.clone();
+    let own = |spawn: &mut gaffer_shim::message::Spawn| spawn.env.push(b"HOME=/".to_vec().into());
+    assert_eq!(
+        shim.outcome("a.1", own, "id -u; cat /proc/self/oom_score_adj"),
+        "65534\n0\n"
+    );
+    let likely = |spawn: &mut gaffer_shim::message::Spawn| spawn.oom_score = 300;
+    assert_eq!(
+        shim.outcome("c.1", likely, "cat /proc/self/oom_score_adj"),
+        "300\n"
+    );
+    // Its cgroup could not be made; the run goes without and says so.
+    if cgroup.is_some() {
+        let note = shim.record("Started", |record| match record {
+            gaffer_shim::journal::Record::Started { cgroup, note, .. } => {
+                Some((cgroup.clone(), note.clone()))
+            }
+            _ => None,
+        });
+        assert_eq!(note.0, None);
+        assert!(note.1.unwrap().starts_with("cgroup not writable"));
+    }
+    let mut other = shim.script("b.1", "exit 0");
+    other.user = Some(User {
+        uid: 1,
+        gid: 1,
+        groups: vec![1],
+    });
+    let other = shim.spawn(other);
+    let (stage, errno, _) = shim.failed(other);
+    assert_eq!((stage.as_str(), errno), ("gid", libc::EPERM));
+}

@@ -54,7 +54,7 @@ pub struct Plan {
     pub own_session: bool,
     pub terminal: bool,
     pub nice: i32,
-    /// Text for oom_score_adj.
+    /// Text for oom_score_adj; empty: it is what the shim has.
     pub oom_score: Vec<u8>,
     pub rlimits: Vec<(u32, [u64; 2])>,
     /// `(reserved slot, descriptor of the program)`, the latter rising from 0.
@@ -195,12 +195,20 @@ fn limits(plan: &Plan) -> Result<(), i32> {
         [which, 0, plan.nice as isize as usize, 0, 0],
     )?;
     enter_stage(plan, 6);
-    let path = c"/proc/self/oom_score_adj".as_ptr() as usize;
-    let flags = (libc::O_WRONLY | libc::O_CLOEXEC) as usize;
-    let fd = sys(libc::SYS_openat, [libc::AT_FDCWD as usize, path, flags, 0, 0])?;
-    let text = &plan.oom_score;
-    sys(libc::SYS_write, [fd, text.as_ptr() as usize, text.len(), 0, 0])?;
-    sys(libc::SYS_close, [fd, 0, 0, 0, 0])?;
+    if !plan.oom_score.is_empty() {
+        match set_oom_score(plan) {
+            // The files of an undumpable process belong to root, and without privilege we are not root. The
+            // memory is the shim's, so for these three calls it can be looked into by its own user.
+            Err(libc::EACCES) => {
+                let dumpable = libc::PR_SET_DUMPABLE as usize;
+                sys(libc::SYS_prctl, [dumpable, 1, 0, 0, 0])?;
+                let result = set_oom_score(plan);
+                sys(libc::SYS_prctl, [dumpable, 0, 0, 0, 0])?;
+                result?;
+            }
+            result => result?,
+        }
+    }
     enter_stage(plan, 7);
     for (place, (resource, values)) in plan.rlimits.iter().enumerate() {
         plan.detail.store(place as u32, Relaxed);
@@ -210,6 +218,16 @@ fn limits(plan: &Plan) -> Result<(), i32> {
         )?;
     }
     Ok(())
+}
+
+fn set_oom_score(plan: &Plan) -> Result<(), i32> {
+    let path = c"/proc/self/oom_score_adj".as_ptr() as usize;
+    let flags = (libc::O_WRONLY | libc::O_CLOEXEC) as usize;
+    let fd = sys(libc::SYS_openat, [libc::AT_FDCWD as usize, path, flags, 0, 0])?;
+    let text = &plan.oom_score;
+    let written = sys(libc::SYS_write, [fd, text.as_ptr() as usize, text.len(), 0, 0]);
+    sys(libc::SYS_close, [fd, 0, 0, 0, 0])?;
+    written.map(drop)
 }
 
 fn descriptors(plan: &Plan) -> Result<(), i32> {

@@ -25,6 +25,8 @@ pub struct Kit {
     pub shim_pid: i32,
     /// Soft and hard limit of descriptors the shim was started with.
     pub nofile: [u64; 2],
+    /// oom_score_adj of the shim, which children begin with.
+    pub oom_score: i32,
     /// For tests: the step at which the shim is killed, 0 for none.
     pub fail_at: u32,
 }
@@ -114,7 +116,11 @@ pub fn prepare(spawn: &Spawn, kit: &Kit, spawner: i32) -> Result<Prepared, Failu
         own_session: spawn.own_session,
         terminal: spawn.pty.is_some(),
         nice: spawn.nice,
-        oom_score: spawn.oom_score.to_string().into_bytes(),
+        oom_score: if spawn.oom_score == kit.oom_score {
+            Vec::new()
+        } else {
+            spawn.oom_score.to_string().into_bytes()
+        },
         rlimits: rlimits(spawn, kit),
         descriptors: slots,
         stdin_file: match &spawn.stdin {

@@ -240,6 +240,11 @@ fn detach_from_the_world(null: &OwnedFd) -> Result<(), SetupError> {
     Ok(())
 }
 
+fn own_oom_score() -> io::Result<i32> {
+    let text = std::fs::read_to_string("/proc/self/oom_score_adj")?;
+    text.trim().parse().map_err(|_| io::ErrorKind::InvalidData.into())
+}
+
 /// Binds through the directory's descriptor: paths end at 108 bytes.
 fn listen(dir: &Path) -> Result<UnixListener, SetupError> {
     let handle = std::fs::File::open(dir)?;
@@ -328,6 +333,7 @@ fn shim(world: World, options: &Options, guard_pid: u32) -> Result<(), SetupErro
         null: world.null,
         shim_pid: std::process::id() as i32,
         nofile: world.nofile,
+        oom_score: own_oom_score()?,
         fail_at: fail_at.and_then(|text| text.parse().ok()).unwrap_or(0),
     });
     let disk = Disk::new(
