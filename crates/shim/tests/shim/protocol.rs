@@ -299,3 +299,42 @@ fn a_successor_asked_for_the_moment_the_end_is_on_file_is_not_refused() {
         before = Some(run);
     }
 }
+
+#[test]
+fn a_run_may_not_talk_to_its_own_shim() {
+    let mut shim = Shim::start();
+    if shim.cgroup.is_none() {
+        // Without cgroups there is nothing to tell its processes by.
+        return;
+    }
+    let script = format!(
+        "import socket\ns = socket.socket(socket.AF_UNIX)\ns.connect('{}')\ns.settimeout(10)\n\
+         print('closed' if s.recv(1) == b'' else 'heard')\n",
+        shim.dir.join("sock").display()
+    );
+    let spawn = shim.program("a.1", &["python3", "-c", &script]);
+    let run = shim.spawn(spawn);
+    assert_eq!(shim.status(run), Status::Code(0));
+    assert_eq!(shim.text("a.1", "stdout"), "closed\n");
+}
+
+#[test]
+fn what_is_no_request_ends_the_connection_and_nothing_else() {
+    let mut shim = Shim::start();
+    let spawn = shim.script("web.1", "exec sleep 1000");
+    let run = shim.spawn(spawn);
+    shim.started(run);
+    for noise in [
+        &b"GET / HTTP/1.1\r\n\r\n"[..],
+        &gaffer_shim::frame::encode(b"\xff\xff\xff"),
+    ] {
+        let mut other = shim.connect();
+        std::io::Write::write_all(&mut other.stream, noise).unwrap();
+        assert_eq!(other.hear(), None);
+    }
+    // Nor may anybody ask for something before Hello.
+    let mut other = shim.connect();
+    other.say(&ToShim::KillTree { req: 1, run });
+    assert_eq!(other.hear(), None);
+    shim.signal(run, 0, Scope::Main).unwrap();
+}

@@ -89,11 +89,11 @@ fn hazard_01_an_argument_that_is_too_long_is_an_e2big() {
     );
 }
 
-#[test]
-fn hazard_02_each_setup_step_that_fails_is_fatal_and_named() {
-    let mut shim = Shim::start();
-    type Change = Box<dyn Fn(&mut gaffer_shim::message::Spawn)>;
-    let cases: Vec<(&str, i32, Change)> = vec![
+type Change = Box<dyn Fn(&mut gaffer_shim::message::Spawn)>;
+
+/// `(stage, errno, what breaks it)`.
+fn broken_steps() -> Vec<(&'static str, i32, Change)> {
+    vec![
         (
             "cwd",
             libc::ENOENT,
@@ -151,8 +151,13 @@ fn hazard_02_each_setup_step_that_fails_is_fatal_and_named() {
                 })
             }),
         ),
-    ];
-    for (place, (stage, errno, change)) in cases.into_iter().enumerate() {
+    ]
+}
+
+#[test]
+fn hazard_02_each_setup_step_that_fails_is_fatal_and_named() {
+    let mut shim = Shim::start();
+    for (place, (stage, errno, change)) in broken_steps().into_iter().enumerate() {
         let mut spawn = shim.script(&format!("job.{place}"), "echo it ran");
         change(&mut spawn);
         let run = shim.spawn(spawn);
