@@ -551,10 +551,14 @@ impl Group {
 
     pub fn apply_want(&mut self, at: usize, hub: &mut Hub) {
         let want = self.want(&self.seats[at]);
-        if want != self.seats[at].want {
+        // A level, not an edge: an adopted run may be at odds with a wish that is as old as itself.
+        let at_odds = match (want.level, self.seats[at].phase()) {
+            (Level::Up, phase) => matches!(phase, Phase::Stopped | Phase::Paused),
+            (Level::Down, phase) => !phase.at_rest() && !self.seats[at].is_ending(),
+            (Level::Frozen, phase) => matches!(phase, Phase::Starting | Phase::Running | Phase::Waiting),
+        };
+        if at_odds || want != self.seats[at].want {
             self.seats[at].want = want;
-            self.step(at, In::Wish, hub);
-        } else if self.seats[at].phase() == Phase::Stopped && want.level == Level::Up {
             self.step(at, In::Wish, hub);
         }
     }

@@ -29,6 +29,8 @@ pub struct Node {
     dependents: BTreeMap<JobId, BTreeSet<Key>>,
     /// Facts that came before `Recovered`.
     early: Vec<Input>,
+    /// Last runs of instances whose job is forgotten: shims remember them, and a new job may have that name.
+    graves: BTreeMap<JobId, Vec<(Place, RunId)>>,
 }
 
 impl Node {
@@ -63,6 +65,7 @@ impl Node {
             by_id: BTreeMap::new(),
             dependents: BTreeMap::new(),
             early: Vec::new(),
+            graves: BTreeMap::new(),
         }
     }
 
@@ -148,7 +151,12 @@ impl Node {
             return *key;
         }
         let key = self.groups.len() as Key;
-        self.groups.push(Some(Box::new(Group::new(key, job.clone()))));
+        let mut group = Group::new(key, job.clone());
+        for (place, run) in self.graves.remove(job).unwrap_or_default() {
+            let at = group.seat(place);
+            group.seats[at].last = Some(run);
+        }
+        self.groups.push(Some(Box::new(group)));
         self.by_id.insert(job.clone(), key);
         key
     }
@@ -520,7 +528,12 @@ impl Node {
                 dependents.remove(&key);
             }
         }
-        self.groups[key as usize] = None;
+        let group = self.groups[key as usize].take();
+        let seats = group.iter().flat_map(|group| group.seats.iter().filter(|seat| !seat.one_off()));
+        let graves: Vec<_> = seats.filter_map(|seat| Some((seat.place, seat.last?))).collect();
+        if !graves.is_empty() {
+            self.graves.insert(id.clone(), graves);
+        }
         self.by_id.remove(id);
         self.hub.out.commands.push(Command::Forget {
             slot: None,

@@ -3,7 +3,7 @@
 use crate::group::Group;
 use crate::hub::Hub;
 use crate::instance::table::{Level, Phase};
-use crate::instance::{Life, Seat};
+use crate::instance::{Life, Seat, Why};
 use crate::io::{InstanceView, JobView, Progress, Reason, State, WishState};
 use crate::job::{Condition, Job, ProbeKind};
 use crate::name::{JobId, Slot};
@@ -20,6 +20,8 @@ pub(crate) struct Around<'a> {
 fn state_of(seat: &Seat) -> State {
     match seat.phase() {
         Phase::Stopped if seat.want.level == Level::Frozen => State::Paused,
+        // It starts again with what it was stopped with.
+        Phase::Stopped if seat.want.why == Why::With => State::Waiting,
         Phase::Stopped => State::Stopped,
         Phase::Waiting => State::Waiting,
         Phase::Backoff => State::Backoff,
@@ -165,9 +167,9 @@ impl Group {
     }
 
     fn seat_reason(&self, seat: &Seat, around: &Around<'_>) -> Option<Reason> {
-        let Life::Waiting { since: _ } = &seat.life else {
+        if state_of(seat) != State::Waiting {
             return seat.reason.clone();
-        };
+        }
         if !around.hub.recovered {
             return Some(reason::waiting_recovery());
         }

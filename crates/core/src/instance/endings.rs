@@ -649,10 +649,17 @@ impl Seat {
             }
             Found::Dead(death) => self.adopt_dead(&live, death, cx),
             Found::Unreachable => {
+                // Whether it ever was is not known yet; `born` and `settle` say so.
+                self.last = past.last().map(|death| death.run);
                 self.reason = Some(reason::unreachable());
                 self.life = Life::Unreachable(live, None);
             }
-            Found::NotStarted => self.life = Life::Stopped,
+            Found::NotStarted => {
+                // It never was: the slot's last run is still the one before.
+                self.last = past.last().map(|death| death.run);
+                self.attempt = self.attempt.saturating_sub(1);
+                self.life = Life::Stopped;
+            }
         }
         if matches!(self.life, Life::Stopped) && self.want.level == Level::Up {
             self.life = Life::Waiting { since: cx.now };

@@ -365,6 +365,11 @@ impl Seat {
         self.life.live().map(|live| live.run)
     }
 
+    /// On its way out, or out of reach.
+    pub fn is_ending(&self) -> bool {
+        matches!(self.phase(), Phase::Stopping | Phase::StopStuck | Phase::Unreachable)
+    }
+
     pub fn one_off(&self) -> bool {
         matches!(self.place, Place::OneOff(_))
     }

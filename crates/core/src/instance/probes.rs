@@ -168,9 +168,11 @@ impl Seat {
     }
 
     pub(super) fn due_ready(&mut self, cx: &mut Cx<'_>) {
-        let (Some(probe), Life::Starting(live)) = (&cx.spec.ready, &mut self.life) else {
-            return;
+        let Some(probe) = &cx.spec.ready else {
+            // A newer definition has no `ready` any more.
+            return self.become_ready(None, cx);
         };
+        let Life::Starting(live) = &mut self.life else { return };
         let Some(probes) = &mut live.probes else { return };
         let due = |at: Option<Mono>| at.is_some_and(|at| at <= cx.now.mono);
         if due(probes.ready.next) {
@@ -225,7 +227,10 @@ impl Seat {
     }
 
     pub(super) fn due_health(&mut self, cx: &mut Cx<'_>) {
-        let (Some(probe), Life::Running(live)) = (&cx.spec.health, &mut self.life) else {
+        let Life::Running(live) = &mut self.life else { return };
+        let Some(probe) = &cx.spec.health else {
+            // A newer definition has no `health` any more.
+            live.probes = None;
             return;
         };
         let run = live.run;
