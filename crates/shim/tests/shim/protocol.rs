@@ -338,3 +338,57 @@ fn what_is_no_request_ends_the_connection_and_nothing_else() {
     assert_eq!(other.hear(), None);
     shim.signal(run, 0, Scope::Main).unwrap();
 }
+
+#[test]
+fn what_is_asked_of_a_run_before_its_birth_waits_for_it() {
+    let mut shim = Shim::start();
+    for round in 0..20 {
+        let spawn = shim.script(&format!("web.{round}"), "exec sleep 1000");
+        let run = shim.spawn(spawn);
+        shim.signal(run, libc::SIGTERM, Scope::Main).unwrap();
+        assert_eq!(shim.status(run), Status::Signal(libc::SIGTERM, false));
+    }
+    let spawn = shim.program("none.1", &["/no/such/program"]);
+    let run = shim.spawn(spawn);
+    assert_eq!(shim.kill_tree(run).unwrap_err().code, ReplyCode::NoRun);
+}
+
+#[test]
+fn hazard_57_a_request_that_arrives_after_the_fence_never_existed() {
+    let mut shim = Shim::start();
+    // Accepted, but silent.
+    let mut next = shim.connect();
+    let spawn = shim.script("first.1", "exit 0");
+    let first = shim.spawn(spawn);
+    shim.exited(first);
+    kill(shim.pid, libc::SIGSTOP);
+    wait_for("the shim to stop", || {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", shim.pid)).unwrap();
+        stat.contains(") T ").then_some(())
+    });
+    next.say(&ToShim::Hello {
+        version: 1,
+        epoch: 2,
+        leash: None,
+    });
+    let marker = shim.scratch.0.join("marker");
+    let spawn = shim.script("web.1", &format!("touch {}", marker.display()));
+    let late = shim.spawn(spawn);
+    kill(shim.pid, libc::SIGCONT);
+    let FromShim::HelloReply { table, .. } = next.hear().unwrap() else {
+        panic!("no HelloReply")
+    };
+    assert!(!table.iter().any(|live| live.run == late));
+    let mut probe = shim.script("web.1", "exit 0");
+    probe.run = RunIdWire { epoch: 2, n: 1 };
+    let probe_run = probe.run;
+    next.say(&ToShim::Spawn(Box::new(probe)));
+    shim.exited(probe_run);
+    assert!(!marker.exists());
+    assert!(
+        !shim
+            .records
+            .iter()
+            .any(|r| matches!(r, Record::Intent { run, .. } if *run == late))
+    );
+}

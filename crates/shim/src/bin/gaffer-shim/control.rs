@@ -129,6 +129,8 @@ pub struct Live {
     pub surveying: bool,
     /// Its successor, asked for before we heard of its end.
     pub held: Option<(u64, Box<Spawn>)>,
+    /// What was asked of it before it was born, in order.
+    pub early: Vec<(u64, ToShim)>,
 }
 
 /// The thread's state.
@@ -406,13 +408,15 @@ impl Control {
         self.arm_idle();
     }
 
-    fn on_request(&mut self, id: u64, request: ToShim) {
+    pub fn on_request(&mut self, id: u64, request: ToShim) {
         let active = self.active == Some(id);
         match request {
             ToShim::Hello { epoch, leash, .. } => self.on_hello(id, epoch, leash),
             // Whatever comes before Hello is an error of the speaker.
             _ if !active => self.close(id),
             ToShim::Spawn(spawn) => self.on_spawn(id, *spawn),
+            // Asked of a run that is just being made: it waits for the birth, so that nobody has to ask again.
+            request if self.is_early(id, &request) => {}
             ToShim::Signal {
                 req,
                 run,
@@ -477,6 +481,7 @@ impl Control {
         // Read, but in nobody's table: what an older daemon asked for is void.
         for live in self.runs.values_mut() {
             live.held = None;
+            live.early.clear();
         }
         let others: Vec<u64> = self.conns.keys().copied().filter(|other| *other != id).collect();
         for other in others {

@@ -331,7 +331,15 @@ pub fn failure(spawn: &Spawn, plan: &Plan, stuck: bool) -> Failure {
             {
                 String::from_utf8_lossy(spawn.argv.first().map_or(&[][..], |word| word)).into_owned()
             }
-            Some(path) => path.to_string_lossy().into_owned(),
+            Some(path) => {
+                let path = path.to_string_lossy();
+                let there = plan.errno.load(SeqCst) == libc::ENOENT && std::fs::metadata(&*path).is_ok();
+                if there {
+                    format!("{path}: its interpreter is missing")
+                } else {
+                    path.into_owned()
+                }
+            }
             None => String::new(),
         },
         "cwd" => spawn.cwd.clone(),

@@ -7,7 +7,7 @@ use crate::spawner::InFlight;
 use crate::sys::{self, Whom};
 use crate::timers::Timer;
 use gaffer_shim::journal::RunIdWire;
-use gaffer_shim::message::{FromShim, RefusedCode, Spawn};
+use gaffer_shim::message::{FromShim, RefusedCode, Spawn, ToShim};
 use rustix::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
@@ -16,6 +16,9 @@ use std::sync::atomic::Ordering::SeqCst;
 const START_DEADLINE_MS: u64 = 10_000;
 /// Slots without a run that are remembered.
 const SLOTS_MAX: usize = 16_384;
+
+/// Requests that may wait for a birth.
+const EARLY_MAX: usize = 16;
 
 impl Control {
     pub fn on_spawn(&mut self, conn: u64, spawn: Spawn) {
@@ -55,6 +58,7 @@ impl Control {
             input: None,
             surveying: false,
             held: None,
+            early: Vec::new(),
         };
         self.used += cost;
         self.keys.insert(run, key);
@@ -233,6 +237,45 @@ impl Control {
             self.stop_for_leash(key);
         }
         self.unhold(key);
+        self.ask_again(key);
+    }
+
+    /// Keeps a request to a run that is being started. False: it is none, or can be answered now.
+    pub fn is_early(&mut self, conn: u64, request: &ToShim) -> bool {
+        let run = match request {
+            ToShim::Signal { run, .. }
+            | ToShim::KillTree { run, .. }
+            | ToShim::Freeze { run, .. }
+            | ToShim::Input { run, .. }
+            | ToShim::Resize { run, .. } => run,
+            ToShim::Hello { .. }
+            | ToShim::Spawn(_)
+            | ToShim::LogsPolicy { .. }
+            | ToShim::Bye
+            | ToShim::Exit => return false,
+        };
+        let key = self.keys.get(run).copied();
+        let Some(live) = key.and_then(|key| self.runs.get_mut(&key)) else {
+            return false;
+        };
+        let keep = matches!(live.phase, Phase::Starting(_)) && live.early.len() < EARLY_MAX;
+        if keep {
+            live.early.push((conn, request.clone()));
+        }
+        keep
+    }
+
+    /// The run was born: what was asked of it before.
+    fn ask_again(&mut self, key: u64) {
+        let early = self
+            .runs
+            .get_mut(&key)
+            .map(|live| std::mem::take(&mut live.early));
+        for (conn, request) in early.unwrap_or_default() {
+            if self.active == Some(conn) {
+                self.on_request(conn, request);
+            }
+        }
     }
 
     pub fn on_pidfd(&mut self, key: u64) {
@@ -337,6 +380,12 @@ impl Control {
             self.epoll.remove(watch);
         }
         self.drop_input(live.input.as_ref());
+        // Its start failed: these are answered so.
+        for (conn, request) in live.early {
+            if self.active == Some(conn) {
+                self.on_request(conn, request);
+            }
+        }
         if let Some((conn, spawn)) = live.held {
             self.on_spawn(conn, *spawn);
         }
