@@ -2,6 +2,7 @@
 //!
 //! - [`Node`] is a real `gafferd` on a state directory of its own; whatever it started is gone when it is dropped.
 //! - The program `gaffer-fixture` (`src/bin`) behaves badly on request.
+//! - [`sim`] is the real core in a fake world, from a seed.
 //! - [`elf`] writes the smallest program there is.
 //! - [`http`] is a blocking client, so that a test needs no runtime; [`process`] asks `/proc` who is who.
 
@@ -10,6 +11,7 @@ pub mod elf;
 pub mod http;
 pub mod node;
 pub mod process;
+pub mod sim;
 mod wait;
 
 pub use node::{Builder, Node};
