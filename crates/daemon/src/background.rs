@@ -23,6 +23,10 @@ pub struct Waiter {
 }
 
 /// Splits in two.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "called first in main, while there is one thread"
+)]
 pub fn split() -> io::Result<Side> {
     let (reading, writing) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
     // SAFETY: there is one thread, so the child may do anything.

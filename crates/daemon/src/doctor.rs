@@ -192,8 +192,8 @@ fn disk(state_dir: &Path) -> Check {
             );
         }
     };
-    // The type is a word whose width depends on the platform; the magic numbers have 32 bits.
-    let magic = u64::from_ne_bytes(i64::from(kind.f_type).to_ne_bytes()) & 0xffff_ffff;
+    // A signed word whose upper half may be the sign: the magic numbers have 32 bits.
+    let magic = u64::from_ne_bytes(kind.f_type.to_ne_bytes()) & 0xffff_ffff;
     if let Some((_, name)) = REMOTE.iter().find(|(number, _)| *number == magic) {
         return check(
             "disk",

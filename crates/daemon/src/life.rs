@@ -95,14 +95,14 @@ pub async fn live(plan: Plan, leash: Option<OwnedFd>, ready: impl FnOnce()) -> R
     let engine = Engine::open(plan.engine.clone()).await?;
     let handle = engine.handle();
     let lines = tokio::spawn(journal::follow(handle.clone()));
-    if let Some(file) = &plan.file {
-        if let Err(source) = apply(&handle, file).await {
-            handle.shutdown(false, true, actor_of(file)).await;
-            return Err(LifeError::Apply {
-                path: file.path.clone(),
-                source,
-            });
-        }
+    if let Some(file) = &plan.file
+        && let Err(source) = apply(&handle, file).await
+    {
+        handle.shutdown(false, true, actor_of(file)).await;
+        return Err(LifeError::Apply {
+            path: file.path.clone(),
+            source,
+        });
     }
     let _pidfile = plan.pidfile.as_deref().map(PidFile::write).transpose()?;
     let (closing_tx, closing) = watch::channel(false);
@@ -494,7 +494,8 @@ pub fn leash(number: i32) -> Result<OwnedFd, LifeError> {
 
 fn watch_leash(fd: OwnedFd) -> std::io::Result<tokio::io::unix::AsyncFd<OwnedFd>> {
     rustix::io::ioctl_fionbio(&fd, true)?;
-    tokio::io::unix::AsyncFd::register_with_interest(fd, tokio::io::Interest::READABLE)
+    // SAFETY: an `OwnedFd` is one descriptor for all its life, and the registration goes before it.
+    Ok(unsafe { tokio::io::unix::AsyncFd::register_with_interest(fd, tokio::io::Interest::READABLE) }?)
 }
 
 /// Resolves when the other end of the leash is gone.

@@ -3,7 +3,7 @@
 use crate::listen::{self, Bind};
 use crate::options::Options;
 use gaffer::{Containment, Grouping, Settings};
-use gaffer_config::{Bundle, DaemonSettings, Diagnostics, GatherOptions, RealHost};
+use gaffer_config::{Bundle, DaemonSettings, Diagnostics, GatherOptions, LogLevel, RealHost, ShimGrouping};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tracing::Level;
@@ -86,11 +86,10 @@ pub fn plan(options: &Options) -> Result<Plan, SetupError> {
         }
     };
     let mut binds = Vec::new();
-    let default = ["127.0.0.1:5000".to_owned()];
-    let texts = match (&options.bind[..], &daemon.bind) {
-        ([], None) => &default[..],
-        ([], Some(texts)) => &texts[..],
-        (texts, _) => texts,
+    let texts = if options.bind.is_empty() {
+        &daemon.bind
+    } else {
+        &options.bind
     };
     for text in texts {
         binds.extend(listen::parse_bind(text)?);
@@ -104,10 +103,7 @@ pub fn plan(options: &Options) -> Result<Plan, SetupError> {
         None => default_state_dir()?,
     };
     let level = match options.verbose {
-        0 => options
-            .log_level
-            .or_else(|| daemon.log_level.as_deref()?.parse().ok())
-            .unwrap_or(Level::INFO),
+        0 => options.log_level.unwrap_or_else(|| level_of(daemon.log_level)),
         1 => Level::DEBUG,
         _ => Level::TRACE,
     };
@@ -122,25 +118,35 @@ pub fn plan(options: &Options) -> Result<Plan, SetupError> {
     })
 }
 
+fn level_of(level: LogLevel) -> Level {
+    match level {
+        LogLevel::Error => Level::ERROR,
+        LogLevel::Warn => Level::WARN,
+        LogLevel::Info => Level::INFO,
+        LogLevel::Debug => Level::DEBUG,
+        LogLevel::Trace => Level::TRACE,
+    }
+}
+
 fn engine(state_dir: &Path, daemon: &DaemonSettings, leashed: bool) -> Settings {
     let mut settings = Settings::new(state_dir);
     if let Some(name) = &daemon.name {
         settings.node.clone_from(name);
     }
-    settings.grouping = match daemon.shim.as_deref() {
-        Some("job") => Grouping::Job,
-        Some("run") => Grouping::Run,
-        _ => Grouping::Session,
+    settings.grouping = match daemon.shim {
+        ShimGrouping::Session => Grouping::Session,
+        ShimGrouping::Job => Grouping::Job,
+        ShimGrouping::Run => Grouping::Run,
     };
-    settings.containment = match daemon.containment.as_deref() {
-        Some("require") => Containment::Require,
-        Some("off") => Containment::Off,
-        _ => Containment::Auto,
+    settings.containment = match daemon.containment {
+        gaffer_config::Containment::Auto => Containment::Auto,
+        gaffer_config::Containment::Require => Containment::Require,
+        gaffer_config::Containment::Off => Containment::Off,
     };
+    settings.history_runs = daemon.history.runs;
+    settings.history_age = daemon.history.age;
     settings.start_at_once = daemon.start_at_once;
-    if let Some(within) = daemon.stop_within {
-        settings.stop_within = within;
-    }
+    settings.stop_within = daemon.stop_within;
     settings.leash = leashed.then_some(LEASH);
     settings
 }

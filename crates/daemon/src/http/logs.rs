@@ -291,10 +291,6 @@ pub async fn job_logs(
 }
 
 /// How far the lines of a job have been sent.
-#[expect(
-    clippy::large_enum_variant,
-    reason = "there is one per open stream, and it is moved once per batch"
-)]
 enum Stage {
     Tail(Merge, VecDeque<Item>),
     CatchUp(Merge),
