@@ -221,7 +221,11 @@ impl<'a> Printer<'a> {
                     .as_ref()
                     .map(|run| format!("run @{run}"))
                     .unwrap_or_default();
-                let said = format!("─ {text:<58}  {run}");
+                // The run stands at the right where there is room for it.
+                let before = 12 + 1 + self.width + 3 + text.chars().count();
+                let end = self.ctx.out.width().unwrap_or(100).min(100);
+                let gap = " ".repeat(end.saturating_sub(before + run.chars().count()).max(2));
+                let said = format!("─ {text}{gap}{run}");
                 format!("{time} {name}{pad} {}", paint.role(Role::Dim, said.trim_end()))
             }
             "gap" => format!(

@@ -141,22 +141,29 @@ fn story(ctx: &Context, runs: &[Run], count: usize) -> Result<(), Failure> {
     for (line, group) in rendered.zip(shown) {
         ctx.out.line(&line)?;
         let run = &group[0];
-        for (i, text) in run.last_lines.iter().enumerate() {
-            let text = crate::escape::escape(text);
-            let hint = if i + 1 == run.last_lines.len() {
-                format!("          gaffer logs --run @{}", run.run)
-            } else {
-                String::new()
-            };
-            let width = ctx
-                .out
-                .width()
-                .unwrap_or(usize::MAX)
-                .saturating_sub(10 + hint.chars().count());
-            ctx.out.line(&ctx.out.dim(&format!(
-                "        │ {}{hint}",
-                crate::table::cut(&text, width.max(20))
-            )))?;
+        last_lines(ctx, run)?;
+    }
+    Ok(())
+}
+
+/// What it said last, and where the rest is.
+fn last_lines(ctx: &Context, run: &Run) -> Result<(), Failure> {
+    let width = ctx.out.width().unwrap_or(usize::MAX);
+    let hint = format!("gaffer logs --run @{}", run.run);
+    for (i, text) in run.last_lines.iter().enumerate() {
+        let text = crate::escape::escape(text);
+        let text = crate::table::cut(&text, width.saturating_sub(10).max(20));
+        let fits = 10 + text.chars().count() + 2 + hint.chars().count() <= width;
+        let is_last = i + 1 == run.last_lines.len();
+        let room = width.min(100).saturating_sub(12 + hint.chars().count());
+        let beside = if is_last && fits {
+            format!("{text:room$}  {hint}")
+        } else {
+            text
+        };
+        ctx.out.line(&ctx.out.dim(&format!("        │ {beside}")))?;
+        if is_last && !fits {
+            ctx.out.line(&ctx.out.dim(&format!("          {hint}")))?;
         }
     }
     Ok(())

@@ -1,0 +1,211 @@
+//! `gaffer start`, `dev` and `run -- CMD`: a private daemon for as long as the command lasts, and nothing afterwards.
+
+use gaffer_testkit::node::{assert_gone, bin_dir};
+use rustix::process::{Pid, Signal, kill_process};
+use std::io::Write;
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+const SOON: Duration = Duration::from_secs(30);
+
+struct Place {
+    root: tempfile::TempDir,
+}
+
+impl Place {
+    fn new(file: &str, text: &str) -> Place {
+        let root = tempfile::tempdir().expect("a folder");
+        std::fs::create_dir(root.path().join("run")).expect("a folder");
+        std::fs::create_dir(root.path().join("shop")).expect("a folder");
+        let fixture = bin_dir().join("gaffer-fixture").display().to_string();
+        if !file.is_empty() {
+            std::fs::write(root.path().join("shop").join(file), text.replace("FIXTURE", &fixture)).expect("a file");
+        }
+        Place { root }
+    }
+
+    fn command(&self, words: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_gaffer"));
+        command.args(words).current_dir(self.root.path().join("shop"));
+        for name in ["GAFFER_URL", "GAFFER_SESSION", "GAFFER_TOKEN", "GAFFER_PROFILE"] {
+            command.env_remove(name);
+        }
+        command
+            .env("XDG_RUNTIME_DIR", self.root.path().join("run"))
+            .env("GAFFER_SOCKET", self.root.path().join("nobody.sock"))
+            .env("GAFFER_GAFFERD", bin_dir().join("gafferd"))
+            .env("GAFFER_TEST_ROOT", self.root.path());
+        command
+    }
+
+    fn start(&self, words: &[&str]) -> Running<'_> {
+        let file = |name: &str| std::fs::File::create(self.root.path().join(name)).expect("a file");
+        let child = self.command(words).stdin(Stdio::null()).stdout(file("out")).stderr(file("err")).spawn();
+        Running { place: self, child: child.expect("gaffer runs") }
+    }
+
+    fn run(&self, words: &[&str]) -> Output {
+        self.command(words).stdin(Stdio::null()).output().expect("gaffer runs")
+    }
+
+    fn said(&self) -> String {
+        let read = |name: &str| std::fs::read_to_string(self.root.path().join(name)).unwrap_or_default();
+        format!("{}{}", read("out"), read("err"))
+    }
+
+    /// Private directories that are left.
+    fn private(&self) -> usize {
+        std::fs::read_dir(self.root.path().join("run")).expect("a folder").count()
+    }
+}
+
+struct Running<'a> {
+    place: &'a Place,
+    child: Child,
+}
+
+impl Running<'_> {
+    #[track_caller]
+    fn until(&self, text: &str) {
+        let deadline = Instant::now() + SOON;
+        while !self.place.said().contains(text) {
+            assert!(Instant::now() < deadline, "`{text}` was not said:\n{}", self.place.said());
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    fn signal(&self, signal: Signal) {
+        let pid = Pid::from_child(&self.child);
+        kill_process(pid, signal).expect("it lives");
+    }
+
+    #[track_caller]
+    fn end(mut self) -> i32 {
+        let deadline = Instant::now() + SOON;
+        loop {
+            if let Some(status) = self.child.try_wait().expect("a child") {
+                return status.code().unwrap_or(-1);
+            }
+            if Instant::now() > deadline {
+                let _ = self.child.kill();
+                let _ = self.child.wait();
+                panic!("it did not end:\n{}", self.place.said());
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+#[test]
+fn a_file_runs_until_ctrl_c_and_leaves_nothing() {
+    let place = Place::new("Procfile", "web: FIXTURE lines --count 3 --prefix hello --every-us 1000\nidle: FIXTURE idle\n");
+    let running = place.start(&["start"]);
+    running.until("hello");
+    running.until("idle.1");
+    running.signal(Signal::INT);
+    assert_eq!(running.end(), 0, "{}", place.said());
+    let said = place.said();
+    assert!(said.contains("shop · Procfile · private daemon"), "{said}");
+    assert!(said.contains("starting  pid "), "{said}");
+    assert!(said.contains("stopping  asked by Ctrl-C"), "{said}");
+    assert!(said.contains("stopped   2 jobs in "), "{said}");
+    assert_gone(place.root.path());
+    assert_eq!(place.private(), 0);
+}
+
+#[test]
+fn killing_the_command_line_stops_everything() {
+    let place = Place::new("Procfile", "idle: FIXTURE idle\n");
+    let running = place.start(&["start"]);
+    running.until("starting  pid ");
+    running.signal(Signal::KILL);
+    running.end();
+    assert_gone(place.root.path());
+}
+
+#[test]
+fn the_essential_job_ends_everything_with_its_code() {
+    let text = "session = \"shop\"\n[job.main]\ncmd = \"FIXTURE exit 5 --after-ms 200\"\nrestart = \"never\"\nessential = true\n\
+                [job.side]\ncmd = \"FIXTURE idle\"\n";
+    let place = Place::new("gaffer.toml", text);
+    let running = place.start(&["start"]);
+    assert_eq!(running.end(), 5, "{}", place.said());
+    assert_gone(place.root.path());
+}
+
+#[test]
+fn stop_on_failure_ends_everything_with_the_code_that_failed() {
+    let place = Place::new("Procfile", "bad: FIXTURE exit 3 --after-ms 200\nside: FIXTURE idle\n");
+    let running = place.start(&["dev", "--stop-on", "failure"]);
+    assert_eq!(running.end(), 3, "{}", place.said());
+    assert_gone(place.root.path());
+}
+
+#[test]
+fn only_some_jobs_of_a_file_can_run() {
+    let place = Place::new("Procfile", "web: FIXTURE idle\nside: FIXTURE idle\n");
+    let running = place.start(&["dev", "web"]);
+    running.until("web.1");
+    running.signal(Signal::TERM);
+    assert_eq!(running.end(), 0, "{}", place.said());
+    assert!(!place.said().contains("side.1"), "{}", place.said());
+    let output = place.run(&["dev", "wbe"]);
+    assert_eq!(output.status.code(), Some(3));
+    assert!(text(&output.stderr).contains("did you mean `web`?"), "{}", text(&output.stderr));
+}
+
+#[test]
+fn the_second_ctrl_c_kills() {
+    let place = Place::new("gaffer.toml", "[job.deaf]\ncmd = \"FIXTURE ignore-term\"\nstop.timeout = \"1h\"\n");
+    let running = place.start(&["start"]);
+    running.until("ignoring");
+    running.signal(Signal::INT);
+    running.until("asked by Ctrl-C");
+    running.signal(Signal::INT);
+    assert_eq!(running.end(), 0, "{}", place.said());
+    assert_gone(place.root.path());
+}
+
+#[test]
+fn without_a_file_it_says_what_to_do() {
+    let place = Place::new("", "");
+    let output = place.run(&["start"]);
+    assert_eq!(output.status.code(), Some(2));
+    let said = text(&output.stderr);
+    assert!(said.contains("there is no gaffer.toml and no Procfile in ") && said.contains("gaffer init"), "{said}");
+}
+
+#[test]
+fn a_command_runs_here_with_its_input_output_and_code() {
+    let place = Place::new("", "");
+    let output = place.run(&["run", "--", "sh", "-c", "echo out; echo err >&2; exit 4"]);
+    assert_eq!(output.status.code(), Some(4), "{}", text(&output.stderr));
+    assert_eq!((text(&output.stdout), text(&output.stderr)), ("out\n".to_owned(), "err\n".to_owned()));
+    let mut child = place.command(&["run", "--", "cat"]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("gaffer runs");
+    let bytes: Vec<u8> = (0..=255).cycle().take(100_000).collect();
+    let mut input = child.stdin.take().expect("a pipe");
+    let sent = bytes.clone();
+    let writer = std::thread::spawn(move || input.write_all(&sent));
+    let output = child.wait_with_output().expect("gaffer runs");
+    writer.join().expect("a thread").expect("all is taken");
+    assert_eq!(output.status.code(), Some(0));
+    assert!(output.stdout == bytes, "{} bytes came back", output.stdout.len());
+    assert_gone(place.root.path());
+    assert_eq!(place.private(), 0);
+}
+
+#[test]
+fn a_command_that_cannot_run_says_why() {
+    let place = Place::new("", "");
+    let output = place.run(&["run", "--", "/no/such/program"]);
+    assert_eq!(output.status.code(), Some(127), "{}", text(&output.stderr));
+    assert!(text(&output.stderr).contains("/no/such/program"), "{}", text(&output.stderr));
+    let output = place.run(&["run", "--", "sh", "-c", "kill -9 $$"]);
+    assert_eq!(output.status.code(), Some(137), "{}", text(&output.stderr));
+    assert!(!Path::new("/no/such").exists());
+}
