@@ -446,7 +446,7 @@ impl Reader {
 
     /// Reads on; at the end of a segment that has a successor goes there. False: nothing more now.
     fn fill(&mut self) -> io::Result<bool> {
-        use std::io::{ErrorKind, Read, Seek, SeekFrom};
+        use std::io::{ErrorKind, Seek, SeekFrom};
         if self.file.is_none() {
             let path = self.dir.join(segment_name(self.segment));
             match std::fs::File::open(path) {
@@ -458,19 +458,16 @@ impl Reader {
                 Err(error) => return Err(error),
             }
         }
-        // Looked up before the read: a successor that exists now means that this segment grows no more.
-        let successor = segments(&self.dir)?.into_iter().find(|n| *n > self.segment);
-        if let Some(file) = &mut self.file {
-            let mut chunk = [0; 16 << 10];
-            let count = file.read(&mut chunk)?;
-            if count > 0 {
-                self.decoder.push(&chunk[..count]);
-                return Ok(true);
-            }
+        if self.read_chunk()? {
+            return Ok(true);
         }
-        let Some(successor) = successor else {
+        let Some(successor) = self.successor()? else {
             return Ok(false);
         };
+        // A successor means that this segment grows no more, but it may have grown since we looked.
+        if self.read_chunk()? {
+            return Ok(true);
+        }
         if self.decoder.pending() > 0 {
             // The segment ends in a torn record. Whole ones may follow the torn one.
             self.resync();
@@ -480,5 +477,30 @@ impl Reader {
         self.segment = successor;
         self.offset = 0;
         Ok(true)
+    }
+
+    fn read_chunk(&mut self) -> io::Result<bool> {
+        use std::io::Read;
+        let Some(file) = &mut self.file else {
+            return Ok(false);
+        };
+        let mut chunk = [0; 16 << 10];
+        let count = file.read(&mut chunk)?;
+        self.decoder.push(&chunk[..count]);
+        Ok(count > 0)
+    }
+
+    /// The segment after this one. Normally that is the next number, which is cheap to ask for at each bell;
+    /// only a reader whose own segment is gone has to look at all there are.
+    fn successor(&self) -> io::Result<Option<u64>> {
+        if self.file.is_none() {
+            return Ok(segments(&self.dir)?.into_iter().find(|n| *n > self.segment));
+        }
+        let next = self.segment + 1;
+        match std::fs::symlink_metadata(self.dir.join(segment_name(next))) {
+            Ok(_) => Ok(Some(next)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 }
