@@ -529,7 +529,9 @@ impl Node {
             }
         }
         let group = self.groups[key as usize].take();
-        let seats = group.iter().flat_map(|group| group.seats.iter().filter(|seat| !seat.one_off()));
+        let seats = group
+            .iter()
+            .flat_map(|group| group.seats.iter().filter(|seat| !seat.one_off()));
         let graves: Vec<_> = seats.filter_map(|seat| Some((seat.place, seat.last?))).collect();
         if !graves.is_empty() {
             self.graves.insert(id.clone(), graves);

@@ -28,6 +28,13 @@ impl Group {
 
     /// Goes on with a roll-out, if there is one.
     pub fn roll_on(&mut self, hub: &mut Hub) {
+        let how = self
+            .spec
+            .as_ref()
+            .map(|spec| self.reload.how.unwrap_or(spec.reload.how));
+        if !self.surging.is_empty() && (!self.rollout || how != Some(ReloadHow::Surge)) {
+            self.end_surge(hub);
+        }
         if !self.rollout || !hub.recovered || self.removed.is_some() || self.stopping.is_some() {
             return;
         }
@@ -149,6 +156,18 @@ impl Group {
             }
         }
         false
+    }
+
+    /// The roll-out goes on in another way: of each pair of lanes one stays.
+    fn end_surge(&mut self, hub: &mut Hub) {
+        for n in std::mem::take(&mut self.surging) {
+            let Some((old, new)) = self.lanes(n) else { continue };
+            if self.seats[new].phase() == Phase::Running || !self.seats[old].phase().live() {
+                self.switch(n, old, new, hub);
+            } else {
+                self.apply_want(new, hub);
+            }
+        }
     }
 
     /// Serving lane and other lane of an instance.

@@ -43,7 +43,11 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Options {
-        Options { steps: 1_500, kill_one_in: 60, whole_transcript: false }
+        Options {
+            steps: 1_500,
+            kill_one_in: 60,
+            whole_transcript: false,
+        }
     }
 }
 
@@ -96,7 +100,11 @@ pub(crate) struct Transcript {
 
 impl Transcript {
     fn new(whole: bool) -> Transcript {
-        Transcript { lines: VecDeque::new(), keep: if whole { usize::MAX } else { LINES_KEPT }, digest: 0xcbf2_9ce4_8422_2325 }
+        Transcript {
+            lines: VecDeque::new(),
+            keep: if whole { usize::MAX } else { LINES_KEPT },
+            digest: 0xcbf2_9ce4_8422_2325,
+        }
     }
 
     fn line(&mut self, at: Mono, text: &str) {
@@ -140,7 +148,11 @@ pub fn run(seed: u64, options: Options) -> Result<Stats, Failure> {
             sim.stats.digest = sim.log.digest;
             Ok(sim.stats)
         }
-        Err(what) => Err(Failure { seed, what, transcript: sim.log.lines.into() }),
+        Err(what) => Err(Failure {
+            seed,
+            what,
+            transcript: sim.log.lines.into(),
+        }),
     }
 }
 
@@ -149,7 +161,9 @@ pub fn run_many(seeds: u64, mut print: impl FnMut(&str)) -> Result<Stats, Box<Fa
     let mut all = Stats::default();
     for seed in 0..seeds {
         let stats = run(seed, Options::default()).map_err(|mut failure| {
-            failure.transcript.push(format!("again: cargo xtask sim --seed {seed}"));
+            failure
+                .transcript
+                .push(format!("again: cargo xtask sim --seed {seed}"));
             Box::new(failure)
         })?;
         all.steps += stats.steps;
@@ -157,8 +171,13 @@ pub fn run_many(seeds: u64, mut print: impl FnMut(&str)) -> Result<Stats, Box<Fa
         all.spawns += stats.spawns;
         all.digest = all.digest.rotate_left(7) ^ stats.digest;
         if (seed + 1) % 100 == 0 || seed + 1 == seeds {
-            let Stats { steps, kills, spawns, .. } = all;
-            print(&format!("{} seeds, {steps} steps, {kills} daemons killed, {spawns} runs", seed + 1));
+            let Stats {
+                steps, kills, spawns, ..
+            } = all;
+            print(&format!(
+                "{} seeds, {steps} steps, {kills} daemons killed, {spawns} runs",
+                seed + 1
+            ));
         }
     }
     Ok(all)
@@ -218,22 +237,38 @@ impl Sim {
     }
 
     fn time_goes_on(&mut self) -> Result<(), String> {
-        let deadline = self.engine.as_ref().and_then(|engine| engine.node.next_deadline());
+        let deadline = self
+            .engine
+            .as_ref()
+            .and_then(|engine| engine.node.next_deadline());
         let happening = self.world.later.first().map(|(at, _, _)| *at);
         let operator = (!self.world.temper.calm).then_some(self.next_operator);
         let restart = self.restart_at.filter(|_| self.engine.is_none());
         let nothing = self.world.now.mono.plus(Duration::from_secs(60));
-        let next = [deadline, happening, operator, restart].into_iter().flatten().min().unwrap_or(nothing);
+        let next = [deadline, happening, operator, restart]
+            .into_iter()
+            .flatten()
+            .min()
+            .unwrap_or(nothing);
         // Requests and bells under way take milliseconds, not as long as the next thing is away.
-        let under_way = !self.world.socket.is_empty() && !self.world.frozen_shim || self.world.bell && self.engine.is_some();
+        let under_way = !self.world.socket.is_empty() && !self.world.frozen_shim
+            || self.world.bell && self.engine.is_some();
         let soon = self.world.ms(0, 3);
-        let next = if under_way { next.min(self.world.now.mono.plus(soon)) } else { next };
+        let next = if under_way {
+            next.min(self.world.now.mono.plus(soon))
+        } else {
+            next
+        };
         self.world.advance(next);
         if deadline.is_some_and(|at| at <= self.world.now.mono) {
             self.feed(Input::Tick);
             return Ok(());
         }
-        let due = self.world.later.first().is_some_and(|(at, _, _)| *at <= self.world.now.mono);
+        let due = self
+            .world
+            .later
+            .first()
+            .is_some_and(|(at, _, _)| *at <= self.world.now.mono);
         if due && let Some((_, _, what)) = self.world.later.pop_first() {
             let thaw = what == Later::Thaw;
             if let Some(line) = self.world.happen(what) {
@@ -245,7 +280,11 @@ impl Sim {
             return Ok(());
         }
         if operator.is_some_and(|at| at <= self.world.now.mono) {
-            let pause = if self.world.below(3) == 0 { self.world.ms(0, 20) } else { self.world.ms(20, 20_000) };
+            let pause = if self.world.below(3) == 0 {
+                self.world.ms(0, 20)
+            } else {
+                self.world.ms(20, 20_000)
+            };
             self.next_operator = self.world.now.mono.plus(pause);
             self.operate();
         }
@@ -258,8 +297,12 @@ impl Sim {
             self.stats.kills += 1;
             self.engine = None;
             self.world.refused.clear();
-            self.forget_down_times();
-            let pause = if self.world.below(2) == 0 { Duration::ZERO } else { self.world.ms(0, 20_000) };
+            self.forget_intentions();
+            let pause = if self.world.below(2) == 0 {
+                Duration::ZERO
+            } else {
+                self.world.ms(0, 20_000)
+            };
             self.restart_at = Some(self.world.now.mono.plus(pause));
         }
         if self.world.below(700) == 0 {
@@ -320,7 +363,10 @@ mod tests {
     #[test]
     fn without_kills_the_promises_hold_as_well() {
         for seed in 1_000..1_030 {
-            let options = Options { kill_one_in: 0, ..Options::default() };
+            let options = Options {
+                kill_one_in: 0,
+                ..Options::default()
+            };
             if let Err(failure) = run(seed, options) {
                 panic!("{failure}");
             }

@@ -29,7 +29,11 @@ pub struct Engine {
 
 impl Engine {
     pub fn is_quiet(&self) -> bool {
-        self.recovered && self.inputs.is_empty() && self.commands.is_empty() && self.batch.is_empty() && self.probes.is_empty()
+        self.recovered
+            && self.inputs.is_empty()
+            && self.commands.is_empty()
+            && self.batch.is_empty()
+            && self.probes.is_empty()
     }
 }
 
@@ -80,8 +84,18 @@ fn death_of(run: RunId, known: &Known, world: &World) -> Death {
         return death.clone();
     }
     match &known.end {
-        Some((end, _)) => Death { run, end: Some(end.clone()), cause: raw_cause(end.status), at: end.at },
-        None => Death { run, end: None, cause: Cause::ExecFailed, at: world.now.wall },
+        Some((end, _)) => Death {
+            run,
+            end: Some(end.clone()),
+            cause: raw_cause(end.status),
+            at: end.at,
+        },
+        None => Death {
+            run,
+            end: None,
+            cause: Cause::ExecFailed,
+            at: world.now.wall,
+        },
     }
 }
 
@@ -94,7 +108,10 @@ impl Sim {
         // Hello fences: what the shim had not read is thrown away.
         world.socket.clear();
         let seed = world.dice.next_u64();
-        let limits = NodeLimits { start_at_once: 3, ..NodeLimits::default() };
+        let limits = NodeLimits {
+            start_at_once: 3,
+            ..NodeLimits::default()
+        };
         let node = Node::with_limits(epoch, seed, limits);
         let mut inputs = VecDeque::new();
         let by: Arc<str> = "store".into();
@@ -111,14 +128,29 @@ impl Sim {
             for (n, wish) in &stored.overrides {
                 let how = gaffer_core::io::How::default();
                 let (job, by) = (job.clone(), by.clone());
-                inputs.push_back(Input::Wished { job, instance: Some(*n), wish: *wish, how, by });
+                inputs.push_back(Input::Wished {
+                    job,
+                    instance: Some(*n),
+                    wish: *wish,
+                    how,
+                    by,
+                });
             }
             if let Some((seq, how)) = stored.reload {
                 let (job, by) = (job.clone(), by.clone());
-                inputs.push_back(Input::Reloaded { job, instance: None, how, seq, by });
+                inputs.push_back(Input::Reloaded {
+                    job,
+                    instance: None,
+                    how,
+                    seq,
+                    by,
+                });
             }
             if stored.removed {
-                inputs.push_back(Input::JobRemoved { job: job.clone(), by: by.clone() });
+                inputs.push_back(Input::JobRemoved {
+                    job: job.clone(),
+                    by: by.clone(),
+                });
             }
         }
         for (slot, launch) in &world.store.one_offs {
@@ -152,7 +184,9 @@ impl Sim {
 
     /// One small step of the daemon. False: it has nothing to do.
     pub(super) fn engine_step(&mut self) -> Result<bool, String> {
-        let Some(engine) = &mut self.engine else { return Ok(false) };
+        let Some(engine) = &mut self.engine else {
+            return Ok(false);
+        };
         if let Some(command) = engine.commands.pop_front() {
             self.do_command(command)?;
             return Ok(true);
@@ -167,7 +201,10 @@ impl Sim {
         }
         if !self.world.refused.is_empty() {
             let (run, text) = self.world.refused.remove(0);
-            self.feed(Input::NotStarted { run, text: text.into() });
+            self.feed(Input::NotStarted {
+                run,
+                text: text.into(),
+            });
             return Ok(true);
         }
         let bell = self.world.bell && !self.world.chance(10);
@@ -175,8 +212,13 @@ impl Sim {
             self.read_journal();
             return Ok(true);
         }
-        let Some(engine) = &mut self.engine else { return Ok(false) };
-        if engine.probes.first().is_some_and(|(at, ..)| *at <= self.world.now.mono)
+        let Some(engine) = &mut self.engine else {
+            return Ok(false);
+        };
+        if engine
+            .probes
+            .first()
+            .is_some_and(|(at, ..)| *at <= self.world.now.mono)
             && let Some((_, _, run, role)) = engine.probes.pop_first()
         {
             self.answer_probe(run, role);
@@ -192,15 +234,24 @@ impl Sim {
     pub(super) fn feed(&mut self, input: Input) {
         let Some(engine) = &mut self.engine else { return };
         let line = describe_input(&input);
-        let Output { commands, events, touched: _ } = engine.node.handle(self.world.now, input);
+        let Output {
+            commands,
+            events,
+            touched: _,
+        } = engine.node.handle(self.world.now, input);
         engine.commands.extend(commands);
         if let Some(line) = line {
             self.say(&line);
         }
         for event in events {
-            let reason = event.reason.map(|reason| format!(": {}", reason.text)).unwrap_or_default();
+            let reason = event
+                .reason
+                .map(|reason| format!(": {}", reason.text))
+                .unwrap_or_default();
             let run = event.run.map(|run| format!(" @{run}")).unwrap_or_default();
-            let place = event.slot.map_or_else(|| event.job.to_string(), |slot| slot.to_string());
+            let place = event
+                .slot
+                .map_or_else(|| event.job.to_string(), |slot| slot.to_string());
             self.say(&format!("        {} {place}{run}{reason}", event.event));
         }
     }
@@ -209,7 +260,11 @@ impl Sim {
         self.world.bell = false;
         let Some(engine) = &mut self.engine else { return };
         // Sometimes the cursor is an older one: facts come twice.
-        let back = if self.world.dice.next_u64().is_multiple_of(8) { 3 } else { 0 };
+        let back = if self.world.dice.next_u64().is_multiple_of(8) {
+            3
+        } else {
+            0
+        };
         let from = engine.read.saturating_sub(back);
         for record in &self.world.journal[from..] {
             engine.inputs.extend(fact(record));
@@ -227,8 +282,11 @@ impl Sim {
         }
         if !silent {
             // What was missed in the meantime is read again: facts come twice.
-            let of_live = |record: &&Record| self.world.procs.get(&record.run()).is_some_and(|proc| !proc.over);
-            engine.inputs.extend(self.world.journal.iter().filter(of_live).flat_map(fact));
+            let of_live =
+                |record: &&Record| self.world.procs.get(&record.run()).is_some_and(|proc| !proc.over);
+            engine
+                .inputs
+                .extend(self.world.journal.iter().filter(of_live).flat_map(fact));
         }
     }
 
@@ -236,7 +294,9 @@ impl Sim {
         if let Some(line) = describe_command(&command) {
             self.say(&line);
         }
-        let Some(engine) = &mut self.engine else { return Ok(()) };
+        let Some(engine) = &mut self.engine else {
+            return Ok(());
+        };
         match command {
             Command::Settle { slot, death, .. } => {
                 if !engine.settled.insert(death.run) {
@@ -247,7 +307,9 @@ impl Sim {
             Command::Probe { run, role } => {
                 let soon = self.world.ms(1, 50);
                 engine.probed += 1;
-                engine.probes.insert((self.world.now.mono.plus(soon), engine.probed, run, role));
+                engine
+                    .probes
+                    .insert((self.world.now.mono.plus(soon), engine.probed, run, role));
                 self.world.at(soon, super::world::Later::ShimReads);
             }
             Command::ProbeEnd { run } => engine.probes.retain(|(_, _, other, _)| *other != run),
@@ -259,7 +321,12 @@ impl Sim {
                         self.world.store.one_offs.remove(&slot);
                     }
                     None => {
-                        let removed = self.world.store.jobs.get(&job).is_none_or(|stored| stored.removed);
+                        let removed = self
+                            .world
+                            .store
+                            .jobs
+                            .get(&job)
+                            .is_none_or(|stored| stored.removed);
                         if !removed {
                             return Err(format!("{job} is forgotten, but nobody removed it"));
                         }
@@ -294,8 +361,13 @@ impl Sim {
 
     fn answer_probe(&mut self, run: RunId, role: ProbeRole) {
         let now = self.world.now.mono;
-        let Some(proc) = self.world.procs.get(&run) else { return };
-        let up = !proc.main_ended && proc.born.is_some_and(|born| now.since(born.mono) >= proc.ready_after);
+        let Some(proc) = self.world.procs.get(&run) else {
+            return;
+        };
+        let up = !proc.main_ended
+            && proc
+                .born
+                .is_some_and(|born| now.since(born.mono) >= proc.ready_after);
         let good = match role {
             ProbeRole::Ready => up,
             ProbeRole::Health => !proc.sick,
@@ -343,19 +415,43 @@ fn find_slots(world: &mut World, engine: &mut Engine) {
         let proc = &world.procs[&run];
         let as_it_was = world.dice.next_u64().is_multiple_of(2);
         let started = proc.born.map_or(Wall(0), |born| born.wall);
-        let lived = proc.born.map_or(Duration::ZERO, |born| world.now.mono.since(born.mono));
+        let lived = proc
+            .born
+            .map_or(Duration::ZERO, |born| world.now.mono.since(born.mono));
         let found = match (known.pid, &known.end) {
             _ if known.never => Found::NotStarted,
             _ if world.frozen_shim && !proc.over => Found::Unreachable,
-            (Some(pid), None) => Found::Alive { pid, started, lived, paused: proc.frozen, ended: None },
+            (Some(pid), None) => Found::Alive {
+                pid,
+                started,
+                lived,
+                paused: proc.frozen,
+                ended: None,
+            },
             (Some(pid), Some(_)) if as_it_was && !world.store.history.contains_key(&run) => {
                 // As of an older cursor: the end follows as a fact.
-                facts.extend(world.journal.iter().filter(|record| record.run() == run).flat_map(fact));
-                Found::Alive { pid, started, lived, paused: false, ended: None }
+                facts.extend(
+                    world
+                        .journal
+                        .iter()
+                        .filter(|record| record.run() == run)
+                        .flat_map(fact),
+                );
+                Found::Alive {
+                    pid,
+                    started,
+                    lived,
+                    paused: false,
+                    ended: None,
+                }
             }
-            (Some(pid), Some(end)) if !known.gone => {
-                Found::Alive { pid, started, lived, paused: false, ended: Some(end.clone()) }
-            }
+            (Some(pid), Some(end)) if !known.gone => Found::Alive {
+                pid,
+                started,
+                lived,
+                paused: false,
+                ended: Some(end.clone()),
+            },
             (Some(_), Some(_)) => Found::Dead(death_of(run, known, world)),
             (None, _) if known.failed => Found::Dead(death_of(run, known, world)),
             (None, _) => {
@@ -364,7 +460,13 @@ fn find_slots(world: &mut World, engine: &mut Engine) {
             }
         };
         let unborn = known.pid.is_none() && matches!(found, Found::Unreachable) && !world.frozen_shim;
-        engine.inputs.push_back(Input::SlotFound { slot, run, stamp: known.stamp, found, past });
+        engine.inputs.push_back(Input::SlotFound {
+            slot,
+            run,
+            stamp: known.stamp,
+            found,
+            past,
+        });
         if unborn {
             facts.push(Input::Unreachable { run, silent: false });
         }
@@ -378,9 +480,17 @@ fn fact(record: &Record) -> Option<Input> {
         Record::Started { run, pid } => Some(Input::Started { run, pid }),
         Record::StartFailed { run } => {
             let text = "cannot run it: no such file (exec, ENOENT)".into();
-            Some(Input::StartFailed { run, stage: "exec".into(), errno: 2, text })
+            Some(Input::StartFailed {
+                run,
+                stage: "exec".into(),
+                errno: 2,
+                text,
+            })
         }
-        Record::NotStarted { run } => Some(Input::NotStarted { run, text: "lost with its shim".into() }),
+        Record::NotStarted { run } => Some(Input::NotStarted {
+            run,
+            text: "lost with its shim".into(),
+        }),
         Record::Exited { run, end, survivors } => Some(Input::Exited { run, end, survivors }),
         Record::TreeGone { run } => Some(Input::TreeGone { run }),
     }
@@ -392,16 +502,35 @@ fn describe_input(input: &Input) -> Option<String> {
         Input::Recovered => "> recovered".into(),
         Input::JobPut { job, wish, .. } => format!("> put {job} {:?} seq {}", wish.state, wish.seq),
         Input::JobRemoved { job, .. } => format!("> removed {job}"),
-        Input::Wished { job, instance, wish, how, .. } => {
+        Input::Wished {
+            job,
+            instance,
+            wish,
+            how,
+            ..
+        } => {
             let n = instance.map(|n| format!(".{n}")).unwrap_or_default();
-            format!("> wished {job}{n} {:?} seq {} restart {} {how:?}", wish.state, wish.seq, wish.restart)
+            format!(
+                "> wished {job}{n} {:?} seq {} restart {} {how:?}",
+                wish.state, wish.seq, wish.restart
+            )
         }
         Input::Scaled { job, to, .. } => format!("> scaled {job} {to:?}"),
         Input::Reloaded { job, how, seq, .. } => format!("> reloaded {job} {how:?} seq {seq}"),
         Input::OneOffPut { job, n, .. } => format!("> one-off {job}/{n}"),
         Input::Shutdown { all, .. } => format!("> shutdown, all: {all}"),
-        Input::SlotFound { slot, run, stamp, found, past } => {
-            format!("> found {slot} @{run} {stamp:?} {} past {}", describe_found(found), past.len())
+        Input::SlotFound {
+            slot,
+            run,
+            stamp,
+            found,
+            past,
+        } => {
+            format!(
+                "> found {slot} @{run} {stamp:?} {} past {}",
+                describe_found(found),
+                past.len()
+            )
         }
         Input::Started { run, pid } => format!("> started @{run} pid {pid}"),
         Input::StartFailed { run, stage, .. } => format!("> start failed @{run} {stage}"),
@@ -425,7 +554,14 @@ fn describe_found(found: &Found) -> String {
 
 fn describe_command(command: &Command) -> Option<String> {
     let text = match command {
-        Command::Spawn { run, slot, after, stamp, attempt, .. } => {
+        Command::Spawn {
+            run,
+            slot,
+            after,
+            stamp,
+            attempt,
+            ..
+        } => {
             let after = after.map(|run| run.to_string()).unwrap_or_default();
             format!("< spawn @{run} in {slot} after {after:?} attempt {attempt} {stamp:?}")
         }
@@ -434,10 +570,16 @@ fn describe_command(command: &Command) -> Option<String> {
         Command::KillTree { run } => format!("< kill @{run}"),
         Command::Freeze { run, on } => format!("< freeze @{run} {on}"),
         Command::Settle { slot, death, reason } => {
-            format!("< settle {slot} @{} {:?}: {}", death.run, death.cause, reason.text)
+            format!(
+                "< settle {slot} @{} {:?}: {}",
+                death.run, death.cause, reason.text
+            )
         }
         Command::Forget { slot, job } => {
-            format!("< forget {}", slot.as_ref().map_or_else(|| job.to_string(), Slot::to_string))
+            format!(
+                "< forget {}",
+                slot.as_ref().map_or_else(|| job.to_string(), Slot::to_string)
+            )
         }
         Command::EndNode { code, job } => format!("< end node {code} for {job}"),
         Command::ShutdownDone => "< shutdown done".into(),

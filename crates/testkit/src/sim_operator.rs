@@ -1,11 +1,13 @@
 //! The operator of the simulated world: commits an intent, then feeds it; between the two the daemon may die.
 
 use super::Sim;
+use super::check::may_end;
 use super::engine::job;
 use super::world::StoredJob;
 use gaffer_core::io::{How, Input, Wish, WishState};
 use gaffer_core::job::{
-    AfterChange, Batch, Condition, ExitMatch, Flapping, Job, Launch, Probe, ProbeKind, ReloadHow, Restart, Scope,
+    AfterChange, Batch, Condition, ExitMatch, Flapping, Job, Launch, Probe, ProbeKind, ReloadHow, Restart,
+    Scope,
 };
 use gaffer_core::name::{JobId, Place, Slot};
 use gaffer_core::time::Duration;
@@ -52,13 +54,27 @@ impl Sim {
         };
         let seq = self.next_seq();
         let start = self.world.below(10) > 0;
-        let state = if start { WishState::Running } else { WishState::Stopped };
+        let state = if start {
+            WishState::Running
+        } else {
+            WishState::Stopped
+        };
         let stored = match old {
-            Some(old) => StoredJob { spec, digest, ..old },
-            None => StoredJob {
+            Some(old) => StoredJob {
+                may_end: old.may_end || may_end(&spec),
                 spec,
                 digest,
-                wish: Wish { state, seq, restart: 0 },
+                ..old
+            },
+            None => StoredJob {
+                may_end: may_end(&spec),
+                spec,
+                digest,
+                wish: Wish {
+                    state,
+                    seq,
+                    restart: 0,
+                },
                 scaled: None,
                 overrides: BTreeMap::new(),
                 reload: None,
@@ -87,16 +103,32 @@ impl Sim {
         let seq = self.next_seq();
         let instance = (self.world.below(4) == 0).then(|| 1 + self.world.below(3) as u32);
         let how = match self.world.below(6) {
-            0 => How { grace: None, force: true },
-            1 => How { grace: Some(self.world.ms(0, 2_000)), force: false },
+            0 => How {
+                grace: None,
+                force: true,
+            },
+            1 => How {
+                grace: Some(self.world.ms(0, 2_000)),
+                force: false,
+            },
             _ => How::default(),
         };
-        let Some(stored) = self.world.store.jobs.get_mut(id) else { return };
+        let Some(stored) = self.world.store.jobs.get_mut(id) else {
+            return;
+        };
         let old = match instance {
-            Some(n) => stored.overrides.get(&n).copied().unwrap_or(Wish { state, seq: 0, restart: 0 }),
+            Some(n) => stored.overrides.get(&n).copied().unwrap_or(Wish {
+                state,
+                seq: 0,
+                restart: 0,
+            }),
             None => stored.wish,
         };
-        let wish = Wish { state, seq, restart: if restart { seq } else { old.restart } };
+        let wish = Wish {
+            state,
+            seq,
+            restart: if restart { seq } else { old.restart },
+        };
         match instance {
             Some(n) => {
                 stored.overrides.insert(n, wish);
@@ -104,7 +136,13 @@ impl Sim {
             None => stored.wish = wish,
         }
         self.forget_down_times();
-        self.then(Input::Wished { job: id.clone(), instance, wish, how, by: "ana".into() });
+        self.then(Input::Wished {
+            job: id.clone(),
+            instance,
+            wish,
+            how,
+            by: "ana".into(),
+        });
     }
 
     fn scale(&mut self, id: &JobId) {
@@ -112,41 +150,76 @@ impl Sim {
         if let Some(stored) = self.world.store.jobs.get_mut(id) {
             stored.scaled = to;
         }
-        self.then(Input::Scaled { job: id.clone(), to, by: "ana".into() });
+        self.then(Input::Scaled {
+            job: id.clone(),
+            to,
+            by: "ana".into(),
+        });
     }
 
     fn reload(&mut self, id: &JobId) {
         let seq = self.next_seq();
-        let hows = [ReloadHow::Surge, ReloadHow::Rolling, ReloadHow::Restart, ReloadHow::Signal];
+        let hows = [
+            ReloadHow::Surge,
+            ReloadHow::Rolling,
+            ReloadHow::Restart,
+            ReloadHow::Signal,
+        ];
         let how = (self.world.below(2) == 0).then(|| hows[self.world.below(4) as usize]);
         if let Some(stored) = self.world.store.jobs.get_mut(id) {
             stored.reload = Some((seq, how));
         }
-        self.then(Input::Reloaded { job: id.clone(), instance: None, how, seq, by: "ana".into() });
+        self.then(Input::Reloaded {
+            job: id.clone(),
+            instance: None,
+            how,
+            seq,
+            by: "ana".into(),
+        });
     }
 
     fn remove(&mut self, id: &JobId) {
         if let Some(stored) = self.world.store.jobs.get_mut(id) {
             stored.removed = true;
         }
-        self.then(Input::JobRemoved { job: id.clone(), by: "ana".into() });
+        self.then(Input::JobRemoved {
+            job: id.clone(),
+            by: "ana".into(),
+        });
     }
 
     fn one_off(&mut self, id: &JobId) {
         self.one_offs += 1;
         let launch = Arc::new(Launch::of(vec!["once".into()]));
         let n = self.one_offs;
-        let slot = Slot { job: id.clone(), place: Place::OneOff(n) };
+        let slot = Slot {
+            job: id.clone(),
+            place: Place::OneOff(n),
+        };
         self.world.store.one_offs.insert(slot, launch.clone());
-        self.then(Input::OneOffPut { job: id.clone(), n, launch, by: "ana".into() });
+        self.then(Input::OneOffPut {
+            job: id.clone(),
+            n,
+            launch,
+            by: "ana".into(),
+        });
     }
 
     fn spec(&mut self, id: &JobId) -> Job {
         let mut spec = Job::of(Launch::of(vec!["program".into()]));
         spec.instances = self.world.below(4) as u32;
         spec.stop.timeout = self.world.ms(0, 6_000);
-        spec.stop.to = if self.world.below(3) == 0 { Scope::All } else { Scope::Main };
-        let hows = [ReloadHow::Surge, ReloadHow::Rolling, ReloadHow::Restart, ReloadHow::Signal];
+        spec.stop.to = if self.world.below(3) == 0 {
+            Scope::All
+        } else {
+            Scope::Main
+        };
+        let hows = [
+            ReloadHow::Surge,
+            ReloadHow::Rolling,
+            ReloadHow::Restart,
+            ReloadHow::Signal,
+        ];
         spec.reload.how = hows[self.world.below(4) as usize];
         spec.reload.batch = Batch::Count(1 + self.world.below(2) as u32);
         spec.restart = match self.world.below(6) {
@@ -167,7 +240,13 @@ impl Sim {
             let rounds = (self.world.below(2) == 0).then_some(2);
             let whole_job = self.world.below(2) == 0;
             let (window, pause) = (Duration::from_secs(30), Duration::from_secs(7));
-            spec.flapping = Some(Flapping { exits: 3, window, pause, rounds, whole_job });
+            spec.flapping = Some(Flapping {
+                exits: 3,
+                window,
+                pause,
+                rounds,
+                whole_job,
+            });
         }
         if self.world.below(2) == 0 {
             spec.ready = Some(probe(ProbeKind::Tcp("127.0.0.1:1".into()), 1));
@@ -184,7 +263,8 @@ impl Sim {
         // Later ones depend on the first one, never the other way round.
         if id.job.as_str() != "db" && self.world.below(3) == 0 {
             let conditions = [Condition::Started, Condition::Ready];
-            spec.after.insert(job(0), conditions[self.world.below(2) as usize]);
+            spec.after
+                .insert(job(0), conditions[self.world.below(2) as usize]);
             let changes = [AfterChange::Ignore, AfterChange::Restart, AfterChange::Stop];
             spec.after_change = changes[self.world.below(3) as usize];
         }

@@ -20,6 +20,8 @@ pub struct StoredJob {
     pub overrides: BTreeMap<u32, Wish>,
     pub reload: Option<(u64, Option<ReloadHow>)>,
     pub removed: bool,
+    /// Some definition so far allowed it to end for good.
+    pub may_end: bool,
 }
 
 /// Intent and history. Survives everything.
@@ -125,7 +127,10 @@ pub struct EndedHow {
 impl World {
     pub fn new(seed: u64) -> World {
         World {
-            now: Now { mono: Mono(1_000_000_000), wall: Wall(1_795_000_000_000) },
+            now: Now {
+                mono: Mono(1_000_000_000),
+                wall: Wall(1_795_000_000_000),
+            },
             dice: Dice::new(seed),
             temper: Temper { calm: false },
             store: Store::default(),
@@ -166,7 +171,10 @@ impl World {
 
     pub fn advance(&mut self, to: Mono) {
         let by = to.since(self.now.mono);
-        self.now = Now { mono: self.now.mono.max(to), wall: self.now.wall.plus(by) };
+        self.now = Now {
+            mono: self.now.mono.max(to),
+            wall: self.now.wall.plus(by),
+        };
     }
 
     fn append(&mut self, record: Record) {
@@ -179,9 +187,17 @@ impl World {
         if self.frozen_shim {
             return Ok(None);
         }
-        let Some(command) = self.socket.pop_front() else { return Ok(None) };
+        let Some(command) = self.socket.pop_front() else {
+            return Ok(None);
+        };
         match command {
-            Command::Spawn { run, slot, after, stamp, .. } => self.spawn(run, slot, after, stamp).map(Some),
+            Command::Spawn {
+                run,
+                slot,
+                after,
+                stamp,
+                ..
+            } => self.spawn(run, slot, after, stamp).map(Some),
             Command::Signal { run, signal, .. } => {
                 self.signal(run, signal);
                 Ok(None)
@@ -204,16 +220,26 @@ impl World {
         }
     }
 
-    fn spawn(&mut self, run: RunId, slot: Slot, after: Option<RunId>, stamp: Stamp) -> Result<String, String> {
+    fn spawn(
+        &mut self,
+        run: RunId,
+        slot: Slot,
+        after: Option<RunId>,
+        stamp: Stamp,
+    ) -> Result<String, String> {
         if self.procs.contains_key(&run) || self.turned_away.contains(&run) {
             return Ok(format!("shim: {run} is known already"));
         }
         let last = self.last.get(&slot).copied();
         if let Some(live) = last.filter(|last| !self.procs[last].over) {
-            return Err(format!("a second run of {slot} was asked for: {run} beside {live}"));
+            return Err(format!(
+                "a second run of {slot} was asked for: {run} beside {live}"
+            ));
         }
         if last != after {
-            return Err(format!("spawn of {slot} after {after:?}, but the last run is {last:?}"));
+            return Err(format!(
+                "spawn of {slot} after {after:?}, but the last run is {last:?}"
+            ));
         }
         if self.chance(2) {
             self.turned_away.insert(run);
@@ -223,7 +249,11 @@ impl World {
         self.spawns += 1;
         self.last.insert(slot.clone(), run);
         let obeys = !self.chance(15);
-        let ready_after = if self.chance(20) { self.ms(0, 90_000) } else { self.ms(0, 400) };
+        let ready_after = if self.chance(20) {
+            self.ms(0, 90_000)
+        } else {
+            self.ms(0, 400)
+        };
         let sick = self.chance(5);
         self.procs.insert(
             run,
@@ -242,7 +272,11 @@ impl World {
                 down_since: None,
             },
         );
-        self.append(Record::Intent { run, slot: slot.clone(), stamp });
+        self.append(Record::Intent {
+            run,
+            slot: slot.clone(),
+            stamp,
+        });
         let soon = self.ms(0, 3);
         self.at(soon, Later::Birth(run));
         Ok(format!("shim: accepts {run} in {slot}"))
@@ -250,7 +284,13 @@ impl World {
 
     fn signal(&mut self, run: RunId, signal: i32) {
         // HUP and CONT do nothing to these programs.
-        let Some(proc) = self.procs.get_mut(&run).filter(|proc| !proc.over && proc.born.is_some()) else { return };
+        let Some(proc) = self
+            .procs
+            .get_mut(&run)
+            .filter(|proc| !proc.over && proc.born.is_some())
+        else {
+            return;
+        };
         if signal != 15 {
             return;
         }
@@ -261,7 +301,11 @@ impl World {
         let (main_ended, others) = (proc.main_ended, proc.others);
         if !main_ended {
             let soon = self.ms(0, 3_000);
-            let (code, by_signal) = if self.below(2) == 0 { (0, false) } else { (15, true) };
+            let (code, by_signal) = if self.below(2) == 0 {
+                (0, false)
+            } else {
+                (15, true)
+            };
             self.at(soon, Later::EndOfMain(run, code, by_signal));
         } else if others > 0 {
             let soon = self.ms(0, 2_000);
@@ -270,11 +314,17 @@ impl World {
     }
 
     fn kill_tree(&mut self, run: RunId) {
-        let Some(proc) = self.procs.get_mut(&run).filter(|proc| !proc.over) else { return };
+        let Some(proc) = self.procs.get_mut(&run).filter(|proc| !proc.over) else {
+            return;
+        };
         proc.asked = true;
         proc.kill_asked = true;
         // Uninterruptible sleep.
-        let soon = if self.chance(3) { self.ms(1_000, 25_000) } else { self.ms(0, 40) };
+        let soon = if self.chance(3) {
+            self.ms(1_000, 25_000)
+        } else {
+            self.ms(0, 40)
+        };
         self.at(soon, Later::Killed(run));
     }
 
@@ -327,7 +377,11 @@ impl World {
         }
         let now = self.now;
         let lives = match self.chance(60) {
-            true => Some(if self.chance(40) { self.ms(0, 300) } else { self.ms(300, 100_000) }),
+            true => Some(if self.chance(40) {
+                self.ms(0, 300)
+            } else {
+                self.ms(300, 100_000)
+            }),
             false => None,
         };
         let code = if self.chance(60) { 1 } else { 0 };
@@ -347,7 +401,11 @@ impl World {
 
     fn end_of_main(&mut self, run: RunId, code: i32, by_signal: bool) -> Option<String> {
         let leaves = self.chance(10);
-        let others = if leaves && code != 9 { 1 + self.below(3) as u32 } else { 0 };
+        let others = if leaves && code != 9 {
+            1 + self.below(3) as u32
+        } else {
+            0
+        };
         let now = self.now;
         let proc = self.procs.get_mut(&run)?;
         if proc.over || proc.main_ended {
@@ -362,10 +420,23 @@ impl World {
         proc.others = others;
         proc.over = others == 0;
         let intended = proc.asked && proc.down_since.is_some();
-        let status = if by_signal { Status::Signal(code, false) } else { Status::Code(code) };
-        let end = End { status, oom: false, at: now.wall, lived: now.mono.since(born.mono) };
+        let status = if by_signal {
+            Status::Signal(code, false)
+        } else {
+            Status::Code(code)
+        };
+        let end = End {
+            status,
+            oom: false,
+            at: now.wall,
+            lived: now.mono.since(born.mono),
+        };
         self.ended.insert(run, EndedHow { intended });
-        self.append(Record::Exited { run, end, survivors: others });
+        self.append(Record::Exited {
+            run,
+            end,
+            survivors: others,
+        });
         if others > 0 && self.chance(30) {
             let soon = self.ms(0, 8_000);
             self.at(soon, Later::EndOfOthers(run));
@@ -374,7 +445,10 @@ impl World {
     }
 
     fn end_of_others(&mut self, run: RunId) -> Option<String> {
-        let proc = self.procs.get_mut(&run).filter(|proc| !proc.over && proc.main_ended)?;
+        let proc = self
+            .procs
+            .get_mut(&run)
+            .filter(|proc| !proc.over && proc.main_ended)?;
         proc.over = true;
         proc.others = 0;
         self.append(Record::TreeGone { run });
@@ -392,23 +466,34 @@ impl World {
         }
         self.frozen_shim = false;
         let seen = self.below(2) == 0;
-        let runs: Vec<RunId> = self.procs.iter().filter(|(_, proc)| !proc.over).map(|(run, _)| *run).collect();
+        let runs: Vec<RunId> = self
+            .procs
+            .iter()
+            .filter(|(_, proc)| !proc.over)
+            .map(|(run, _)| *run)
+            .collect();
         for run in &runs {
             let proc = &self.procs[run];
             if proc.born.is_none() {
                 let slot = proc.slot.clone();
                 // It never was: the slot's last run is the one before.
                 let before = self.journal.iter().rev().find_map(|record| match record {
-                    Record::Intent { run: other, slot: of, .. } if *of == slot && other < run => Some(*other),
+                    Record::Intent {
+                        run: other, slot: of, ..
+                    } if *of == slot && other < run => Some(*other),
                     _ => None,
                 });
                 let taken_back = |run: &RunId| {
-                    self.journal.iter().any(|record| matches!(record, Record::NotStarted { run: r } if r == run))
+                    self.journal
+                        .iter()
+                        .any(|record| matches!(record, Record::NotStarted { run: r } if r == run))
                 };
                 let mut before = before;
                 while let Some(run) = before.filter(taken_back) {
                     before = self.journal.iter().rev().find_map(|record| match record {
-                        Record::Intent { run: other, slot: of, .. } if *of == slot && *other < run => Some(*other),
+                        Record::Intent {
+                            run: other, slot: of, ..
+                        } if *of == slot && *other < run => Some(*other),
                         _ => None,
                     });
                 }
@@ -424,15 +509,28 @@ impl World {
                 self.end_of_others(*run);
             } else {
                 let (now, born) = (self.now, proc.born.map_or(self.now.mono, |born| born.mono));
-                let status = if seen { Status::Signal(9, false) } else { Status::Unknown };
+                let status = if seen {
+                    Status::Signal(9, false)
+                } else {
+                    Status::Unknown
+                };
                 let intended = proc.asked && proc.down_since.is_some();
                 if let Some(proc) = self.procs.get_mut(run) {
                     proc.main_ended = true;
                     proc.over = true;
                 }
                 self.ended.insert(*run, EndedHow { intended });
-                let end = End { status, oom: false, at: now.wall, lived: now.mono.since(born) };
-                self.append(Record::Exited { run: *run, end, survivors: 0 });
+                let end = End {
+                    status,
+                    oom: false,
+                    at: now.wall,
+                    lived: now.mono.since(born),
+                };
+                self.append(Record::Exited {
+                    run: *run,
+                    end,
+                    survivors: 0,
+                });
             }
         }
         format!("KILL shim: {} runs end", runs.len())

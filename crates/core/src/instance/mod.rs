@@ -367,7 +367,10 @@ impl Seat {
 
     /// On its way out, or out of reach.
     pub fn is_ending(&self) -> bool {
-        matches!(self.phase(), Phase::Stopping | Phase::StopStuck | Phase::Unreachable)
+        matches!(
+            self.phase(),
+            Phase::Stopping | Phase::StopStuck | Phase::Unreachable
+        )
     }
 
     pub fn one_off(&self) -> bool {

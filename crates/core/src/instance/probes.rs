@@ -172,7 +172,9 @@ impl Seat {
             // A newer definition has no `ready` any more.
             return self.become_ready(None, cx);
         };
-        let Life::Starting(live) = &mut self.life else { return };
+        let Life::Starting(live) = &mut self.life else {
+            return;
+        };
         let Some(probes) = &mut live.probes else { return };
         let due = |at: Option<Mono>| at.is_some_and(|at| at <= cx.now.mono);
         if due(probes.ready.next) {
@@ -227,7 +229,9 @@ impl Seat {
     }
 
     pub(super) fn due_health(&mut self, cx: &mut Cx<'_>) {
-        let Life::Running(live) = &mut self.life else { return };
+        let Life::Running(live) = &mut self.life else {
+            return;
+        };
         let Some(probe) = &cx.spec.health else {
             // A newer definition has no `health` any more.
             live.probes = None;
