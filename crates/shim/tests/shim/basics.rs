@@ -75,5 +75,5 @@ fn the_journal_is_cut_into_segments_that_begin_with_the_table() {
     shim.kill_shim();
     kill(pid, libc::SIGKILL);
     assert_eq!(shim.status(long), Status::Signal(libc::SIGKILL, false));
-    shim.guard.wait().unwrap();
+    shim.guard_ends();
 }

@@ -362,6 +362,11 @@ impl Shim {
         Talk::new(client::connect(&self.dir).unwrap())
     }
 
+    /// Waits for the end of the guard, which is the end of everything.
+    pub fn guard_ends(&mut self) -> std::process::ExitStatus {
+        wait_for("the guard's end", || self.guard.try_wait().unwrap())
+    }
+
     /// SIGKILL to the shim itself.
     pub fn kill_shim(&self) {
         kill(self.pid, libc::SIGKILL);

@@ -185,7 +185,7 @@ fn a_shim_that_is_told_to_leave_does_so_with_its_last_run() {
     assert_eq!(refused(&mut shim, late), RefusedCode::Leaving);
     shim.kill_tree(run).unwrap();
     shim.exited(run);
-    assert!(shim.guard.wait().unwrap().success());
+    assert!(shim.guard_ends().success());
     assert!(!client::is_locked(&shim.dir).unwrap());
     assert!(!shim.dir.join("sock").exists());
     shim.read_on();
@@ -242,7 +242,7 @@ fn a_leash_ends_the_runs_of_a_killed_daemon_as_told() {
     drop(daemon);
     assert_eq!(shim.status(polite), Status::Code(9));
     assert_eq!(shim.status(stubborn), Status::Signal(libc::SIGKILL, false));
-    assert!(shim.guard.wait().unwrap().success());
+    assert!(shim.guard_ends().success());
 }
 
 #[test]

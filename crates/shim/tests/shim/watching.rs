@@ -242,7 +242,7 @@ fn guard_records(mut shim: Shim) {
         assert_eq!(status, Status::Code(20 + place as i32));
         assert!(by_guard);
     }
-    shim.guard.wait().unwrap();
+    shim.guard_ends();
     assert!(!client::is_locked(&shim.dir).unwrap());
 }
 
@@ -332,7 +332,7 @@ fn hazard_04_a_shim_killed_between_any_two_steps_of_a_spawn_leaves_no_unknown_co
         };
         if step <= 5 {
             // Killed by its death signal before it could be born.
-            shim.guard.wait().unwrap();
+            shim.guard_ends();
             shim.read_on();
             assert_eq!(born(&shim), None, "step {step}");
             assert!(!marker.exists(), "step {step}");
@@ -353,7 +353,7 @@ fn hazard_04_a_shim_killed_between_any_two_steps_of_a_spawn_leaves_no_unknown_co
             (true, Status::Signal(libc::SIGKILL, false)),
             "step {step}"
         );
-        shim.guard.wait().unwrap();
+        shim.guard_ends();
         let copies = std::fs::read_to_string(&marker)
             .unwrap_or_default()
             .lines()
@@ -374,7 +374,7 @@ fn hazard_58_an_exit_is_recorded_once_whoever_is_killed_around_it() {
         shim.started(run);
         shim.kill_shim();
         assert_eq!(shim.status(run), Status::Code(5));
-        shim.guard.wait().unwrap();
+        shim.guard_ends();
         shim.read_on();
         let exits = shim
             .records
@@ -415,6 +415,6 @@ fn hazard_59_no_byte_is_missing_when_the_shim_is_killed_under_load() {
         assert_eq!(out_offset as usize, expected.len());
         assert!(shim.text("a.1", "stdout") == expected, "round {round}");
         assert_eq!(shim.text("a.1", "stderr"), "done\n");
-        shim.guard.wait().unwrap();
+        shim.guard_ends();
     }
 }
