@@ -2,9 +2,7 @@
 
 use crate::engine::{Engine, OpenError};
 use crate::handle::Handle;
-use crate::info::{
-    Act, Actor, Error, OperationId, OperationInfo, OperationState, PutOptions, Target,
-};
+use crate::info::{Act, Actor, Error, OperationId, OperationInfo, OperationState, PutOptions, Target};
 use crate::settings::Settings;
 use gaffer_core::io::State;
 use gaffer_core::name::JobId;
@@ -44,8 +42,7 @@ fn me() -> Actor {
 impl Gaffer {
     /// Keeps its state in a fresh directory, which goes with it. If this program is killed, so are the jobs.
     pub fn temporary() -> Result<Gaffer, EmbedError> {
-        let base =
-            std::env::var_os("XDG_RUNTIME_DIR").map_or_else(std::env::temp_dir, PathBuf::from);
+        let base = std::env::var_os("XDG_RUNTIME_DIR").map_or_else(std::env::temp_dir, PathBuf::from);
         let unique = format!("gaffer-{}-{}", std::process::id(), crate::clock::mono().0);
         let dir = base.join(unique);
         let mut settings = Settings::new(&dir);
@@ -88,10 +85,7 @@ impl Gaffer {
     /// How many instances of a job run (and are ready, if it says how to tell).
     pub fn running(&self, job: &str) -> Result<usize, EmbedError> {
         let id = job_id(job)?;
-        let info = self
-            .handle
-            .job(&id)
-            .ok_or_else(|| self.handle.no_job(&id))?;
+        let info = self.handle.job(&id).ok_or_else(|| self.handle.no_job(&id))?;
         Ok(info
             .view
             .instances
@@ -203,9 +197,7 @@ impl JobBuilder<'_> {
         let JobBuilder { gaffer, name, spec } = self;
         let id = job_id(&name)?;
         let loaded = gaffer.handle.load_job(&id, &Value::Object(spec))?;
-        let put = gaffer
-            .handle
-            .job_put(id, loaded, PutOptions::default(), me());
+        let put = gaffer.handle.job_put(id, loaded, PutOptions::default(), me());
         gaffer.wait(gaffer.block(put)?)
     }
 }

@@ -3,22 +3,14 @@
 use crate::clock;
 use crate::containment;
 use crate::events;
-use crate::facts::Fold;
 use crate::handle::Handle;
-use crate::info::Counters;
-use crate::launch;
-use crate::operations::Operations;
 use crate::owner;
 use crate::recovery;
 use crate::settings::{Settings, private_dir};
-use crate::shims::Shims;
-use crate::state::State;
-use crate::stats::Sampler;
+use crate::state::{Ends, State};
 use crate::store::{Store, StoreError};
-use crate::watch::{self as watches, Watches};
-use gaffer_core::Node;
+use crate::watch as watches;
 use rustix::fs::FlockOperation;
-use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
@@ -89,45 +81,24 @@ impl Engine {
         let (store, mut loaded) = Store::open(&settings.state_dir.join("gaffer.db"))?;
         let cgroup_base = containment::prepare(settings.containment, &settings.state_dir)
             .map_err(OpenError::Containment)?;
-        let epoch = loaded.epoch;
-        let (event_writer, event_log) = events::log(epoch);
-        let (tx, mut rx) = mpsc::unbounded_channel();
+        let (events_tx, events) = events::log(loaded.epoch);
+        let (owner_tx, mut rx) = mpsc::unbounded_channel();
         let (ended_tx, ended) = watch::channel(None);
-        let seed = u64::from(epoch) ^ clock::mono().0;
-        let state = State {
-            settings: settings.clone(),
-            node: Node::new(epoch, seed),
-            jobs: BTreeMap::new(),
-            runs: Fold::default(),
-            shims: Shims {
-                all: BTreeMap::new(),
-                next: 1,
+        let state = State::new(
+            settings.clone(),
+            &loaded,
+            Ends {
+                store: store.clone(),
+                events: events_tx,
+                owner: owner_tx.clone(),
+                ended: ended_tx,
             },
-            operations: Operations::new(),
-            watches: Watches::default(),
-            sampler: Sampler::default(),
-            store: store.clone(),
-            events: event_writer,
-            owner: tx.clone(),
-            committer: crate::requests::committer(tx.clone()),
-            ended: ended_tx,
-            counters: Counters::default(),
-            seq: loaded.intent_seq,
-            epoch,
             cgroup_base,
-            base_env: Arc::new(launch::base_env()),
-            dirty: BTreeSet::new(),
-            settled: Vec::new(),
-            settled_since_prune: 0,
-            shutting_down: false,
-            exit_code: 0,
-        };
+        );
         let state = Arc::new(Mutex::new(state));
-        watches::open_notify(&state, &settings.state_dir).map_err(|source| {
-            OpenError::StateDir {
-                path: settings.state_dir.join("notify"),
-                source,
-            }
+        watches::open_notify(&state, &settings.state_dir).map_err(|source| OpenError::StateDir {
+            path: settings.state_dir.join("notify"),
+            source,
         })?;
         let history = store.recent_deaths(PAST_DEATHS).await?;
         {
@@ -152,8 +123,8 @@ impl Engine {
         let started = clock::wall();
         let handle = Handle {
             state,
-            owner: tx,
-            events: event_log,
+            owner: owner_tx,
+            events,
             store,
             ended,
             settings,

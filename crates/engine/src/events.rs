@@ -95,10 +95,7 @@ impl EventLog {
     /// Cursor just before the oldest kept event.
     pub fn oldest(&self) -> Cursor {
         let ring = self.ring();
-        let seq = ring
-            .events
-            .front()
-            .map_or(ring.seq, |first| first.cursor.seq - 1);
+        let seq = ring.events.front().map_or(ring.seq, |first| first.cursor.seq - 1);
         Cursor {
             epoch: ring.epoch,
             seq,
@@ -108,17 +105,10 @@ impl EventLog {
     /// Events behind `after`, oldest first, at most `limit`; begins with a `gap` if some were pruned.
     pub fn read(&self, after: Cursor, limit: usize) -> Vec<EventRecord> {
         let ring = self.ring();
-        let oldest = ring
-            .events
-            .front()
-            .map_or(ring.seq, |first| first.cursor.seq - 1);
+        let oldest = ring.events.front().map_or(ring.seq, |first| first.cursor.seq - 1);
         let mut records = Vec::new();
         // Events of an earlier daemon start are not kept; those of a later one cannot be known.
-        let from = if after.epoch == ring.epoch {
-            after.seq
-        } else {
-            0
-        };
+        let from = if after.epoch == ring.epoch { after.seq } else { 0 };
         let lost = after != Cursor::default() && (after.epoch != ring.epoch || from < oldest);
         if lost {
             records.push(gap(

@@ -85,13 +85,7 @@ impl RunFacts {
     }
 
     fn from_head(entry: &HeadEntry, shim: u64) -> RunFacts {
-        let mut facts = RunFacts::begin(
-            unwire(entry.run),
-            &entry.slot,
-            entry.stamp,
-            entry.attempt,
-            shim,
-        );
+        let mut facts = RunFacts::begin(unwire(entry.run), &entry.slot, entry.stamp, entry.attempt, shim);
         facts.intended = true;
         facts.label = entry.label.clone();
         facts.pid = entry.pid;
@@ -239,11 +233,7 @@ impl Fold {
         })
     }
 
-    fn with(
-        &mut self,
-        run: journal::RunIdWire,
-        change: impl FnOnce(&mut RunFacts),
-    ) -> Option<RunId> {
+    fn with(&mut self, run: journal::RunIdWire, change: impl FnOnce(&mut RunFacts)) -> Option<RunId> {
         let run = unwire(run);
         change(self.runs.get_mut(&run)?);
         Some(run)

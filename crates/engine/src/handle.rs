@@ -74,14 +74,9 @@ impl Handle {
 
     /// The definition as in the file (the store's text).
     pub async fn job_typed(&self, job: &JobId) -> Result<serde_json::Value> {
-        let text = self
-            .store
-            .job_spec(job.session.as_str(), job.job.as_str())
-            .await;
+        let text = self.store.job_spec(job.session.as_str(), job.job.as_str()).await;
         match text.map_err(|error| Error::Store(error.to_string()))? {
-            Some(text) => {
-                serde_json::from_str(&text).map_err(|error| Error::Store(error.to_string()))
-            }
+            Some(text) => serde_json::from_str(&text).map_err(|error| Error::Store(error.to_string())),
             None => Err(self.no_job(job)),
         }
     }
@@ -123,12 +118,7 @@ impl Handle {
     }
 
     /// Starts a one-off of a job; its slot is in the operation.
-    pub async fn one_off(
-        &self,
-        job: JobId,
-        one_off: OneOff,
-        by: Actor,
-    ) -> Result<(OperationId, Slot)> {
+    pub async fn one_off(&self, job: JobId, one_off: OneOff, by: Actor) -> Result<(OperationId, Slot)> {
         let answer = self
             .ask(Request::OneOff {
                 job: job.clone(),
@@ -149,11 +139,7 @@ impl Handle {
     }
 
     /// Waits until the operation is over or `timeout` has passed; gives its state then.
-    pub async fn operation_wait(
-        &self,
-        id: OperationId,
-        timeout: Duration,
-    ) -> Option<OperationInfo> {
+    pub async fn operation_wait(&self, id: OperationId, timeout: Duration) -> Option<OperationInfo> {
         let mut bell = lock(&self.state).operations.bell();
         let waiting = async {
             loop {
@@ -275,8 +261,7 @@ impl Handle {
                 .all
                 .get(&facts.shim)
                 .and_then(|shim| shim.connection.as_ref());
-            let unreachable =
-                || Error::Unreachable(format!("the shim of run @{run} does not answer"));
+            let unreachable = || Error::Unreachable(format!("the shim of run @{run} does not answer"));
             connection.ok_or_else(unreachable)?.ask(request)
         };
         match answer.await {
@@ -285,9 +270,7 @@ impl Handle {
                 ReplyCode::NoRun => Error::RunNotFound(run.to_string()),
                 _ => Error::NotWritable(text),
             }),
-            Ok(Err(None)) | Err(_) => Err(Error::Unreachable(format!(
-                "the shim of run @{run} went away"
-            ))),
+            Ok(Err(None)) | Err(_) => Err(Error::Unreachable(format!("the shim of run @{run} went away"))),
         }
     }
 
@@ -304,21 +287,14 @@ impl Handle {
     }
 
     /// Writes to stdin or a two-way stream of a live run. Returns when the pipe took all bytes.
-    pub async fn run_input(
-        &self,
-        run: RunId,
-        stream: &str,
-        data: Vec<u8>,
-        eof: bool,
-    ) -> Result<()> {
+    pub async fn run_input(&self, run: RunId, stream: &str, data: Vec<u8>, eof: bool) -> Result<()> {
         let mut chunks = data.chunks(INPUT_MAX).peekable();
         if chunks.peek().is_none() {
             return self.input_part(run, stream, Vec::new(), eof).await;
         }
         while let Some(chunk) = chunks.next() {
             let last = chunks.peek().is_none();
-            self.input_part(run, stream, chunk.to_vec(), eof && last)
-                .await?;
+            self.input_part(run, stream, chunk.to_vec(), eof && last).await?;
         }
         Ok(())
     }
@@ -397,12 +373,9 @@ impl Handle {
         let mut present = BTreeMap::new();
         for (job, revision) in revisions {
             let (session, name) = (job.session.to_string(), job.job.to_string());
-            let text = texts
-                .remove(&(session.clone(), name.clone()))
-                .unwrap_or_default();
+            let text = texts.remove(&(session.clone(), name.clone())).unwrap_or_default();
             let typed = serde_json::from_str(&text).unwrap_or_default();
-            let loaded =
-                gaffer_config::load_job_json(&session, &name, &typed, &gaffer_config::StoredHost);
+            let loaded = gaffer_config::load_job_json(&session, &name, &typed, &gaffer_config::StoredHost);
             present.insert(job, (revision, loaded.map_err(Error::Config)?));
         }
         Ok(Draft { config, present })

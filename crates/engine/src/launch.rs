@@ -48,21 +48,23 @@ pub(crate) fn spawn(state: &State, request: &Request<'_>) -> Result<(Spawn, Stri
         .iter()
         .map(|(name, port)| format!("{name}={port}"))
         .collect();
+    let label = label.join(",");
     let expanded = expand(state, launch, slot, *run, *attempt, &ports)?;
-    let spec = state.jobs.get(&slot.job).map(|meta| &meta.spec);
+    let spec = state.jobs.get(&slot.job).map(|meta| &*meta.spec);
+    let text = |path: std::path::PathBuf| path.to_string_lossy().into_owned();
     let spawn = Spawn {
         run: wire(*run),
         slot: slot.to_string(),
         after: after.map(wire),
         stamp: [stamp.restart, stamp.launch],
         attempt: *attempt,
-        label: label.join(","),
+        label: label.clone(),
         argv: expanded
             .argv
-            .iter()
-            .map(|word| word.clone().into_bytes().into())
+            .into_iter()
+            .map(|word| word.into_bytes().into())
             .collect(),
-        argv0: expanded.argv0.clone().map(|name| name.into_bytes().into()),
+        argv0: expanded.argv0.map(|name| name.into_bytes().into()),
         env: expanded
             .env
             .iter()
@@ -72,12 +74,8 @@ pub(crate) fn spawn(state: &State, request: &Request<'_>) -> Result<(Spawn, Stri
             .base_env
             .get("PATH")
             .map(|path| path.clone().into_bytes().into()),
-        cwd: expanded.cwd.clone(),
-        user: launch.user.as_ref().map(|user| message::User {
-            uid: user.uid,
-            gid: user.gid,
-            groups: user.groups.clone(),
-        }),
+        cwd: expanded.cwd,
+        user: launch.user.as_ref().map(user),
         umask: launch.umask,
         nice: launch.nice,
         oom_score: launch.oom_score,
@@ -85,53 +83,59 @@ pub(crate) fn spawn(state: &State, request: &Request<'_>) -> Result<(Spawn, Stri
         rlimits: launch
             .rlimits
             .iter()
-            .map(|&(resource, soft, hard)| Rlimit {
-                resource,
-                soft,
-                hard,
-            })
+            .map(|&(resource, soft, hard)| Rlimit { resource, soft, hard })
             .collect(),
         own_session: launch.pty,
         pty: launch.pty.then_some(PtySize { cols: 80, rows: 24 }),
-        stdin: match &launch.stdin {
-            Stdin::Null => message::Stdin::Null,
-            Stdin::Pipe => message::Stdin::Pipe,
-            Stdin::File(path) => message::Stdin::File(path.clone()),
-        },
+        stdin: stdin(&launch.stdin),
         streams: launch.streams.clone(),
         stdout: output(launch.stdout),
         stderr: output(launch.stderr),
-        log_dir: logs::directory(&state.settings.logs_dir(), slot)
-            .to_string_lossy()
-            .into_owned(),
-        bounds: spec.map_or(
-            LogBounds {
-                size: 100 << 20,
-                segment: 8 << 20,
-                block_when_full: false,
-            },
-            |spec| bounds(spec),
-        ),
-        cgroup: state
-            .cgroup_base
-            .as_ref()
-            .map(|base| base.to_string_lossy().into_owned()),
+        log_dir: text(logs::directory(&state.settings.logs_dir(), slot)),
+        bounds: spec.map_or(DEFAULT_BOUNDS, bounds),
+        cgroup: state.cgroup_base.clone().map(text),
         start_deadline_ms: 0,
-        stop: spec.map_or(
-            message::Stop {
-                signal: 15,
-                scope: message::Scope::Main,
-                timeout_ms: 30_000,
-            },
-            |spec| message::Stop {
-                signal: spec.stop.signal,
-                scope: scope(spec.stop.to),
-                timeout_ms: u64::try_from(spec.stop.timeout.as_millis()).unwrap_or(u64::MAX),
-            },
-        ),
+        stop: spec.map_or(DEFAULT_STOP, stop),
         sync: false,
     };
-    Ok((spawn, label.join(",")))
+    Ok((spawn, label))
+}
+
+/// For a run whose job is gone already.
+const DEFAULT_BOUNDS: LogBounds = LogBounds {
+    size: 100 << 20,
+    segment: 8 << 20,
+    block_when_full: false,
+};
+const DEFAULT_STOP: message::Stop = message::Stop {
+    signal: libc::SIGTERM,
+    scope: message::Scope::Main,
+    timeout_ms: 30_000,
+};
+
+fn stop(spec: &Job) -> message::Stop {
+    let timeout_ms = u64::try_from(spec.stop.timeout.as_millis()).unwrap_or(u64::MAX);
+    message::Stop {
+        signal: spec.stop.signal,
+        scope: scope(spec.stop.to),
+        timeout_ms,
+    }
+}
+
+fn user(user: &gaffer_core::job::User) -> message::User {
+    message::User {
+        uid: user.uid,
+        gid: user.gid,
+        groups: user.groups.clone(),
+    }
+}
+
+fn stdin(stdin: &Stdin) -> message::Stdin {
+    match stdin {
+        Stdin::Null => message::Stdin::Null,
+        Stdin::Pipe => message::Stdin::Pipe,
+        Stdin::File(path) => message::Stdin::File(path.clone()),
+    }
 }
 
 /// Log bounds of a job, for the shim.
@@ -212,10 +216,7 @@ fn instance_of(slot: &Slot) -> Option<u32> {
 fn choose_ports(launch: &Launch, slot: &Slot) -> Result<BTreeMap<String, u16>, String> {
     let offset = instance_of(slot).map_or(0, |n| n.saturating_sub(1));
     let mut chosen = BTreeMap::new();
-    let named = launch
-        .ports
-        .iter()
-        .map(|(name, port)| (name.as_str(), *port));
+    let named = launch.ports.iter().map(|(name, port)| (name.as_str(), *port));
     for (name, port) in launch.port.map(|port| ("", port)).into_iter().chain(named) {
         let number = match port {
             Port::Auto => free_port().map_err(|error| format!("no free port: {error}"))?,
@@ -269,11 +270,7 @@ impl State {
     }
 
     /// An active probe of a run, filled in.
-    pub(crate) fn question(
-        &self,
-        run: RunId,
-        kind: &ProbeKind,
-    ) -> Result<Option<Question>, String> {
+    pub(crate) fn question(&self, run: RunId, kind: &ProbeKind) -> Result<Option<Question>, String> {
         let one = |text: &String| -> Result<String, String> {
             let program = self.program_for(run, std::slice::from_ref(text), None)?;
             program
@@ -285,15 +282,10 @@ impl State {
         Ok(match kind {
             ProbeKind::Http(url) => Some(Question::Http(one(url)?)),
             ProbeKind::Tcp(address) => Some(Question::Tcp(one(address)?)),
-            ProbeKind::Cmd { cmd, shell } => Some(Question::Cmd(self.program_for(
-                run,
-                cmd,
-                shell.as_deref(),
-            )?)),
-            ProbeKind::Log(_)
-            | ProbeKind::Notify
-            | ProbeKind::After(_)
-            | ProbeKind::Heartbeat(_) => None,
+            ProbeKind::Cmd { cmd, shell } => {
+                Some(Question::Cmd(self.program_for(run, cmd, shell.as_deref())?))
+            }
+            ProbeKind::Log(_) | ProbeKind::Notify | ProbeKind::After(_) | ProbeKind::Heartbeat(_) => None,
         })
     }
 
@@ -302,9 +294,7 @@ impl State {
         let timeout = self
             .slot_of(run)
             .and_then(|slot| self.jobs.get(&slot.job))
-            .map_or(std::time::Duration::from_secs(30), |meta| {
-                meta.spec.stop.timeout
-            });
+            .map_or(std::time::Duration::from_secs(30), |meta| meta.spec.stop.timeout);
         match self.program_for(run, &cmd, None) {
             Ok(program) => crate::probes::run_beside(program, timeout),
             Err(text) => tracing::warn!(run = %run, text, "stop.cmd cannot be run"),
@@ -318,11 +308,7 @@ pub(crate) fn start_failure(stage: &str, errno: i32, text: &str) -> String {
         String::new()
     } else {
         let said = std::io::Error::from_raw_os_error(errno).to_string();
-        let said = said
-            .split(" (os error")
-            .next()
-            .unwrap_or_default()
-            .to_lowercase();
+        let said = said.split(" (os error").next().unwrap_or_default().to_lowercase();
         format!(": {said}")
     };
     let name = errno_name(errno)

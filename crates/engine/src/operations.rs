@@ -42,13 +42,7 @@ impl Operations {
         self.changed.subscribe()
     }
 
-    pub fn begin(
-        &mut self,
-        id: OperationId,
-        verb: &'static str,
-        targets: Vec<Target>,
-        slot: Option<Slot>,
-    ) {
+    pub fn begin(&mut self, id: OperationId, verb: &'static str, targets: Vec<Target>, slot: Option<Slot>) {
         self.prune();
         let open: BTreeSet<JobId> = targets.iter().map(|target| target.job.clone()).collect();
         for job in &open {
@@ -128,12 +122,7 @@ impl Operations {
     }
 
     /// Ends an operation from outside.
-    pub fn finish(
-        &mut self,
-        id: OperationId,
-        state: OperationState,
-        reason: Option<Reason>,
-    ) -> bool {
+    pub fn finish(&mut self, id: OperationId, state: OperationState, reason: Option<Reason>) -> bool {
         let Some(operation) = self.all.get_mut(&id) else {
             return false;
         };

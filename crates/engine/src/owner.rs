@@ -225,8 +225,7 @@ impl State {
             for segment in gaffer_shim::journal::segments(&dir).unwrap_or_default() {
                 // One is kept: a reader may still be in it.
                 if segment + 1 < current {
-                    let _gone =
-                        std::fs::remove_file(dir.join(gaffer_shim::journal::segment_name(segment)));
+                    let _gone = std::fs::remove_file(dir.join(gaffer_shim::journal::segment_name(segment)));
                 }
             }
         });
@@ -242,9 +241,8 @@ impl State {
         shim.guard_pid = greeting.guard_pid;
         if shim.pid != greeting.pid {
             shim.pid = greeting.pid;
-            let watched = client::pidfd(greeting.pid).and_then(|pidfd| {
-                watch_end(pidfd, self.owner.clone(), Message::ShimEnded { shim: n })
-            });
+            let watched = client::pidfd(greeting.pid)
+                .and_then(|pidfd| watch_end(pidfd, self.owner.clone(), Message::ShimEnded { shim: n }));
             match watched {
                 Ok(watch) => shim.watches.push(watch),
                 // It ended between its answer and now.
@@ -268,17 +266,9 @@ impl State {
             .runs
             .values()
             .filter(|facts| {
-                facts.shim == n
-                    && !facts.intended
-                    && !facts.settled
-                    && facts.run.epoch != self.epoch
+                facts.shim == n && !facts.intended && !facts.settled && facts.run.epoch != self.epoch
             })
-            .filter(|facts| {
-                !greeting
-                    .table
-                    .iter()
-                    .any(|live| unwire(live.run) == facts.run)
-            })
+            .filter(|facts| !greeting.table.iter().any(|live| unwire(live.run) == facts.run))
             .map(|facts| facts.run)
             .collect();
         for run in unheard {
@@ -476,8 +466,7 @@ impl State {
 /// by the next daemon.
 async fn wait_for_guard(guard: Option<std::os::fd::OwnedFd>, dir: &std::path::Path) {
     if let Some(pidfd) = guard
-        && let Ok(pidfd) =
-            crate::ready::readable(pidfd)
+        && let Ok(pidfd) = crate::ready::readable(pidfd)
     {
         let _late = tokio::time::timeout(KILL_WITHIN, pidfd.readable()).await;
     }
@@ -508,9 +497,6 @@ pub(crate) fn fact_input(facts: &RunFacts, record: &Record) -> Option<Input> {
             survivors: *survivors,
         }),
         Record::TreeGone { .. } => Some(Input::TreeGone { run }),
-        Record::Head { .. }
-        | Record::Intent { .. }
-        | Record::Born { .. }
-        | Record::Dropped { .. } => None,
+        Record::Head { .. } | Record::Intent { .. } | Record::Born { .. } | Record::Dropped { .. } => None,
     }
 }

@@ -99,8 +99,7 @@ impl State {
         options: &ApplyOptions,
     ) -> Option<PlanChange> {
         let keys = gaffer_config::diff(old, new);
-        let rescaled =
-            options.reset_scale && self.jobs.get(job).is_some_and(|meta| meta.scaled.is_some());
+        let rescaled = options.reset_scale && self.jobs.get(job).is_some_and(|meta| meta.scaled.is_some());
         if keys.is_empty() && !rescaled && old.typed == new.typed {
             return None;
         }

@@ -160,10 +160,7 @@ async fn command(asked: &Program) -> Verdict {
     if let Some(user) = &asked.user {
         command.uid(user.uid).gid(user.gid);
     }
-    let status = command
-        .status()
-        .await
-        .map_err(|error| failed(in_words(&error)))?;
+    let status = command.status().await.map_err(|error| failed(in_words(&error)))?;
     if status.success() {
         Ok(format!("cmd {program}").into())
     } else {

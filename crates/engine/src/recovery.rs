@@ -207,10 +207,7 @@ fn greet(state: &Arc<Mutex<State>>, dir: ShimDir) -> std::io::Result<()> {
 }
 
 /// Waits until every shim has answered or the time is up; gives back what was heard, in order.
-async fn hear(
-    rx: &mut mpsc::UnboundedReceiver<Message>,
-    waiting: &mut BTreeSet<u64>,
-) -> Vec<Message> {
+async fn hear(rx: &mut mpsc::UnboundedReceiver<Message>, waiting: &mut BTreeSet<u64>) -> Vec<Message> {
     let deadline = tokio::time::Instant::now() + HELLO_WITHIN;
     let mut heard = Vec::new();
     while !waiting.is_empty() {
@@ -245,8 +242,7 @@ async fn bury(dir: ShimDir) -> std::io::Result<Seen> {
     }
     // A guard that still reaps writes until it lets go of the lock.
     let deadline = tokio::time::Instant::now() + KILL_WITHIN;
-    while matches!(client::is_locked(&dir.path), Ok(true)) && tokio::time::Instant::now() < deadline
-    {
+    while matches!(client::is_locked(&dir.path), Ok(true)) && tokio::time::Instant::now() < deadline {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     read_all(&dir)
@@ -274,9 +270,12 @@ struct Known<'a> {
 
 fn frozen_runs(message: &Message) -> Vec<RunId> {
     match message {
-        Message::ShimHello { greeting, .. } => {
-            greeting.table.iter().filter(|live| live.frozen).map(|live| unwire(live.run)).collect()
-        }
+        Message::ShimHello { greeting, .. } => greeting
+            .table
+            .iter()
+            .filter(|live| live.frozen)
+            .map(|live| unwire(live.run))
+            .collect(),
         _ => Vec::new(),
     }
 }
@@ -298,8 +297,8 @@ fn settle_recovered(
             fold.take(n, &record);
             shim.position = position;
         }
-        shim.runs = u32::try_from(fold.runs.values().filter(|facts| !facts.is_over()).count())
-            .unwrap_or(u32::MAX);
+        shim.runs =
+            u32::try_from(fold.runs.values().filter(|facts| !facts.is_over()).count()).unwrap_or(u32::MAX);
         folds.push((n, fold));
     }
     let mut graves = Vec::new();
@@ -319,9 +318,7 @@ fn settle_recovered(
     for (_, fold) in folds {
         for (run, mut facts) in fold.runs {
             facts.settled = known.contains(&run);
-            let place = newest
-                .entry(facts.slot.clone())
-                .or_insert_with(|| facts.clone());
+            let place = newest.entry(facts.slot.clone()).or_insert_with(|| facts.clone());
             let older = if place.run < run {
                 std::mem::replace(place, facts)
             } else if place.run > run {
@@ -350,9 +347,7 @@ fn settle_older(state: &mut State, facts: &RunFacts) {
         return;
     };
     let (death, reason) = settle::unexplained(facts);
-    state
-        .settled
-        .push(settle::row(facts, &slot, &death, &reason));
+    state.settled.push(settle::row(facts, &slot, &death, &reason));
 }
 
 fn report_slots(
@@ -391,25 +386,22 @@ fn report_slots(
         let Ok(slot) = text.parse::<Slot>() else {
             continue;
         };
-        let deaths: Vec<Death> = past
+        let (own, earlier): (Vec<Death>, Vec<Death>) = past
             .get(text.as_str())
-            .map(|deaths| {
-                deaths
-                    .iter()
-                    .filter(|death| death.run != facts.run)
-                    .cloned()
-                    .collect()
-            })
-            .unwrap_or_default();
-        report_slot(state, slot, facts, deaths, known);
+            .into_iter()
+            .flatten()
+            .cloned()
+            .partition(|death| death.run == facts.run);
+        report_slot(state, slot, facts, (own.into_iter().next(), earlier), known);
     }
 }
 
+/// One slot: what its newest run is as far as the core needs to know, then what happened to it since.
 fn report_slot(
     state: &mut State,
     slot: Slot,
     facts: RunFacts,
-    past: Vec<Death>,
+    (own, past): (Option<Death>, Vec<Death>),
     known: &Known<'_>,
 ) {
     let run = facts.run;
@@ -417,63 +409,64 @@ fn report_slot(
         restart: facts.stamp[0],
         launch: facts.stamp[1],
     };
-    let report = |found: Found| Input::SlotFound {
-        slot: slot.clone(),
-        run,
-        stamp,
-        found,
-        past: past.clone(),
-    };
-    if facts.settled && facts.is_over() {
-        let (death, _) = settle::unexplained(&facts);
-        // Cause as decided then.
-        state.feed(report(Found::Dead(death)));
-        return;
-    }
     let dead_shim = known.buried.contains(&facts.shim);
-    if dead_shim && !facts.born && facts.failed.is_none() {
-        state.feed(report(Found::NotStarted));
-        return;
-    }
     let silent = state
         .shims
         .all
         .get(&facts.shim)
         .is_some_and(|shim| shim.state == ShimState::Silent);
-    let (pid, started) = (facts.pid, facts.started);
-    let failed = facts.failed.clone();
-    let ended = facts.end();
-    let survivors = facts.exit.as_ref().map_or(0, |exit| exit.survivors);
-    let gone = facts.gone;
-    state.runs.runs.insert(run, facts.clone());
-    if silent && ended.is_none() && failed.is_none() {
-        state.feed(report(Found::Unreachable));
-        return;
+    let undecided = facts.exit.is_none() && facts.failed.is_none();
+    let found = if facts.settled && facts.is_over() {
+        // As it was decided then.
+        Found::Dead(own.unwrap_or_else(|| settle::unexplained(&facts).0))
+    } else if dead_shim && !facts.born && facts.failed.is_none() {
+        Found::NotStarted
+    } else if silent && undecided {
+        Found::Unreachable
+    } else {
+        let lived = facts
+            .started
+            .map_or(0, |(_, mono)| clock::mono().0.saturating_sub(mono.0));
+        Found::Alive {
+            pid: facts.pid,
+            started: facts.started.map_or(Wall(0), |(wall, _)| wall),
+            lived: Duration::from_nanos(lived),
+            paused: known.frozen.contains(&run),
+            ended: None,
+        }
+    };
+    let alive = matches!(found, Found::Alive { .. });
+    if alive || matches!(found, Found::Unreachable) {
+        state.runs.runs.insert(run, facts.clone());
     }
-    let lived = started.map_or(0, |(_, mono)| clock::mono().0.saturating_sub(mono.0));
-    state.feed(report(Found::Alive {
-        pid,
-        started: started.map_or(Wall(0), |(wall, _)| wall),
-        lived: Duration::from_nanos(lived),
-        paused: known.frozen.contains(&run),
-        ended: None,
-    }));
-    // From here on the same inputs as live: what happened while nobody read.
-    if let Some(failure) = failed {
-        let text = crate::launch::start_failure(&failure.stage, failure.errno, &failure.text);
+    state.feed(Input::SlotFound {
+        slot,
+        run,
+        stamp,
+        found,
+        past,
+    });
+    if alive {
+        replay(state, facts, dead_shim);
+    }
+}
+
+/// What happened to a run while nobody read, as the same inputs as live.
+fn replay(state: &mut State, facts: RunFacts, dead_shim: bool) {
+    let run = facts.run;
+    if let Some(failure) = &facts.failed {
+        let text = crate::launch::start_failure(&failure.stage, failure.errno, &failure.text).into();
+        let stage = failure.stage.as_str().into();
         state.feed(Input::StartFailed {
             run,
-            stage: failure.stage.as_str().into(),
+            stage,
             errno: failure.errno,
-            text: text.into(),
+            text,
         });
-    } else if let Some(end) = ended {
-        state.feed(Input::Exited {
-            run,
-            end,
-            survivors,
-        });
-        if survivors > 0 && gone {
+    } else if let Some(end) = facts.end() {
+        let survivors = facts.exit.as_ref().map_or(0, |exit| exit.survivors);
+        state.feed(Input::Exited { run, end, survivors });
+        if survivors > 0 && facts.gone {
             state.feed(Input::TreeGone { run });
         } else if dead_shim {
             state.resolve_run(&facts, false);

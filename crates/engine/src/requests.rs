@@ -5,8 +5,7 @@
 
 use crate::handle::Result;
 use crate::info::{
-    Act, Actor, ApplyOptions, Error, How, OneOff, OperationId, PlanInfo, PutOptions, ScaleTo,
-    Target,
+    Act, Actor, ApplyOptions, Error, How, OneOff, OperationId, PlanInfo, PutOptions, ScaleTo, Target,
 };
 use crate::owner::Message;
 use crate::state::{JobMeta, State};
@@ -79,9 +78,7 @@ pub(crate) struct Committing {
 }
 
 /// Waits for the store's answers in the order of the requests, and passes them on in that order.
-pub(crate) fn committer(
-    owner: mpsc::UnboundedSender<Message>,
-) -> mpsc::UnboundedSender<Committing> {
+pub(crate) fn committer(owner: mpsc::UnboundedSender<Message>) -> mpsc::UnboundedSender<Committing> {
     let (tx, mut rx) = mpsc::unbounded_channel::<Committing>();
     tokio::spawn(async move {
         while let Some(Committing { outcome, prepared }) = rx.recv().await {
@@ -109,11 +106,7 @@ pub(crate) enum Effect {
     /// The job is to go.
     Retire { job: JobId, by: Actor },
     /// A number of instances by hand.
-    Scale {
-        job: JobId,
-        to: Option<u32>,
-        by: Actor,
-    },
+    Scale { job: JobId, to: Option<u32>, by: Actor },
     /// Signals, which are no wish.
     Signal {
         runs: Vec<RunId>,
@@ -159,12 +152,8 @@ impl State {
                 } => self.put(&mut prepared, job, loaded, &options, by),
                 Request::Remove { job, by } => self.remove(&mut prepared, job, by),
                 Request::Act { target, act, by } => self.act(&mut prepared, target, act, by),
-                Request::OneOff { job, one_off, by } => {
-                    self.one_off(&mut prepared, job, &one_off, by)
-                }
-                Request::Apply { plan, options, by } => {
-                    self.apply(&mut prepared, *plan, &options, by)
-                }
+                Request::OneOff { job, one_off, by } => self.one_off(&mut prepared, job, &one_off, by),
+                Request::Apply { plan, options, by } => self.apply(&mut prepared, *plan, &options, by),
                 Request::Shutdown { .. } => Ok(()),
             }
         };
@@ -228,22 +217,19 @@ impl State {
                 scaled,
                 by,
             } => {
-                let wishes = self
-                    .jobs
-                    .remove(&job)
-                    .map(|meta| meta.instance_wishes)
-                    .unwrap_or_default();
+                let file = loaded.origin.as_ref().map(|origin| origin.file.as_str().into());
+                let line = loaded.origin.as_ref().map(|origin| origin.line);
+                let before = self.jobs.remove(&job);
+                let instance_wishes = before.map(|meta| meta.instance_wishes).unwrap_or_default();
+                let spec = loaded.spec.clone();
                 let meta = JobMeta {
-                    spec: loaded.spec.clone(),
+                    spec,
                     revision,
-                    file: loaded
-                        .origin
-                        .as_ref()
-                        .map(|origin| origin.file.as_str().into()),
-                    line: loaded.origin.as_ref().map(|origin| origin.line),
+                    file,
+                    line,
                     wish,
                     scaled,
-                    instance_wishes: wishes,
+                    instance_wishes,
                     removed: false,
                 };
                 self.jobs.insert(job.clone(), meta);
@@ -258,22 +244,7 @@ impl State {
                 });
             }
             Effect::Feed(input) => {
-                if let Input::Wished {
-                    job,
-                    instance,
-                    wish,
-                    ..
-                } = &input
-                    && let Some(meta) = self.jobs.get_mut(job)
-                {
-                    match instance {
-                        None => {
-                            meta.wish = *wish;
-                            meta.instance_wishes.clear();
-                        }
-                        Some(n) => drop(meta.instance_wishes.insert(*n, *wish)),
-                    }
-                }
+                self.note_wish(&input);
                 self.feed(input);
             }
             Effect::Retire { job, by } => {
@@ -293,19 +264,41 @@ impl State {
                     self.signal(run, signal, to);
                 }
             }
-            Effect::Applied { file, by } => {
-                let event = crate::info::Event {
-                    event: "config.applied",
-                    job: None,
-                    slot: None,
-                    run: None,
-                    by: Some(by),
-                    reason: None,
-                    data: vec![("file", file)],
-                };
-                self.counters.events += self.events.append([event]);
-            }
+            Effect::Applied { file, by } => self.tell_applied(file, by),
         }
+    }
+
+    /// The engine's own copy of the wishes, from which new ones are made.
+    fn note_wish(&mut self, input: &Input) {
+        let Input::Wished {
+            job, instance, wish, ..
+        } = input
+        else {
+            return;
+        };
+        let Some(meta) = self.jobs.get_mut(job) else {
+            return;
+        };
+        match instance {
+            None => {
+                meta.wish = *wish;
+                meta.instance_wishes.clear();
+            }
+            Some(n) => drop(meta.instance_wishes.insert(*n, *wish)),
+        }
+    }
+
+    fn tell_applied(&mut self, file: String, by: Actor) {
+        let event = crate::info::Event {
+            event: "config.applied",
+            job: None,
+            slot: None,
+            run: None,
+            by: Some(by),
+            reason: None,
+            data: vec![("file", file)],
+        };
+        self.counters.events += self.events.append([event]);
     }
 
     fn meta(&self, job: &JobId) -> Result<&JobMeta> {
@@ -326,15 +319,9 @@ impl State {
         let present = self.jobs.get(&job).filter(|meta| !meta.removed);
         match (present, options.if_revision) {
             (Some(_), Some(0)) => return Err(Error::JobExists(job)),
-            (present, Some(wanted))
-                if wanted != 0 && present.map_or(0, |meta| meta.revision) != wanted =>
-            {
+            (present, Some(wanted)) if wanted != 0 && present.map_or(0, |meta| meta.revision) != wanted => {
                 let current = present.map_or(0, |meta| meta.revision);
-                return Err(Error::RevisionMismatch {
-                    job,
-                    current,
-                    wanted,
-                });
+                return Err(Error::RevisionMismatch { job, current, wanted });
             }
             _ => {}
         }
@@ -377,9 +364,7 @@ impl State {
             },
             |meta| meta.wish,
         );
-        let scaled = present
-            .and_then(|meta| meta.scaled)
-            .filter(|_| !reset_scale);
+        let scaled = present.and_then(|meta| meta.scaled).filter(|_| !reset_scale);
         let (session, name) = (job.session.to_string(), job.job.to_string());
         prepared.changes.push(Change::JobPut {
             session: session.clone(),
@@ -450,44 +435,16 @@ impl State {
             .unwrap_or(meta.wish);
         prepared.targets.push(target.clone());
         let (seq, restart) = (prepared.seq, wish.restart);
+        let now = |state| Wish { state, seq, restart };
+        let plain = How::default();
         match act {
-            Act::Start => self.wish(
-                prepared,
-                "start",
-                target,
-                Wish {
-                    state: WishState::Running,
-                    seq,
-                    restart,
-                },
-                How::default(),
-                by,
-            ),
-            Act::Stop(how) => self.wish(
-                prepared,
-                "stop",
-                target,
-                Wish {
-                    state: WishState::Stopped,
-                    seq,
-                    restart,
-                },
-                how,
-                by,
-            ),
-            Act::Pause => self.wish(
-                prepared,
-                "pause",
-                target,
-                Wish {
-                    state: WishState::Paused,
-                    seq,
-                    restart,
-                },
-                How::default(),
-                by,
-            ),
-            Act::Resume => self.resume(prepared, target, wish, by)?,
+            Act::Start => self.wish(prepared, "start", target, now(WishState::Running), plain, by),
+            Act::Stop(how) => self.wish(prepared, "stop", target, now(WishState::Stopped), how, by),
+            Act::Pause => self.wish(prepared, "pause", target, now(WishState::Paused), plain, by),
+            Act::Resume if wish.state == WishState::Paused => {
+                self.wish(prepared, "resume", target, now(WishState::Running), plain, by);
+            }
+            Act::Resume => return Err(Error::WrongState(format!("{} is not paused", target.job))),
             Act::Restart(how) => {
                 let wish = Wish {
                     state: WishState::Running,
@@ -498,9 +455,10 @@ impl State {
             }
             Act::Reload(how) => {
                 prepared.verb = "reload";
+                let Target { job, instance } = target;
                 prepared.effects.push(Effect::Feed(Input::Reloaded {
-                    job: target.job,
-                    instance: target.instance,
+                    job,
+                    instance,
                     how,
                     seq,
                     by,
@@ -561,19 +519,6 @@ impl State {
         }));
     }
 
-    fn resume(&self, prepared: &mut Prepared, target: Target, wish: Wish, by: Actor) -> Result<()> {
-        if wish.state != WishState::Paused {
-            return Err(Error::WrongState(format!("{} is not paused", target.job)));
-        }
-        let wish = Wish {
-            state: WishState::Running,
-            seq: prepared.seq,
-            restart: wish.restart,
-        };
-        self.wish(prepared, "resume", target, wish, How::default(), by);
-        Ok(())
-    }
-
     fn scale(
         &self,
         prepared: &mut Prepared,
@@ -626,13 +571,7 @@ impl State {
         Ok(())
     }
 
-    fn one_off(
-        &mut self,
-        prepared: &mut Prepared,
-        job: JobId,
-        one_off: &OneOff,
-        by: Actor,
-    ) -> Result<()> {
+    fn one_off(&mut self, prepared: &mut Prepared, job: JobId, one_off: &OneOff, by: Actor) -> Result<()> {
         let meta = self.meta(&job)?;
         let n = prepared.seq;
         let launch = one_off_launch(&meta.spec.launch, one_off);

@@ -45,10 +45,7 @@ pub struct Settings {
 impl Settings {
     /// Defaults, with everything below `state_dir`.
     pub fn new(state_dir: impl Into<PathBuf>) -> Settings {
-        let node = rustix::system::uname()
-            .nodename()
-            .to_string_lossy()
-            .into_owned();
+        let node = rustix::system::uname().nodename().to_string_lossy().into_owned();
         Settings {
             state_dir: state_dir.into(),
             node,
@@ -91,11 +88,7 @@ impl Settings {
             // `../` of a test program or an example is where cargo puts binaries.
             places.extend(own.ancestors().skip(1).take(2).map(Path::to_owned));
         }
-        places.extend(
-            std::env::var_os("PATH")
-                .iter()
-                .flat_map(std::env::split_paths),
-        );
+        places.extend(std::env::var_os("PATH").iter().flat_map(std::env::split_paths));
         let found = places
             .into_iter()
             .map(|place| place.join("gaffer-shim"))

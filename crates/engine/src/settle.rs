@@ -68,12 +68,7 @@ pub(crate) fn info(row: &RunRow, logs_dir: &Path) -> Option<RunInfo> {
 }
 
 /// What readers see of a run that lives or is not settled yet.
-pub(crate) fn live(
-    facts: &RunFacts,
-    reason: Option<Reason>,
-    now: Wall,
-    logs_dir: &Path,
-) -> Option<RunInfo> {
+pub(crate) fn live(facts: &RunFacts, reason: Option<Reason>, now: Wall, logs_dir: &Path) -> Option<RunInfo> {
     let slot: Slot = facts.slot.parse().ok()?;
     let end = facts.end();
     let lived = match (&end, facts.started) {
@@ -158,16 +153,12 @@ pub(crate) fn unexplained(facts: &RunFacts) -> (Death, Reason) {
 /// A death as the core needs it for backoff and flapping.
 pub(crate) fn death(row: &RunRow) -> Option<Death> {
     let at = Wall(row.ended);
-    let end = row
-        .status
-        .as_deref()
-        .and_then(parse_status)
-        .map(|status| End {
-            status,
-            oom: row.cause == "oom",
-            at,
-            lived: Duration::from_millis(row.lived_ms.unwrap_or(0)),
-        });
+    let end = row.status.as_deref().and_then(parse_status).map(|status| End {
+        status,
+        oom: row.cause == "oom",
+        at,
+        lived: Duration::from_millis(row.lived_ms.unwrap_or(0)),
+    });
     Some(Death {
         run: RunId {
             epoch: row.epoch,
@@ -180,21 +171,14 @@ pub(crate) fn death(row: &RunRow) -> Option<Death> {
 }
 
 fn ranges(facts: &RunFacts) -> BTreeMap<String, (u64, Option<u64>)> {
-    BTreeMap::from([
-        ("stdout".to_owned(), facts.out),
-        ("stderr".to_owned(), facts.err),
-    ])
+    BTreeMap::from([("stdout".to_owned(), facts.out), ("stderr".to_owned(), facts.err)])
 }
 
 fn ranges_text(facts: &RunFacts) -> String {
     let end = |(from, to): (u64, Option<u64>)| {
         to.map_or_else(|| format!("[{from},null]"), |to| format!("[{from},{to}]"))
     };
-    format!(
-        r#"{{"stdout":{},"stderr":{}}}"#,
-        end(facts.out),
-        end(facts.err)
-    )
+    format!(r#"{{"stdout":{},"stderr":{}}}"#, end(facts.out), end(facts.err))
 }
 
 fn status_text(status: Status) -> String {
@@ -208,10 +192,7 @@ fn status_text(status: Status) -> String {
 
 pub(crate) fn parse_status(text: &str) -> Option<Status> {
     let mut parts = text.split(':');
-    let (kind, number) = (
-        parts.next()?,
-        parts.next().and_then(|number| number.parse().ok()),
-    );
+    let (kind, number) = (parts.next()?, parts.next().and_then(|number| number.parse().ok()));
     match kind {
         "code" => Some(Status::Code(number?)),
         "signal" => Some(Status::Signal(number?, parts.next() == Some("core"))),
@@ -230,16 +211,11 @@ fn rusage_text(rusage: &Rusage) -> String {
         blocks_in,
         blocks_out,
     } = rusage;
-    format!(
-        "{user_us} {system_us} {max_rss_kib} {minor_faults} {major_faults} {blocks_in} {blocks_out}"
-    )
+    format!("{user_us} {system_us} {max_rss_kib} {minor_faults} {major_faults} {blocks_in} {blocks_out}")
 }
 
 fn parse_rusage(text: &str) -> Option<Rusage> {
-    let numbers: Vec<u64> = text
-        .split(' ')
-        .filter_map(|number| number.parse().ok())
-        .collect();
+    let numbers: Vec<u64> = text.split(' ').filter_map(|number| number.parse().ok()).collect();
     let [
         user_us,
         system_us,

@@ -84,10 +84,7 @@ impl Connection {
                 }
             }
             // Whoever waits for an answer is told that none will come.
-            answers
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .clear();
+            answers.lock().unwrap_or_else(PoisonError::into_inner).clear();
             let _ended = owner.send(Message::ShimClosed { shim: n });
         });
         let tasks = [reader.abort_handle(), writer.abort_handle()];

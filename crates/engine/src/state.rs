@@ -73,7 +73,53 @@ pub(crate) struct State {
     pub exit_code: i32,
 }
 
+/// What the owner talks to.
+pub(crate) struct Ends {
+    pub store: Store,
+    pub events: EventWriter,
+    pub owner: mpsc::UnboundedSender<Message>,
+    pub ended: watch::Sender<Option<i32>>,
+}
+
 impl State {
+    /// Nothing is known yet: recovery comes next.
+    pub fn new(
+        settings: Arc<Settings>,
+        loaded: &crate::store::Loaded,
+        ends: Ends,
+        cgroup_base: Option<PathBuf>,
+    ) -> State {
+        let seed = u64::from(loaded.epoch) ^ clock::mono().0;
+        State {
+            node: Node::new(loaded.epoch, seed),
+            settings,
+            jobs: BTreeMap::new(),
+            runs: Fold::default(),
+            shims: Shims {
+                all: BTreeMap::new(),
+                next: 1,
+            },
+            operations: Operations::new(),
+            watches: Watches::default(),
+            sampler: Sampler::default(),
+            committer: crate::requests::committer(ends.owner.clone()),
+            store: ends.store,
+            events: ends.events,
+            owner: ends.owner,
+            ended: ends.ended,
+            counters: Counters::default(),
+            seq: loaded.intent_seq,
+            epoch: loaded.epoch,
+            cgroup_base,
+            base_env: Arc::new(launch::base_env()),
+            dirty: BTreeSet::new(),
+            settled: Vec::new(),
+            settled_since_prune: 0,
+            shutting_down: false,
+            exit_code: 0,
+        }
+    }
+
     /// A fresh intent number.
     pub fn next_seq(&mut self) -> u64 {
         self.seq += 1;
@@ -88,9 +134,7 @@ impl State {
             for event in &output.events {
                 self.count(event.event, event);
             }
-            self.counters.events += self
-                .events
-                .append(output.events.into_iter().map(Into::into));
+            self.counters.events += self.events.append(output.events.into_iter().map(Into::into));
             for command in output.commands {
                 self.perform(command, &mut queue);
             }
@@ -147,11 +191,7 @@ impl State {
                 }
             }
             Command::ProbeEnd { run } => self.watches.end(run),
-            Command::Settle {
-                slot,
-                death,
-                reason,
-            } => self.settle(&slot, &death, &reason),
+            Command::Settle { slot, death, reason } => self.settle(&slot, &death, &reason),
             Command::Forget { slot, job } => self.forget(slot, job),
             Command::EndNode { code, job } => {
                 self.exit_code = code;
@@ -322,22 +362,14 @@ impl State {
         };
         match self.shims.all.get(&facts.shim).map(|shim| shim.state) {
             Some(ShimState::Connected | ShimState::Silent) => {
-                self.to_shim(run, |req| ToShim::KillTree {
-                    req,
-                    run: wire(run),
-                });
+                self.to_shim(run, |req| ToShim::KillTree { req, run: wire(run) });
             }
             _ => tree::kill(&orphan(facts)),
         }
     }
 
     /// A definite end of a run: into the history, soon.
-    fn settle(
-        &mut self,
-        slot: &Slot,
-        death: &gaffer_core::io::Death,
-        reason: &gaffer_core::io::Reason,
-    ) {
+    fn settle(&mut self, slot: &Slot, death: &gaffer_core::io::Death, reason: &gaffer_core::io::Reason) {
         let Some(facts) = self.runs.runs.get_mut(&death.run) else {
             return;
         };
@@ -384,8 +416,7 @@ impl State {
             // A surge lane that is empty again: nothing is stored about it.
             Some(Place::Instance { .. }) => {}
             None => {
-                self.store
-                    .upkeep(vec![Change::JobForget { session, job: name }]);
+                self.store.upkeep(vec![Change::JobForget { session, job: name }]);
                 self.jobs.remove(&job);
                 self.operations.look(&job, None);
             }
@@ -479,8 +510,7 @@ pub(crate) fn orphan(facts: &RunFacts) -> Orphan {
 
 /// Waits for the guard, our child, so that it does not stay a zombie.
 fn reap_guard(mut guard: std::process::Child) -> std::io::Result<tokio::task::AbortHandle> {
-    let pidfd = crate::ready::readable(
-        client::pidfd(guard.id())?)?;
+    let pidfd = crate::ready::readable(client::pidfd(guard.id())?)?;
     let waiting = async move {
         let _ready = pidfd.readable().await;
         let _status = guard.try_wait();

@@ -68,12 +68,10 @@ fn descendants(root: u32) -> Vec<u32> {
     let Ok(entries) = std::fs::read_dir("/proc") else {
         return vec![root];
     };
-    for pid in entries.flatten().filter_map(|entry| {
-        entry
-            .file_name()
-            .to_str()
-            .and_then(|name| name.parse().ok())
-    }) {
+    for pid in entries
+        .flatten()
+        .filter_map(|entry| entry.file_name().to_str().and_then(|name| name.parse().ok()))
+    {
         if let Some(process) = process(pid) {
             children.entry(process.parent).or_default().push(pid);
         }

@@ -74,26 +74,17 @@ fn processes(orphan: &Orphan) -> Vec<u32> {
     };
     entries
         .flatten()
-        .filter_map(|entry| {
-            entry
-                .file_name()
-                .to_str()
-                .and_then(|name| name.parse().ok())
-        })
+        .filter_map(|entry| entry.file_name().to_str().and_then(|name| name.parse().ok()))
         .filter(|pid| belongs(*pid, orphan, wanted.as_bytes()) && !is_zombie(*pid))
         .collect()
 }
 
 fn belongs(pid: u32, orphan: &Orphan, wanted: &[u8]) -> bool {
-    if pid == orphan.pid && orphan.start_ticks != 0 && start_ticks(pid) == Some(orphan.start_ticks)
-    {
+    if pid == orphan.pid && orphan.start_ticks != 0 && start_ticks(pid) == Some(orphan.start_ticks) {
         return true;
     }
-    std::fs::read(format!("/proc/{pid}/environ")).is_ok_and(|environ| {
-        environ
-            .split(|byte| *byte == 0)
-            .any(|entry| entry == wanted)
-    })
+    std::fs::read(format!("/proc/{pid}/environ"))
+        .is_ok_and(|environ| environ.split(|byte| *byte == 0).any(|entry| entry == wanted))
 }
 
 /// Opens the process first, then asks again who it is: a number alone is never signalled.

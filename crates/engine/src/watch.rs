@@ -8,8 +8,8 @@ use gaffer_core::io::{Input, ProbeRole};
 use gaffer_core::job::{Job, Probe, ProbeKind};
 use gaffer_core::name::RunId;
 use rustix::net::{
-    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SocketAddrUnix,
-    SocketFlags, SocketType,
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SocketAddrUnix, SocketFlags,
+    SocketType,
 };
 use std::collections::HashMap;
 use std::io::IoSliceMut;
@@ -179,13 +179,7 @@ impl State {
                 return Some(facts.run);
             }
             let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-            pid = text
-                .rsplit_once(')')?
-                .1
-                .split_whitespace()
-                .nth(1)?
-                .parse()
-                .ok()?;
+            pid = text.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()?;
             if pid <= 1 {
                 return None;
             }
@@ -280,13 +274,8 @@ fn receive(socket: &OwnedFd) -> Option<(Option<u32>, String)> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmCredentials(1), ScmRights(16))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
     let flags = RecvFlags::CMSG_CLOEXEC;
-    let received = rustix::net::recvmsg(
-        socket,
-        &mut [IoSliceMut::new(&mut buffer)],
-        &mut control,
-        flags,
-    )
-    .ok()?;
+    let received =
+        rustix::net::recvmsg(socket, &mut [IoSliceMut::new(&mut buffer)], &mut control, flags).ok()?;
     let pid = control.drain().find_map(|message| match message {
         RecvAncillaryMessage::ScmCredentials(credentials) => {
             u32::try_from(credentials.pid.as_raw_nonzero().get()).ok()

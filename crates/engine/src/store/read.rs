@@ -101,9 +101,7 @@ pub(super) fn load(connection: &mut Connection) -> Result<Loaded, StoreError> {
         "INSERT INTO meta VALUES ('epoch', 1) ON CONFLICT (key) DO UPDATE SET value = value + 1",
         [],
     )?;
-    let epoch = transaction.query_row("SELECT value FROM meta WHERE key = 'epoch'", [], |row| {
-        row.get(0)
-    })?;
+    let epoch = transaction.query_row("SELECT value FROM meta WHERE key = 'epoch'", [], |row| row.get(0))?;
     transaction.commit()?;
     let intent_seq = connection.query_row(
         "SELECT max(coalesce((SELECT value FROM meta WHERE key = 'intent_seq'), 0),
@@ -113,58 +111,60 @@ pub(super) fn load(connection: &mut Connection) -> Result<Loaded, StoreError> {
         [],
         |row| row.get(0),
     )?;
-    let jobs = all(
-        connection,
-        "SELECT session, job, spec, file, line, revision, wish, wish_seq, restart_seq, scaled, changed_by
-         FROM job ORDER BY session, job",
-        |row| {
-            Ok(JobRow {
-                session: row.get(0)?,
-                job: row.get(1)?,
-                spec: row.get(2)?,
-                file: row.get(3)?,
-                line: row.get(4)?,
-                revision: row.get(5)?,
-                wish: row.get(6)?,
-                wish_seq: row.get(7)?,
-                restart_seq: row.get(8)?,
-                scaled: row.get(9)?,
-                changed_by: row.get(10)?,
-            })
-        },
-    )?;
-    let wishes = all(
-        connection,
-        "SELECT session, job, instance, wish, wish_seq, restart_seq FROM instance_wish ORDER BY 1, 2, 3",
-        |row| {
-            Ok(WishRow {
-                session: row.get(0)?,
-                job: row.get(1)?,
-                instance: row.get(2)?,
-                wish: row.get(3)?,
-                wish_seq: row.get(4)?,
-                restart_seq: row.get(5)?,
-            })
-        },
-    )?;
-    let one_offs = all(
-        connection,
-        "SELECT session, job, n, request FROM one_off ORDER BY 1, 2, 3",
-        |row| {
-            Ok(OneOffRow {
-                session: row.get(0)?,
-                job: row.get(1)?,
-                n: row.get(2)?,
-                request: row.get(3)?,
-            })
-        },
-    )?;
     Ok(Loaded {
         epoch,
         intent_seq,
-        jobs,
-        wishes,
-        one_offs,
+        jobs: jobs(connection)?,
+        wishes: wishes(connection)?,
+        one_offs: one_offs(connection)?,
+    })
+}
+
+fn jobs(connection: &Connection) -> rusqlite::Result<Vec<JobRow>> {
+    let sql =
+        "SELECT session, job, spec, file, line, revision, wish, wish_seq, restart_seq, scaled, changed_by
+               FROM job ORDER BY session, job";
+    all(connection, sql, |row| {
+        Ok(JobRow {
+            session: row.get(0)?,
+            job: row.get(1)?,
+            spec: row.get(2)?,
+            file: row.get(3)?,
+            line: row.get(4)?,
+            revision: row.get(5)?,
+            wish: row.get(6)?,
+            wish_seq: row.get(7)?,
+            restart_seq: row.get(8)?,
+            scaled: row.get(9)?,
+            changed_by: row.get(10)?,
+        })
+    })
+}
+
+fn wishes(connection: &Connection) -> rusqlite::Result<Vec<WishRow>> {
+    let sql =
+        "SELECT session, job, instance, wish, wish_seq, restart_seq FROM instance_wish ORDER BY 1, 2, 3";
+    all(connection, sql, |row| {
+        Ok(WishRow {
+            session: row.get(0)?,
+            job: row.get(1)?,
+            instance: row.get(2)?,
+            wish: row.get(3)?,
+            wish_seq: row.get(4)?,
+            restart_seq: row.get(5)?,
+        })
+    })
+}
+
+fn one_offs(connection: &Connection) -> rusqlite::Result<Vec<OneOffRow>> {
+    let sql = "SELECT session, job, n, request FROM one_off ORDER BY 1, 2, 3";
+    all(connection, sql, |row| {
+        Ok(OneOffRow {
+            session: row.get(0)?,
+            job: row.get(1)?,
+            n: row.get(2)?,
+            request: row.get(3)?,
+        })
     })
 }
 
@@ -176,11 +176,7 @@ fn all<T>(
     connection.prepare(sql)?.query_map([], map)?.collect()
 }
 
-pub(super) fn job_spec(
-    c: &Connection,
-    session: &str,
-    job: &str,
-) -> rusqlite::Result<Option<String>> {
+pub(super) fn job_spec(c: &Connection, session: &str, job: &str) -> rusqlite::Result<Option<String>> {
     c.prepare_cached("SELECT spec FROM job WHERE session = ?1 AND job = ?2")?
         .query_row(params![session, job], |row| row.get(0))
         .optional()
@@ -233,9 +229,7 @@ pub(super) fn deaths(
             .query_map(params![session, job, limit], run_row)?
             .collect();
     }
-    let sql = format!(
-        "SELECT {RUN_COLUMNS} FROM run WHERE slot = ?1 ORDER BY epoch DESC, n DESC LIMIT ?2"
-    );
+    let sql = format!("SELECT {RUN_COLUMNS} FROM run WHERE slot = ?1 ORDER BY epoch DESC, n DESC LIMIT ?2");
     let mut rows = Vec::new();
     for slot in slots {
         let found: rusqlite::Result<Vec<RunRow>> = c
@@ -257,18 +251,14 @@ pub(super) fn run(c: &Connection, epoch: u32, n: u32) -> rusqlite::Result<Option
 }
 
 pub(super) fn runs_by_prefix(c: &Connection, prefix: &str) -> rusqlite::Result<Vec<(u32, u32)>> {
-    c.prepare_cached(
-        "SELECT epoch, n FROM run WHERE id >= ?1 AND id < ?1 || '~' ORDER BY id LIMIT 11",
-    )?
-    .query_map(params![prefix], |row| Ok((row.get(0)?, row.get(1)?)))?
-    .collect()
+    c.prepare_cached("SELECT epoch, n FROM run WHERE id >= ?1 AND id < ?1 || '~' ORDER BY id LIMIT 11")?
+        .query_map(params![prefix], |row| Ok((row.get(0)?, row.get(1)?)))?
+        .collect()
 }
 
 pub(super) fn recent_deaths(c: &Connection, per_slot: usize) -> rusqlite::Result<Vec<RunRow>> {
     let slots: Vec<String> = all(c, "SELECT DISTINCT slot FROM run", |row| row.get(0))?;
-    let sql = format!(
-        "SELECT {RUN_COLUMNS} FROM run WHERE slot = ?1 ORDER BY epoch DESC, n DESC LIMIT ?2"
-    );
+    let sql = format!("SELECT {RUN_COLUMNS} FROM run WHERE slot = ?1 ORDER BY epoch DESC, n DESC LIMIT ?2");
     let limit = i64::try_from(per_slot).unwrap_or(i64::MAX);
     let mut rows = Vec::new();
     for slot in slots {

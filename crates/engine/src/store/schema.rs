@@ -105,10 +105,7 @@ mod tests {
             .pragma_update(None, "user_version", 999)
             .expect("pragma");
         let error = open(&path).expect_err("newer");
-        assert!(
-            matches!(error, StoreError::Newer { found: 999, .. }),
-            "{error}"
-        );
+        assert!(matches!(error, StoreError::Newer { found: 999, .. }), "{error}");
     }
 
     #[test]
@@ -136,11 +133,7 @@ mod tests {
         let path = dir.path().join("gaffer.db");
         drop(open(&path).expect("new store"));
         assert_eq!(
-            std::fs::metadata(&path)
-                .expect("metadata")
-                .permissions()
-                .mode()
-                & 0o777,
+            std::fs::metadata(&path).expect("metadata").permissions().mode() & 0o777,
             0o600
         );
     }
