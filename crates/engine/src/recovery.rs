@@ -60,6 +60,14 @@ pub(crate) fn load_intent(state: &mut State, loaded: Loaded) {
             by: "the store".into(),
         });
     }
+    for row in loaded.reloads {
+        let Ok(id) = job_id(&row.session, &row.job) else {
+            continue;
+        };
+        if state.jobs.contains_key(&id) {
+            crate::requests::reload_recovered(state, id, &row);
+        }
+    }
     for row in loaded.one_offs {
         let Ok(id) = job_id(&row.session, &row.job) else {
             continue;

@@ -9,10 +9,10 @@ use crate::info::{
 };
 use crate::owner::Message;
 use crate::state::{JobMeta, State};
-use crate::store::{Change, StoreError};
+use crate::store::{Change, ReloadRow, StoreError};
 use gaffer_config::LoadedJob;
 use gaffer_core::io::{Input, Wish, WishState};
-use gaffer_core::job::{Launch, Stdin};
+use gaffer_core::job::{Launch, ReloadHow, Stdin};
 use gaffer_core::name::{JobId, Place, RunId, Slot};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -456,6 +456,14 @@ impl State {
             Act::Reload(how) => {
                 prepared.verb = "reload";
                 let Target { job, instance } = target;
+                prepared.changes.push(Change::Reload {
+                    session: job.session.to_string(),
+                    job: job.job.to_string(),
+                    instance: instance.unwrap_or(0),
+                    seq,
+                    how: how.map(how_word),
+                    by: by.to_string(),
+                });
                 prepared.effects.push(Effect::Feed(Input::Reloaded {
                     job,
                     instance,
@@ -630,6 +638,36 @@ fn wish_word(state: WishState) -> &'static str {
         WishState::Stopped => "stopped",
         WishState::Paused => "paused",
     }
+}
+
+const HOWS: [(ReloadHow, &str); 4] = [
+    (ReloadHow::Surge, "surge"),
+    (ReloadHow::Rolling, "rolling"),
+    (ReloadHow::Restart, "restart"),
+    (ReloadHow::Signal, "signal"),
+];
+
+fn how_word(how: ReloadHow) -> &'static str {
+    HOWS.iter()
+        .find(|(one, _)| *one == how)
+        .map_or("rolling", |(_, word)| word)
+}
+
+/// A roll-out that was accepted before this daemon started: runs that it has not reached are older than it.
+pub(crate) fn reload_recovered(state: &mut State, job: JobId, row: &ReloadRow) {
+    let how = row.how.as_deref();
+    let how = how
+        .and_then(|word| HOWS.iter().find(|(_, one)| *one == word))
+        .map(|(how, _)| *how);
+    let instance = (row.instance != 0).then_some(row.instance);
+    let by = row.by.as_str().into();
+    state.feed(Input::Reloaded {
+        job,
+        instance,
+        how,
+        seq: row.seq,
+        by,
+    });
 }
 
 fn one_off_launch(launch: &Launch, one_off: &OneOff) -> Launch {

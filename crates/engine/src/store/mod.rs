@@ -10,7 +10,7 @@ mod read;
 mod schema;
 mod write;
 
-pub use read::{JobRow, OneOffRow, RunRow, WishRow};
+pub use read::{JobRow, OneOffRow, ReloadRow, RunRow, WishRow};
 pub use write::{Change, Settled};
 
 use rusqlite::Connection;
@@ -92,6 +92,8 @@ pub struct Loaded {
     pub jobs: Vec<JobRow>,
     /// Wishes of single instances.
     pub wishes: Vec<WishRow>,
+    /// Roll-outs that were asked for.
+    pub reloads: Vec<ReloadRow>,
     /// One-offs that have not been forgotten.
     pub one_offs: Vec<OneOffRow>,
 }

@@ -45,6 +45,22 @@ pub struct WishRow {
     pub restart_seq: u64,
 }
 
+/// A stored roll-out.
+pub struct ReloadRow {
+    /// Session.
+    pub session: String,
+    /// Job.
+    pub job: String,
+    /// One instance; 0: the whole job.
+    pub instance: u32,
+    /// Intent number.
+    pub seq: u64,
+    /// Instead of the definition's.
+    pub how: Option<String>,
+    /// Who asked.
+    pub by: String,
+}
+
 /// A stored one-off.
 pub struct OneOffRow {
     /// Session.
@@ -107,6 +123,7 @@ pub(super) fn load(connection: &mut Connection) -> Result<Loaded, StoreError> {
         "SELECT max(coalesce((SELECT value FROM meta WHERE key = 'intent_seq'), 0),
                 coalesce((SELECT max(max(wish_seq, restart_seq, revision)) FROM job), 0),
                 coalesce((SELECT max(max(wish_seq, restart_seq)) FROM instance_wish), 0),
+                coalesce((SELECT max(seq) FROM reload), 0),
                 coalesce((SELECT max(n) FROM one_off), 0))",
         [],
         |row| row.get(0),
@@ -116,6 +133,7 @@ pub(super) fn load(connection: &mut Connection) -> Result<Loaded, StoreError> {
         intent_seq,
         jobs: jobs(connection)?,
         wishes: wishes(connection)?,
+        reloads: reloads(connection)?,
         one_offs: one_offs(connection)?,
     })
 }
@@ -152,6 +170,20 @@ fn wishes(connection: &Connection) -> rusqlite::Result<Vec<WishRow>> {
             wish: row.get(3)?,
             wish_seq: row.get(4)?,
             restart_seq: row.get(5)?,
+        })
+    })
+}
+
+fn reloads(connection: &Connection) -> rusqlite::Result<Vec<ReloadRow>> {
+    let sql = "SELECT session, job, instance, seq, how, asked_by FROM reload ORDER BY seq";
+    all(connection, sql, |row| {
+        Ok(ReloadRow {
+            session: row.get(0)?,
+            job: row.get(1)?,
+            instance: row.get(2)?,
+            seq: row.get(3)?,
+            how: row.get(4)?,
+            by: row.get(5)?,
         })
     })
 }

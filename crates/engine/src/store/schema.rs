@@ -19,6 +19,10 @@ const MIGRATIONS: &[&str] = &[
         session TEXT NOT NULL, job TEXT NOT NULL, instance INTEGER NOT NULL,
         wish TEXT NOT NULL, wish_seq INTEGER NOT NULL, restart_seq INTEGER NOT NULL,
         PRIMARY KEY (session, job, instance)) WITHOUT ROWID;
+     CREATE TABLE reload (
+        session TEXT NOT NULL, job TEXT NOT NULL, instance INTEGER NOT NULL,
+        seq INTEGER NOT NULL, how TEXT, asked_by TEXT NOT NULL,
+        PRIMARY KEY (session, job, instance)) WITHOUT ROWID;
      CREATE TABLE one_off (
         session TEXT NOT NULL, job TEXT NOT NULL, n INTEGER NOT NULL,
         request TEXT NOT NULL,

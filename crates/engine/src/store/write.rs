@@ -74,6 +74,21 @@ pub enum Change {
         /// Restart's intent number.
         restart_seq: u64,
     },
+    /// A roll-out that was asked for; the newest of a job (and of each instance) is kept.
+    Reload {
+        /// Session.
+        session: String,
+        /// Job.
+        job: String,
+        /// One instance; 0: the whole job.
+        instance: u32,
+        /// Intent number.
+        seq: u64,
+        /// Instead of the definition's.
+        how: Option<&'static str>,
+        /// Who.
+        by: String,
+    },
     /// Operator's number of instances.
     JobScale {
         /// Session.
@@ -223,6 +238,8 @@ fn apply(c: &Connection, change: &Change) -> rusqlite::Result<()> {
             .prepare_cached("UPDATE job SET wish = 'removed', wish_seq = ?3 WHERE session = ?1 AND job = ?2")?
             .execute(params![session, job, seq])?,
         Change::JobForget { session, job } => {
+            c.prepare_cached("DELETE FROM reload WHERE session = ?1 AND job = ?2")?
+                .execute(params![session, job])?;
             c.prepare_cached("DELETE FROM one_off WHERE session = ?1 AND job = ?2")?.execute(params![session, job])?;
             c.prepare_cached("DELETE FROM instance_wish WHERE session = ?1 AND job = ?2")?
                 .execute(params![session, job])?;
@@ -242,6 +259,16 @@ fn apply(c: &Connection, change: &Change) -> rusqlite::Result<()> {
         Change::InstanceWish { session, job, instance, wish, wish_seq, restart_seq } => c
             .prepare_cached("INSERT OR REPLACE INTO instance_wish VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?
             .execute(params![session, job, instance, wish, wish_seq, restart_seq])?,
+        Change::Reload {
+            session,
+            job,
+            instance,
+            seq,
+            how,
+            by,
+        } => c
+            .prepare_cached("INSERT OR REPLACE INTO reload VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?
+            .execute(params![session, job, instance, seq, how, by])?,
         Change::JobScale { session, job, to } => c
             .prepare_cached("UPDATE job SET scaled = ?3 WHERE session = ?1 AND job = ?2")?
             .execute(params![session, job, to])?,
