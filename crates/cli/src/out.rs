@@ -158,6 +158,12 @@ impl Out {
         self.paint.role(role, glyph)
     }
 
+    /// The same for standard error.
+    pub fn talk_glyph(&self, state: &str) -> String {
+        let (glyph, role) = crate::paint::state(state);
+        self.talk_paint.role(role, glyph)
+    }
+
     /// Text dimmed.
     pub fn dim(&self, text: &str) -> String {
         self.paint.role(Role::Dim, text)

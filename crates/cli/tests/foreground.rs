@@ -1,11 +1,13 @@
 //! `gaffer start`, `dev` and `run -- CMD`: a private daemon for as long as the command lasts, and nothing afterwards.
 
 use gaffer_testkit::node::{assert_gone, bin_dir};
-use rustix::process::{Pid, Signal, kill_process};
+use gaffer_testkit::process::Handle;
+use gaffer_testkit::wait_until;
+use rustix::process::Signal;
 use std::io::Write;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 const SOON: Duration = Duration::from_secs(30);
 
@@ -20,7 +22,11 @@ impl Place {
         std::fs::create_dir(root.path().join("shop")).expect("a folder");
         let fixture = bin_dir().join("gaffer-fixture").display().to_string();
         if !file.is_empty() {
-            std::fs::write(root.path().join("shop").join(file), text.replace("FIXTURE", &fixture)).expect("a file");
+            std::fs::write(
+                root.path().join("shop").join(file),
+                text.replace("FIXTURE", &fixture),
+            )
+            .expect("a file");
         }
         Place { root }
     }
@@ -41,12 +47,23 @@ impl Place {
 
     fn start(&self, words: &[&str]) -> Running<'_> {
         let file = |name: &str| std::fs::File::create(self.root.path().join(name)).expect("a file");
-        let child = self.command(words).stdin(Stdio::null()).stdout(file("out")).stderr(file("err")).spawn();
-        Running { place: self, child: child.expect("gaffer runs") }
+        let child = self
+            .command(words)
+            .stdin(Stdio::null())
+            .stdout(file("out"))
+            .stderr(file("err"))
+            .spawn();
+        Running {
+            place: self,
+            child: child.expect("gaffer runs"),
+        }
     }
 
     fn run(&self, words: &[&str]) -> Output {
-        self.command(words).stdin(Stdio::null()).output().expect("gaffer runs")
+        self.command(words)
+            .stdin(Stdio::null())
+            .output()
+            .expect("gaffer runs")
     }
 
     fn said(&self) -> String {
@@ -56,7 +73,9 @@ impl Place {
 
     /// Private directories that are left.
     fn private(&self) -> usize {
-        std::fs::read_dir(self.root.path().join("run")).expect("a folder").count()
+        std::fs::read_dir(self.root.path().join("run"))
+            .expect("a folder")
+            .count()
     }
 }
 
@@ -68,31 +87,35 @@ struct Running<'a> {
 impl Running<'_> {
     #[track_caller]
     fn until(&self, text: &str) {
-        let deadline = Instant::now() + SOON;
-        while !self.place.said().contains(text) {
-            assert!(Instant::now() < deadline, "`{text}` was not said:\n{}", self.place.said());
-            std::thread::sleep(Duration::from_millis(5));
-        }
+        wait_until(SOON, text, || self.place.said().contains(text));
     }
 
     fn signal(&self, signal: Signal) {
-        let pid = Pid::from_child(&self.child);
-        kill_process(pid, signal).expect("it lives");
+        // It is our child and not waited for: its number is its own.
+        assert!(
+            Handle::open(self.child.id()).is_some_and(|process| process.signal(signal)),
+            "it lives"
+        );
     }
 
     #[track_caller]
     fn end(mut self) -> i32 {
-        let deadline = Instant::now() + SOON;
-        loop {
-            if let Some(status) = self.child.try_wait().expect("a child") {
-                return status.code().unwrap_or(-1);
-            }
-            if Instant::now() > deadline {
-                let _ = self.child.kill();
-                let _ = self.child.wait();
-                panic!("it did not end:\n{}", self.place.said());
-            }
-            std::thread::sleep(Duration::from_millis(5));
+        let mut status = None;
+        wait_until(SOON, "the end of gaffer", || {
+            status = self.child.try_wait().expect("a child");
+            status.is_some()
+        });
+        status.and_then(|status| status.code()).unwrap_or(-1)
+    }
+}
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        // Only a test that fails gets here with a live child; its private daemon follows it.
+        if matches!(self.child.try_wait(), Ok(None)) {
+            let _ = self.child.kill();
+            let _ = self.child.wait();
+            eprintln!("{}", self.place.said());
         }
     }
 }
@@ -103,7 +126,10 @@ fn text(bytes: &[u8]) -> String {
 
 #[test]
 fn a_file_runs_until_ctrl_c_and_leaves_nothing() {
-    let place = Place::new("Procfile", "web: FIXTURE lines --count 3 --prefix hello --every-us 1000\nidle: FIXTURE idle\n");
+    let place = Place::new(
+        "Procfile",
+        "web: FIXTURE lines --count 3 --prefix hello --every-us 1000\nidle: FIXTURE idle\n",
+    );
     let running = place.start(&["start"]);
     running.until("hello");
     running.until("idle.1");
@@ -140,7 +166,10 @@ fn the_essential_job_ends_everything_with_its_code() {
 
 #[test]
 fn stop_on_failure_ends_everything_with_the_code_that_failed() {
-    let place = Place::new("Procfile", "bad: FIXTURE exit 3 --after-ms 200\nside: FIXTURE idle\n");
+    let place = Place::new(
+        "Procfile",
+        "bad: FIXTURE exit 3 --after-ms 200\nside: FIXTURE idle\n",
+    );
     let running = place.start(&["dev", "--stop-on", "failure"]);
     assert_eq!(running.end(), 3, "{}", place.said());
     assert_gone(place.root.path());
@@ -156,12 +185,19 @@ fn only_some_jobs_of_a_file_can_run() {
     assert!(!place.said().contains("side.1"), "{}", place.said());
     let output = place.run(&["dev", "wbe"]);
     assert_eq!(output.status.code(), Some(3));
-    assert!(text(&output.stderr).contains("did you mean `web`?"), "{}", text(&output.stderr));
+    assert!(
+        text(&output.stderr).contains("did you mean `web`?"),
+        "{}",
+        text(&output.stderr)
+    );
 }
 
 #[test]
 fn the_second_ctrl_c_kills() {
-    let place = Place::new("gaffer.toml", "[job.deaf]\ncmd = \"FIXTURE ignore-term\"\nstop.timeout = \"1h\"\n");
+    let place = Place::new(
+        "gaffer.toml",
+        "[job.deaf]\ncmd = \"FIXTURE ignore-term\"\nstop.timeout = \"1h\"\n",
+    );
     let running = place.start(&["start"]);
     running.until("ignoring");
     running.signal(Signal::INT);
@@ -177,7 +213,10 @@ fn without_a_file_it_says_what_to_do() {
     let output = place.run(&["start"]);
     assert_eq!(output.status.code(), Some(2));
     let said = text(&output.stderr);
-    assert!(said.contains("there is no gaffer.toml and no Procfile in ") && said.contains("gaffer init"), "{said}");
+    assert!(
+        said.contains("there is no gaffer.toml and no Procfile in ") && said.contains("gaffer init"),
+        "{said}"
+    );
 }
 
 #[test]
@@ -185,8 +224,16 @@ fn a_command_runs_here_with_its_input_output_and_code() {
     let place = Place::new("", "");
     let output = place.run(&["run", "--", "sh", "-c", "echo out; echo err >&2; exit 4"]);
     assert_eq!(output.status.code(), Some(4), "{}", text(&output.stderr));
-    assert_eq!((text(&output.stdout), text(&output.stderr)), ("out\n".to_owned(), "err\n".to_owned()));
-    let mut child = place.command(&["run", "--", "cat"]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("gaffer runs");
+    assert_eq!(
+        (text(&output.stdout), text(&output.stderr)),
+        ("out\n".to_owned(), "err\n".to_owned())
+    );
+    let mut child = place
+        .command(&["run", "--", "cat"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("gaffer runs");
     let bytes: Vec<u8> = (0..=255).cycle().take(100_000).collect();
     let mut input = child.stdin.take().expect("a pipe");
     let sent = bytes.clone();
@@ -204,7 +251,11 @@ fn a_command_that_cannot_run_says_why() {
     let place = Place::new("", "");
     let output = place.run(&["run", "--", "/no/such/program"]);
     assert_eq!(output.status.code(), Some(127), "{}", text(&output.stderr));
-    assert!(text(&output.stderr).contains("/no/such/program"), "{}", text(&output.stderr));
+    assert!(
+        text(&output.stderr).contains("/no/such/program"),
+        "{}",
+        text(&output.stderr)
+    );
     let output = place.run(&["run", "--", "sh", "-c", "kill -9 $$"]);
     assert_eq!(output.status.code(), Some(137), "{}", text(&output.stderr));
     assert!(!Path::new("/no/such").exists());

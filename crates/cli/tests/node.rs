@@ -1,6 +1,6 @@
 //! The command line against a real daemon, from outside: what is printed, what it exits with, what is left behind.
 
-use gaffer_testkit::Node;
+use gaffer_testkit::{Node, wait_until};
 use serde_json::{Value, json};
 use std::process::Output;
 use std::time::Duration;
@@ -382,12 +382,9 @@ fn a_line_can_be_sent_to_a_program() {
     );
     ok(&node, &["wait", "echo", "--timeout", "20s"]);
     ok(&node, &["send", "echo", "hello", "there"]);
-    node.wait_job("default", "echo", SOON, |_| true);
-    let deadline = std::time::Instant::now() + SOON;
-    while !text(&node.logged("default", "echo", 1, "stdout")).contains("hello there\n") {
-        assert!(std::time::Instant::now() < deadline, "the line did not arrive");
-        std::thread::yield_now();
-    }
+    wait_until(SOON, "the line comes back", || {
+        text(&node.logged("default", "echo", 1, "stdout")).contains("hello there\n")
+    });
 }
 
 #[test]

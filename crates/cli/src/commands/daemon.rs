@@ -9,6 +9,9 @@ use futures_util::StreamExt;
 use gaffer_api::client::ClientError;
 use gaffer_api::types::Node;
 use gaffer_api::{Client, Endpoint};
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::fd::OwnedFd;
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -41,7 +44,7 @@ async fn start(ctx: &Context, args: &DaemonStartArgs) -> Result<u8, Failure> {
     if let Ok(node) = ctx.client.node().await {
         ctx.out.talk(&format!(
             "{} gafferd runs already: pid {}, up {}",
-            ctx.out.glyph("good"),
+            ctx.out.talk_glyph("good"),
             node.pid,
             when::duration(node.up_ms)
         ));
@@ -49,7 +52,7 @@ async fn start(ctx: &Context, args: &DaemonStartArgs) -> Result<u8, Failure> {
     }
     let node = launch(ctx, args).await?;
     ctx.out
-        .talk(&format!("{} {}", ctx.out.glyph("good"), summary(&node)));
+        .talk(&format!("{} {}", ctx.out.talk_glyph("good"), summary(&node)));
     Ok(0)
 }
 
@@ -151,17 +154,18 @@ async fn stop(ctx: &Context, keep_running: bool) -> Result<u8, Failure> {
     };
     ctx.out.talk(&format!(
         "{} gafferd, pid {}: {what}",
-        ctx.out.glyph("stopping"),
+        ctx.out.talk_glyph("stopping"),
         node.pid
     ));
-    end(ctx, mode).await?;
+    end(ctx, &node, mode).await?;
     ctx.out
-        .talk(&format!("{} gafferd has ended", ctx.out.glyph("stopped")));
+        .talk(&format!("{} gafferd has ended", ctx.out.talk_glyph("stopped")));
     Ok(0)
 }
 
-/// Asks it to end and waits until nobody answers any more.
-async fn end(ctx: &Context, mode: &str) -> Result<(), Failure> {
+/// Asks it to end and waits until it has: its socket goes first, its hold on the state directory last.
+async fn end(ctx: &Context, node: &Node, mode: &str) -> Result<(), Failure> {
+    let process = process_of(ctx, node);
     match crate::connect::shutdown(&ctx.client, mode).await {
         // It may be gone before its answer has arrived.
         Ok(()) | Err(ClientError::Protocol(_)) => {}
@@ -169,9 +173,15 @@ async fn end(ctx: &Context, mode: &str) -> Result<(), Failure> {
     }
     let deadline = Instant::now() + ctx.globals.timeout.unwrap_or(GONE_WITHIN);
     loop {
-        // A connection of its own: a kept one may still be served.
-        let client = Client::new(ctx.client.endpoint().clone(), None);
-        if matches!(client.node().await, Err(ClientError::Unreachable { .. })) {
+        let gone = match &process {
+            Some(process) => has_ended(process),
+            // A connection of its own: a kept one may still be served.
+            None => {
+                let client = Client::new(ctx.client.endpoint().clone(), None);
+                matches!(client.node().await, Err(ClientError::Unreachable { .. }))
+            }
+        };
+        if gone {
             return Ok(());
         }
         if Instant::now() > deadline {
@@ -182,6 +192,25 @@ async fn end(ctx: &Context, mode: &str) -> Result<(), Failure> {
         }
         tokio::time::sleep(LOOK_EVERY).await;
     }
+}
+
+/// The daemon's process, if it is on this machine: behind our socket, its number is one of ours.
+fn process_of(ctx: &Context, node: &Node) -> Option<OwnedFd> {
+    if !matches!(ctx.client.endpoint(), Endpoint::Unix(_)) {
+        return None;
+    }
+    let pid = Pid::from_raw(i32::try_from(node.pid).ok()?)?;
+    pidfd_open(pid, PidfdFlags::empty()).ok()
+}
+
+/// A descriptor of a process can be read once it has ended, reaped or not.
+fn has_ended(process: &OwnedFd) -> bool {
+    let mut polled = [PollFd::new(process, PollFlags::IN)];
+    let now = rustix::event::Timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    poll(&mut polled, Some(&now)).is_ok_and(|ready| ready > 0)
 }
 
 async fn restart(ctx: &Context, args: &DaemonStartArgs) -> Result<u8, Failure> {
@@ -200,7 +229,7 @@ async fn restart(ctx: &Context, args: &DaemonStartArgs) -> Result<u8, Failure> {
     if args.bind.is_empty() {
         args.bind = binds(&old.listen);
     }
-    end(ctx, "leave").await?;
+    end(ctx, &old, "leave").await?;
     let new = launch(ctx, &args).await?;
     let runs = if old.runs == 1 {
         "1 run".to_owned()
@@ -209,7 +238,7 @@ async fn restart(ctx: &Context, args: &DaemonStartArgs) -> Result<u8, Failure> {
     };
     ctx.out.talk(&format!(
         "{} {}; took charge of {} of {runs}",
-        ctx.out.glyph("good"),
+        ctx.out.talk_glyph("good"),
         summary(&new),
         new.runs
     ));
@@ -272,8 +301,10 @@ async fn reload(ctx: &Context) -> Result<u8, Failure> {
         return Err(Failure::failed(format!("its file is not applied{reason}"))
             .hint("what is wrong with it:  gaffer check FILE"));
     }
-    ctx.out
-        .talk(&format!("{} its file is applied{reason}", ctx.out.glyph("good")));
+    ctx.out.talk(&format!(
+        "{} its file is applied{reason}",
+        ctx.out.talk_glyph("good")
+    ));
     Ok(0)
 }
 
