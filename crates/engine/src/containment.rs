@@ -43,9 +43,7 @@ fn find(state_dir: &Path) -> Result<PathBuf, String> {
     let own = own.trim_start_matches('/');
     // A group with processes of its own may not hand out controllers: runs go beside the daemon, not below.
     let parent = own.strip_suffix("/daemon").unwrap_or(own);
-    let base = mount
-        .join(parent)
-        .join(format!("gaffer-{:08x}", digest(state_dir)));
+    let base = mount.join(parent).join(format!("gaffer-{}", node_id(state_dir)));
     let made = std::fs::DirBuilder::new().mode(0o755).create(&base);
     if let Err(error) = made
         && error.kind() != std::io::ErrorKind::AlreadyExists
@@ -76,15 +74,14 @@ fn mount_point() -> Option<PathBuf> {
     })
 }
 
-/// FNV-1a over the canonical path: stable, and short enough for a directory name.
-fn digest(path: &Path) -> u32 {
+/// Eight hex digits that name the node on its host: FNV-1a over the canonical path of its state directory.
+pub(crate) fn node_id(path: &Path) -> String {
     let path = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
-    path.as_os_str()
-        .as_encoded_bytes()
-        .iter()
-        .fold(0x811c_9dc5, |hash, byte| {
-            (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193)
-        })
+    let bytes = path.as_os_str().as_encoded_bytes();
+    let digest = bytes.iter().fold(0x811c_9dc5_u32, |hash, byte| {
+        (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193)
+    });
+    format!("{digest:08x}")
 }
 
 /// Removes groups that no longer hold anything (runs whose shim died, an old shutdown).

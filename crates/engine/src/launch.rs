@@ -175,7 +175,8 @@ fn expand(
     ports: &BTreeMap<String, u16>,
 ) -> Result<Expanded, String> {
     let run = run.to_string();
-    let mut added = Vec::new();
+    // What a shim that died left behind is known by its run and its node.
+    let mut added = vec![("GAFFER_NODE_ID".to_owned(), state.node_id.clone())];
     if state
         .watches
         .wants_notify(state.jobs.get(&slot.job).map(|meta| &*meta.spec))

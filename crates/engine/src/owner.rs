@@ -321,7 +321,10 @@ impl State {
         let guard = client::pidfd(shim.guard_pid);
         let (dir, owner) = (shim.dir.clone(), self.owner.clone());
         self.read_journal(n);
-        let orphans: Vec<_> = self.live_runs(n).map(orphan).collect();
+        let orphans: Vec<_> = self
+            .live_runs(n)
+            .map(|facts| orphan(facts, &self.node_id))
+            .collect();
         if orphans.is_empty() {
             tracing::debug!(shim = n, "the shim has left");
         } else {

@@ -159,9 +159,10 @@ pub(crate) async fn recover(
         }
     }
     let mut messages = hear(rx, &mut waiting).await;
+    let node_id = crate::owner::lock(state).node_id.clone();
     let mut folds = Vec::new();
     for dir in dead {
-        folds.push(bury(dir).await?);
+        folds.push(bury(dir, &node_id).await?);
     }
     let mut state = crate::owner::lock(state);
     for n in &waiting {
@@ -231,14 +232,14 @@ async fn hear(rx: &mut mpsc::UnboundedReceiver<Message>, waiting: &mut BTreeSet<
 }
 
 /// Ends what a dead shim left behind, and reads its journal when nobody can write it any more.
-async fn bury(dir: ShimDir) -> std::io::Result<Seen> {
+async fn bury(dir: ShimDir, node_id: &str) -> std::io::Result<Seen> {
     let first = read_all(&dir)?;
     let orphans: Vec<_> = first
         .fold
         .runs
         .values()
         .filter(|facts| !facts.is_over())
-        .map(orphan)
+        .map(|facts| orphan(facts, node_id))
         .collect();
     for orphan in &orphans {
         tree::kill(orphan);

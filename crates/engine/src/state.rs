@@ -62,6 +62,8 @@ pub(crate) struct State {
     pub seq: u64,
     pub epoch: u32,
     pub cgroup_base: Option<PathBuf>,
+    /// Tells this node's processes from another's on the same host.
+    pub node_id: String,
     pub base_env: Arc<launch::BaseEnv>,
     /// Jobs that changed since operations were last looked at.
     pub dirty: BTreeSet<JobId>,
@@ -89,6 +91,7 @@ impl State {
         ends: Ends,
         cgroup_base: Option<PathBuf>,
     ) -> State {
+        let node_id = crate::containment::node_id(&settings.state_dir);
         let seed = u64::from(loaded.epoch) ^ clock::mono().0;
         State {
             node: Node::new(loaded.epoch, seed),
@@ -111,6 +114,7 @@ impl State {
             seq: loaded.intent_seq,
             epoch: loaded.epoch,
             cgroup_base,
+            node_id,
             base_env: Arc::new(launch::base_env()),
             dirty: BTreeSet::new(),
             settled: Vec::new(),
@@ -364,7 +368,7 @@ impl State {
             Some(ShimState::Connected | ShimState::Silent) => {
                 self.to_shim(run, |req| ToShim::KillTree { req, run: wire(run) });
             }
-            _ => tree::kill(&orphan(facts)),
+            _ => tree::kill(&orphan(facts, &self.node_id)),
         }
     }
 
@@ -499,8 +503,9 @@ impl State {
 }
 
 /// What is needed to end a run without its shim.
-pub(crate) fn orphan(facts: &RunFacts) -> Orphan {
+pub(crate) fn orphan(facts: &RunFacts, node_id: &str) -> Orphan {
     Orphan {
+        node_id: node_id.to_owned(),
         run: facts.run,
         pid: facts.pid,
         start_ticks: facts.start_ticks,

@@ -15,6 +15,8 @@ pub(crate) struct Orphan {
     /// Field 22 of `/proc/PID/stat` at its start; 0: unknown, then the number alone proves nothing.
     pub start_ticks: u64,
     pub cgroup: Option<PathBuf>,
+    /// `GAFFER_NODE_ID` of this node: run ids are unique on a node, not on a host.
+    pub node_id: String,
 }
 
 /// Kills everything of the run that can be found. Harmless when there is nothing.
@@ -68,23 +70,31 @@ fn processes(orphan: &Orphan) -> Vec<u32> {
             .filter(|pid| !is_zombie(*pid))
             .collect();
     }
-    let wanted = format!("GAFFER_RUN={}", orphan.run);
     let Ok(entries) = std::fs::read_dir("/proc") else {
         return Vec::new();
     };
     entries
         .flatten()
         .filter_map(|entry| entry.file_name().to_str().and_then(|name| name.parse().ok()))
-        .filter(|pid| belongs(*pid, orphan, wanted.as_bytes()) && !is_zombie(*pid))
+        .filter(|pid| belongs(*pid, orphan) && !is_zombie(*pid))
         .collect()
 }
 
-fn belongs(pid: u32, orphan: &Orphan, wanted: &[u8]) -> bool {
+fn belongs(pid: u32, orphan: &Orphan) -> bool {
     if pid == orphan.pid && orphan.start_ticks != 0 && start_ticks(pid) == Some(orphan.start_ticks) {
         return true;
     }
-    std::fs::read(format!("/proc/{pid}/environ"))
-        .is_ok_and(|environ| environ.split(|byte| *byte == 0).any(|entry| entry == wanted))
+    let Ok(environ) = std::fs::read(format!("/proc/{pid}/environ")) else {
+        return false;
+    };
+    let run = format!("GAFFER_RUN={}", orphan.run);
+    let node = format!("GAFFER_NODE_ID={}", orphan.node_id);
+    let has = |wanted: &str| {
+        environ
+            .split(|byte| *byte == 0)
+            .any(|entry| entry == wanted.as_bytes())
+    };
+    has(&run) && has(&node)
 }
 
 /// Opens the process first, then asks again who it is: a number alone is never signalled.
@@ -97,7 +107,7 @@ fn signal_verified(pid: u32, orphan: &Orphan) {
     };
     let still = match orphan.cgroup.as_deref() {
         Some(cgroup) if cgroup.exists() => in_cgroup(pid, cgroup),
-        _ => belongs(pid, orphan, format!("GAFFER_RUN={}", orphan.run).as_bytes()),
+        _ => belongs(pid, orphan),
     };
     if still {
         // ESRCH: it ended meanwhile, which is what was wanted.
