@@ -68,13 +68,7 @@ fn check(name: &str, state: &str, text: impl Into<String>, hint: Option<String>)
 fn daemon(setup: &Setup, handle: &Handle, listen: &[String]) -> Check {
     let node = handle.node();
     let mut places: Vec<String> = vec![setup.socket.display().to_string()];
-    places.extend(
-        listen
-            .iter()
-            .filter(|place| **place != places[0])
-            .cloned()
-            .collect::<Vec<_>>(),
-    );
+    places.extend(listen.iter().filter(|place| !place.starts_with("unix:")).cloned());
     let silent = node.shims.iter().filter(|shim| shim.state != "connected").count();
     let who = match setup.require_token {
         true => "tcp needs a token",

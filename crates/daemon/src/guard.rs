@@ -142,6 +142,12 @@ impl Guard {
     }
 
     fn check_peer(&self, peer: &Peer) -> Result<(), Refusal> {
+        if matches!(peer, Peer::Unix { is_run: true, .. }) {
+            return Err(
+                Refusal::new(Code::Forbidden, "a run may not control the daemon that runs it")
+                    .hint("its job would end what ends it; ask from outside"),
+            );
+        }
         let anonymous_ok = match peer {
             Peer::Unix { .. } => true,
             Peer::Tcp { .. } => !self.require_token,
@@ -253,7 +259,7 @@ mod tests {
     fn code(method: &str, uri: &str, headers: &[(&str, &str)]) -> &'static str {
         let peer = Peer::Unix {
             uid: Uid(1000),
-            pid: None,
+            is_run: false,
         };
         match guard(false).check(&parts(method, uri, headers), &peer) {
             Ok(()) => "ok",
@@ -385,7 +391,7 @@ mod tests {
         assert!(!check(&guard(true), "/v1/jobs", Some(Uid(1000))));
         let unix = Peer::Unix {
             uid: Uid(1001),
-            pid: None,
+            is_run: false,
         };
         assert!(
             open.check(&parts("GET", "/v1/jobs", &[("host", "localhost")]), &unix)

@@ -176,6 +176,10 @@ fn app(
         answers: Answers::default(),
         closing,
         wishes,
+        metrics: daemon.metrics,
+        runs_group: handle
+            .cgroup_base()
+            .and_then(|base| Some(base.file_name()?.to_str()?.to_owned())),
         requests: AtomicU64::new(0),
         setup: crate::doctor::Setup {
             state_dir: plan.engine.state_dir.clone(),

@@ -34,7 +34,7 @@ fn start(options: &Options) -> Result<u8, LifeError> {
         return Ok(print_doctor(&plan));
     }
     keep_memory_small();
-    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(plan.daemon.umask));
     let leash = options.leash_fd.map(life::leash).transpose()?;
     let waiter = match options.daemon {
         false => None,

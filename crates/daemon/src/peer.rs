@@ -24,8 +24,8 @@ pub enum Peer {
     Unix {
         /// Who connected.
         uid: Uid,
-        /// With which process; a hint only, the process may be gone.
-        pid: Option<u32>,
+        /// It is one of our own runs, or was started by one.
+        is_run: bool,
     },
     /// Over TCP.
     Tcp {
@@ -75,14 +75,27 @@ pub fn user_name(uid: Uid) -> String {
     found.unwrap_or_else(|| format!("uid {}", uid.0))
 }
 
-/// The peer of a unix connection.
-pub fn of_unix(stream: &tokio::net::UnixStream) -> io::Result<Peer> {
+/// The peer of a unix connection; `runs_group` is the name of the cgroup below which our runs live.
+pub fn of_unix(stream: &tokio::net::UnixStream, runs_group: Option<&str>) -> io::Result<Peer> {
     let credentials = stream.peer_cred()?;
-    let pid = credentials.pid().and_then(|pid| u32::try_from(pid).ok());
+    // The process may be gone, and its number be another's: good enough to stop accidents, which is all it is for.
+    let is_run = match (credentials.pid(), runs_group) {
+        (Some(pid), Some(group)) => {
+            let groups = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
+            is_below(&groups, group)
+        }
+        _ => false,
+    };
     Ok(Peer::Unix {
         uid: Uid(credentials.uid()),
-        pid,
+        is_run,
     })
+}
+
+/// Is the v2 group in a `/proc/PID/cgroup` below one of this name?
+fn is_below(groups: &str, name: &str) -> bool {
+    let own = groups.lines().find_map(|line| line.strip_prefix("0::"));
+    own.is_some_and(|path| path.split('/').any(|part| part == name))
 }
 
 /// The peer of a TCP connection; its owner is looked up only for loopback.
@@ -249,6 +262,13 @@ mod tests {
         let here = listener.local_addr().expect("bound");
         let to = SocketAddr::new(here.ip(), 1);
         assert_eq!(socket_owner(here, to).ok().flatten(), None);
+    }
+
+    #[test]
+    fn a_run_of_ours_is_known_by_its_group() {
+        let groups = "4:memory:/x\n0::/user.slice/gaffer-00ab/1115\n";
+        assert!(is_below(groups, "gaffer-00ab"));
+        assert!(!is_below(groups, "gaffer-00ac") && !is_below("", "gaffer-00ab"));
     }
 
     #[test]

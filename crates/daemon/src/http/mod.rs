@@ -44,6 +44,10 @@ pub struct App {
     pub closing: watch::Receiver<bool>,
     /// Wishes about the daemon itself, for `life`.
     pub wishes: mpsc::Sender<DaemonWish>,
+    /// `[gaffer] metrics`.
+    pub metrics: bool,
+    /// Name of the cgroup below which our runs live.
+    pub runs_group: Option<String>,
     /// Numbers requests.
     pub requests: AtomicU64,
     /// What doctor needs to know of how we were started.

@@ -69,6 +69,7 @@ pub fn router(app: Shared) -> Router {
     let (router, _) = routes().split_for_parts();
     router
         .route("/v1/openapi.json", axum::routing::get(openapi))
+        .route("/openapi.json", axum::routing::get(openapi))
         .with_state(app)
 }
 

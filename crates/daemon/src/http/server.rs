@@ -92,7 +92,7 @@ pub async fn serve_unix(app: Shared, router: Router, socket: ControlSocket) {
         || socket.listener.accept(),
         |(stream, _)| {
             // Without a peer there is nobody to serve.
-            let peer = peer::of_unix(&stream).ok()?;
+            let peer = peer::of_unix(&stream, app.runs_group.as_deref()).ok()?;
             Some((serve(app.clone(), router.clone(), peer, stream)).boxed())
         },
     )

@@ -1,0 +1,8 @@
+//! The daemon from outside: the real program, its sockets, its exit codes.
+
+mod guard;
+mod jobs;
+mod limits;
+mod node;
+mod start;
+mod streams;
