@@ -30,13 +30,13 @@ pub struct WaitQuery {
 pub struct Outcome {
     /// It.
     pub operation: Operation,
-    /// Over?
-    pub is_over: bool,
+    /// Waited for, and over.
+    pub is_outcome: bool,
 }
 
 impl IntoResponse for Outcome {
     fn into_response(self) -> Response {
-        let status = if self.is_over {
+        let status = if self.is_outcome {
             StatusCode::OK
         } else {
             StatusCode::ACCEPTED
@@ -51,7 +51,7 @@ pub async fn outcome(app: &App, id: OperationId, wait: &WaitQuery) -> Answer<Out
     let wait = query::wait(wait.wait.as_deref())?;
     let info = look(app, id, wait).await?;
     Ok(Outcome {
-        is_over: info.state != OperationState::Pending,
+        is_outcome: wait.is_some() && info.state != OperationState::Pending,
         operation: with_run(app, &info),
     })
 }

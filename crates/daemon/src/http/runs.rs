@@ -9,10 +9,11 @@ use crate::names;
 use crate::refusal::{Answer, Refusal};
 use crate::view;
 use axum::extract::State;
-use gaffer::info::RunInfo;
+use gaffer::info::{Error, RunInfo};
 use gaffer_api::error::{Code, ErrorBody};
 use gaffer_api::types::{Run, SignalRequest, Stats};
 use gaffer_core::job::Scope;
+use gaffer_core::name::RunId;
 use hyper::StatusCode;
 use serde::Deserialize;
 use utoipa::IntoParams;
@@ -31,6 +32,21 @@ pub fn with_last_lines(app: &Shared, info: &RunInfo) -> Run {
         run.last_lines = lines.iter().map(|line| escaped(line, LAST_LINE_CHARS)).collect();
     }
     run
+}
+
+/// The engine finds live runs only: one that has ended is there all the same, and gets a refusal of its own.
+async fn of_live<T>(app: &Shared, run: RunId, result: Result<T, Error>, code: Code) -> Answer<T> {
+    match result {
+        Err(Error::RunNotFound(_)) => {
+            let info = app.handle.run(run).await?;
+            let reason = info.reason.map_or_else(
+                || "it is not running".to_owned(),
+                |reason| reason.text.to_string(),
+            );
+            Err(Refusal::new(code, format!("run @{run} has ended")).hint(reason))
+        }
+        other => Ok(other?),
+    }
 }
 
 /// Parameters of the search for runs.
@@ -75,7 +91,9 @@ pub async fn show(State(app): State<Shared>, Path(run): Path<String>) -> Answer<
 #[utoipa::path(get, path = "/v1/runs/{run}/stats", tag = "runs", params(("run" = String, Path)),
     responses((status = 200, body = Stats), (status = "default", body = ErrorBody)))]
 pub async fn stats(State(app): State<Shared>, Path(run): Path<String>) -> Answer<Json<Stats>> {
-    let sample = app.handle.run_stats(names::run(&run)?).await?;
+    let run = names::run(&run)?;
+    let sample = app.handle.run_stats(run).await;
+    let sample = of_live(&app, run, sample, Code::WrongState).await?;
     Ok(Json(view::stats(&sample, true)))
 }
 
@@ -88,9 +106,9 @@ pub async fn signal(
     Json(request): Json<SignalRequest>,
 ) -> Answer<StatusCode> {
     let to = scope(request.to.as_deref())?.unwrap_or(Scope::Main);
-    app.handle
-        .run_signal(names::run(&run)?, signal_number(&request.signal)?, to)
-        .await?;
+    let (run, signal) = (names::run(&run)?, signal_number(&request.signal)?);
+    let sent = app.handle.run_signal(run, signal, to).await;
+    of_live(&app, run, sent, Code::WrongState).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -117,8 +135,8 @@ pub async fn input(
     Raw(bytes): Raw,
 ) -> Answer<StatusCode> {
     let stream = query.stream.as_deref().unwrap_or("stdin");
-    app.handle
-        .run_input(names::run(&run)?, stream, bytes.to_vec(), query.eof)
-        .await?;
+    let run = names::run(&run)?;
+    let written = app.handle.run_input(run, stream, bytes.to_vec(), query.eof).await;
+    of_live(&app, run, written, Code::NotWritable).await?;
     Ok(StatusCode::NO_CONTENT)
 }

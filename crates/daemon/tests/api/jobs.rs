@@ -141,7 +141,7 @@ fn an_end_is_told_with_its_cause_and_last_lines() {
         node.get(&format!("/v1/runs/{run}/logs/nope")).code(),
         "stream-not-found"
     );
-    assert_eq!(node.get(&format!("/v1/runs/{run}/stats")).status, 404);
+    assert_eq!(node.get(&format!("/v1/runs/{run}/stats")).code(), "wrong-state");
 }
 
 #[test]

@@ -98,6 +98,29 @@ fn the_socket_of_a_daemon_that_was_killed_is_taken_over() {
 }
 
 #[test]
+fn a_file_that_cannot_be_read_is_refused_before_anything_is_begun() {
+    let dir = temp_dir();
+    let file = dir.path().join("gaffer.toml");
+    std::fs::write(&file, "[job.web]\ncmdd = \"sleep 1\"\n").expect("writable");
+    for config in [file, dir.path().join("none.toml"), dir.path().join("run")] {
+        let mut command = gafferd(dir.path());
+        command.args(["--bind", "none", "-c"]).arg(&config);
+        let (code, text) = refused(command);
+        assert_eq!(code, 2, "{text}");
+        assert!(text.starts_with("error: "), "{text}");
+        assert!(!dir.path().join("state").exists(), "the engine was not opened");
+    }
+}
+
+#[test]
+fn every_event_is_one_line_of_the_log() {
+    let node = Node::start();
+    node.put("web", "while :; do sleep 1; done", &serde_json::json!({}));
+    node.until_logged(" info job.added subject=default.web ");
+    node.until_logged(" info run.started subject=default.web.1 run=");
+}
+
+#[test]
 fn an_orderly_end_leaves_no_socket_and_no_pidfile() {
     let dir = temp_dir();
     let pidfile = dir.path().join("pid");
@@ -159,7 +182,8 @@ fn a_service_manager_hears_when_it_is_ready_and_when_it_ends() {
     };
     assert!(hear().starts_with("READY=1"));
     let pid = rustix::process::Pid::from_child(&child);
-    rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("it lives");
+    let pidfd = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).expect("it lives");
+    rustix::process::pidfd_send_signal(&pidfd, rustix::process::Signal::TERM).expect("it lives");
     assert_eq!(hear(), "STOPPING=1");
     assert_eq!(wait(&mut child).code(), Some(0));
 }
