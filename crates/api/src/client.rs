@@ -136,8 +136,7 @@ impl Call {
     }
 
     fn json<B: Serialize + ?Sized>(mut self, body: &B) -> Result<Call, ClientError> {
-        let text =
-            serde_json::to_vec(body).map_err(|error| ClientError::Protocol(error.to_string()))?;
+        let text = serde_json::to_vec(body).map_err(|error| ClientError::Protocol(error.to_string()))?;
         self.body = Some(("application/json", text.into()));
         Ok(self)
     }
@@ -166,18 +165,13 @@ impl Client {
     }
 
     /// GET of a JSON list, all pages of it.
-    pub async fn get_list<T: DeserializeOwned>(
-        &self,
-        path_and_query: &str,
-    ) -> Result<Vec<T>, ClientError> {
+    pub async fn get_list<T: DeserializeOwned>(&self, path_and_query: &str) -> Result<Vec<T>, ClientError> {
         let mut all = Vec::new();
         let mut next = Some(path_and_query.to_owned());
         while let Some(path) = next {
             let (head, body) = self.answer(Call::new(Method::GET, &path)).await?;
             all.extend(read::<Vec<T>>(&body)?);
-            next = head
-                .get(LINK)
-                .and_then(|link| next_link(link.to_str().ok()?));
+            next = head.get(LINK).and_then(|link| next_link(link.to_str().ok()?));
         }
         Ok(all)
     }
@@ -230,12 +224,8 @@ impl Client {
     }
 
     /// DELETE.
-    pub async fn delete<T: DeserializeOwned>(
-        &self,
-        path_and_query: &str,
-    ) -> Result<T, ClientError> {
-        self.document(Call::new(Method::DELETE, path_and_query))
-            .await
+    pub async fn delete<T: DeserializeOwned>(&self, path_and_query: &str) -> Result<T, ClientError> {
+        self.document(Call::new(Method::DELETE, path_and_query)).await
     }
 
     /// GET of any text or bytes, read whole.
@@ -269,9 +259,7 @@ impl Client {
                 match body.frame().await {
                     None => return Ok(None),
                     Some(Err(error)) => {
-                        return Err(ClientError::Protocol(format!(
-                            "the stream broke off: {error}"
-                        )));
+                        return Err(ClientError::Protocol(format!("the stream broke off: {error}")));
                     }
                     Some(Ok(frame)) => {
                         if let Ok(data) = frame.into_data() {
@@ -299,10 +287,7 @@ impl Client {
             Ok((socket, _)) => Ok(socket),
             Err(Error::Http(answer)) => {
                 let status = answer.status().as_u16();
-                Err(refusal(
-                    status,
-                    answer.body().as_deref().unwrap_or_default(),
-                ))
+                Err(refusal(status, answer.body().as_deref().unwrap_or_default()))
             }
             Err(Error::Io(source)) => Err(self.unreachable(source)),
             Err(error) => Err(ClientError::Protocol(error.to_string())),
@@ -475,9 +460,7 @@ fn refusal(status: u16, body: &[u8]) -> ClientError {
 fn next_link(text: &str) -> Option<String> {
     text.split(',').find_map(|link| {
         let (target, parameters) = link.trim().strip_prefix('<')?.split_once('>')?;
-        parameters
-            .contains("rel=\"next\"")
-            .then(|| target.to_owned())
+        parameters.contains("rel=\"next\"").then(|| target.to_owned())
     })
 }
 
@@ -501,14 +484,10 @@ fn lines<T: DeserializeOwned + Send + 'static>(body: Incoming) -> ItemStream<T> 
             match body.frame().await {
                 None if pending.trim_ascii().is_empty() => return Ok(None),
                 None => {
-                    return Err(ClientError::Protocol(
-                        "the stream ends within a line".to_owned(),
-                    ));
+                    return Err(ClientError::Protocol("the stream ends within a line".to_owned()));
                 }
                 Some(Err(error)) => {
-                    return Err(ClientError::Protocol(format!(
-                        "the stream broke off: {error}"
-                    )));
+                    return Err(ClientError::Protocol(format!("the stream broke off: {error}")));
                 }
                 Some(Ok(frame)) => {
                     if let Ok(data) = frame.into_data() {
@@ -544,10 +523,7 @@ mod tests {
     #[tokio::test]
     async fn a_daemon_that_is_not_there_is_exit_69() {
         let client = Client::new(Endpoint::Unix("/nonexistent/gaffer.sock".into()), None);
-        let error = client
-            .get::<()>("/v1/node")
-            .await
-            .expect_err("nobody is there");
+        let error = client.get::<()>("/v1/node").await.expect_err("nobody is there");
         assert_eq!(error.exit_code(), 69);
         assert_eq!(
             error.to_string(),

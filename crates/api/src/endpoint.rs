@@ -53,8 +53,7 @@ impl Endpoint {
         if rest.contains('/') {
             return Err(wrong("a path behind the host is not supported"));
         }
-        let (host, port) =
-            split_host(rest).ok_or_else(|| wrong("write http://HOST:PORT or unix:PATH"))?;
+        let (host, port) = split_host(rest).ok_or_else(|| wrong("write http://HOST:PORT or unix:PATH"))?;
         if host.is_empty() {
             return Err(wrong("the host is missing"));
         }
@@ -126,10 +125,7 @@ mod tests {
             Endpoint::parse("/run/x.sock"),
             Ok(Endpoint::Unix("/run/x.sock".into()))
         );
-        assert_eq!(
-            Endpoint::parse("http://127.0.0.1:5001/"),
-            tcp("127.0.0.1", 5001)
-        );
+        assert_eq!(Endpoint::parse("http://127.0.0.1:5001/"), tcp("127.0.0.1", 5001));
         assert_eq!(Endpoint::parse("localhost"), tcp("localhost", 5000));
         assert_eq!(Endpoint::parse("[::1]:80"), tcp("::1", 80));
     }

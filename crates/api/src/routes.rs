@@ -138,12 +138,7 @@ impl Client {
     }
 
     /// Stops and forgets a job.
-    pub async fn job_delete(
-        &self,
-        session: &str,
-        job: &str,
-        within: Option<Duration>,
-    ) -> Result<Operation> {
+    pub async fn job_delete(&self, session: &str, job: &str, within: Option<Duration>) -> Result<Operation> {
         self.delete(&format!("{}{}", job_path(session, job, None), wait(within)))
             .await
     }
@@ -225,18 +220,9 @@ impl Client {
     }
 
     /// Log lines of a job, merged by time.
-    pub async fn job_logs(
-        &self,
-        session: &str,
-        job: &str,
-        wanted: &LogQuery,
-    ) -> Result<ItemStream<LogLine>> {
-        self.stream_lines(&format!(
-            "{}/logs{}",
-            job_path(session, job, None),
-            wanted.text()
-        ))
-        .await
+    pub async fn job_logs(&self, session: &str, job: &str, wanted: &LogQuery) -> Result<ItemStream<LogLine>> {
+        self.stream_lines(&format!("{}/logs{}", job_path(session, job, None), wanted.text()))
+            .await
     }
 
     /// A run.
@@ -246,11 +232,11 @@ impl Client {
 
     /// Runs whose id begins so.
     pub async fn runs_by_prefix(&self, prefix: &str) -> Result<Vec<Run>> {
-        self.get(&format!("/v1/runs?prefix={}", escape(prefix)))
-            .await
+        self.get(&format!("/v1/runs?prefix={}", escape(prefix))).await
     }
 
-    /// Bytes of a run's stream; `from` is an offset, `start` or `end`. The header `gaffer-offset` names the first.
+    /// Bytes of a run's stream; `from` is an offset, `start` or `end`. The header `gaffer-from` names the first byte's
+    /// offset; without `follow`, `gaffer-offset` the one to go on with.
     pub async fn run_log(
         &self,
         run: &str,
@@ -282,13 +268,7 @@ impl Client {
     }
 
     /// Writes to a pipe of a run; returns when the pipe took all bytes.
-    pub async fn run_input(
-        &self,
-        run: &str,
-        stream: Option<&str>,
-        bytes: Vec<u8>,
-        eof: bool,
-    ) -> Result<()> {
+    pub async fn run_input(&self, run: &str, stream: Option<&str>, bytes: Vec<u8>, eof: bool) -> Result<()> {
         let query = query(&[
             ("stream", stream.map(str::to_owned)),
             ("eof", eof.then(|| "true".to_owned())),
@@ -335,23 +315,14 @@ impl Client {
     }
 
     /// Applies; the operation's `data.plan` is the plan that was carried out.
-    pub async fn apply(
-        &self,
-        request: &ApplyRequest,
-        within: Option<Duration>,
-    ) -> Result<Operation> {
-        self.post(&format!("/v1/apply{}", wait(within)), request)
-            .await
+    pub async fn apply(&self, request: &ApplyRequest, within: Option<Duration>) -> Result<Operation> {
+        self.post(&format!("/v1/apply{}", wait(within)), request).await
     }
 
     /// An operation; waits at most `within` for its end.
     pub async fn operation(&self, operation: &str, within: Option<Duration>) -> Result<Operation> {
-        self.get(&format!(
-            "/v1/operations/{}{}",
-            escape(operation),
-            wait(within)
-        ))
-        .await
+        self.get(&format!("/v1/operations/{}{}", escape(operation), wait(within)))
+            .await
     }
 
     /// Stops waiting for an operation; what was asked for stays.
@@ -393,11 +364,7 @@ mod tests {
             "/v1/jobs/a/b%2Fc%20d/instances/2"
         );
         assert_eq!(
-            query(&[
-                ("a", None),
-                ("b", Some("x&y".into())),
-                ("c", Some("1".into()))
-            ]),
+            query(&[("a", None), ("b", Some("x&y".into())), ("c", Some("1".into()))]),
             "?b=x%26y&c=1"
         );
     }

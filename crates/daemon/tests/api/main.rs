@@ -4,5 +4,6 @@ mod guard;
 mod jobs;
 mod limits;
 mod node;
+mod sockets;
 mod start;
 mod streams;
