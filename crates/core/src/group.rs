@@ -553,7 +553,8 @@ impl Group {
         let want = self.want(&self.seats[at]);
         // A level, not an edge: an adopted run may be at odds with a wish that is as old as itself.
         let at_odds = match (want.level, self.seats[at].phase()) {
-            (Level::Up, phase) => matches!(phase, Phase::Stopped | Phase::Paused),
+            (Level::Up, Phase::Stopped | Phase::Paused) => true,
+            (Level::Up, phase) => !phase.live() && phase != Phase::Waiting && want.seq > self.seats[at].seq,
             (Level::Down, phase) => !phase.at_rest() && !self.seats[at].is_ending(),
             (Level::Frozen, phase) => matches!(phase, Phase::Starting | Phase::Running | Phase::Waiting),
         };

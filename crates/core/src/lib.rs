@@ -6,7 +6,7 @@
 //! | module | noun |
 //! |---|---|
 //! | [`name`], [`time`], [`job`], [`io`] | the contract: names, clocks, resolved jobs, inputs and outputs |
-//! | `node` | routes |
+//! | `node` | routes; `settle`: what follows from it |
 //! | `group` | a job: wishes to wants; `rollout`: one after the other |
 //! | `instance` | a seat and the run in it: the table |
 //! | [`retry`] | when and whether again |
@@ -23,8 +23,10 @@ mod node;
 pub mod reason;
 pub mod retry;
 mod rollout;
+mod settle;
 pub mod time;
 mod view;
 
 pub use hub::NodeLimits;
+pub use instance::state_table_markdown;
 pub use node::Node;

@@ -26,8 +26,8 @@ pub fn span(span: Duration) -> String {
             tenths if tenths % 10 == 0 => format!("{}s", tenths / 10),
             tenths => format!("{}.{}s", tenths / 10, tenths % 10),
         },
-        10..60 => format!("{seconds}s"),
-        60..3_600 => two(seconds / 60, "m", seconds % 60, "s", ""),
+        10..=60 => format!("{seconds}s"),
+        61..3_600 => two(seconds / 60, "m", seconds % 60, "s", ""),
         3_600..86_400 => two(seconds / 3_600, "h", seconds / 60 % 60, "m", ""),
         _ => two(seconds / 86_400, "d", seconds / 3_600 % 24, "h", " "),
     }

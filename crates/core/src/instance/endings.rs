@@ -1,26 +1,25 @@
 //! How runs end: asked for or not, and what follows. Every end is settled exactly once by the machine
 //! that sees it, with a cause, and the reason travels with it: an intended end is never a failure.
 
+use super::stopping::{asked_reason, intended_reason};
 use super::table::Level;
-use super::{
-    After, Cx, Ending, In, Life, Live, SIGCONT, SIGKILL, STUCK_AFTER, SURVIVOR_GRACE_MAX, Seat, Want, Why,
-};
-use crate::io::{Actor, Cause, Command, Death, End, Found, Reason, Status};
+use super::{After, Cx, Ending, In, Life, Live, SIGCONT, SURVIVOR_GRACE_MAX, Seat, Why};
+use crate::io::{Cause, Command, Death, End, Reason, Status};
 use crate::job::{ExitMatch, Job, ReloadHow, Restart, Scope};
 use crate::name::RunId;
 use crate::reason;
 use crate::retry::{Ended, Verdict};
-use crate::time::{Duration, Mono, Now};
+use crate::time::{Duration, Mono};
 
 /// Class of an end by itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Class {
+pub(super) enum Class {
     Ok,
     Fatal,
     Failure,
 }
 
-fn classify(end: &End, spec: &Job) -> Class {
+pub(super) fn classify(end: &End, spec: &Job) -> Class {
     let found = match end.status {
         _ if end.oom => return Class::Failure,
         Status::Code(code) => ExitMatch::Code(code),
@@ -46,7 +45,7 @@ fn own_cause(end: &End) -> Cause {
 }
 
 /// Exit code as a shell would say it.
-fn shell_code(end: Option<&End>) -> i32 {
+pub(super) fn shell_code(end: Option<&End>) -> i32 {
     match end.map(|end| end.status) {
         Some(Status::Code(code)) => code,
         Some(Status::Signal(signal, _)) => 128 + signal,
@@ -56,22 +55,22 @@ fn shell_code(end: Option<&End>) -> i32 {
 }
 
 /// What is known about an end that calls for a decision.
-struct Judged<'a> {
-    at: Mono,
-    class: Class,
-    never_ran: bool,
-    healthy: Duration,
+pub(super) struct Judged<'a> {
+    pub at: Mono,
+    pub class: Class,
+    pub never_ran: bool,
+    pub healthy: Duration,
     /// `exit 1`, for the sentence.
-    what: &'a str,
+    pub what: &'a str,
 }
 
 /// A decision, and its two sentences.
-struct Decision {
-    after: After,
+pub(super) struct Decision {
+    pub after: After,
     /// For the death record: `attempt 8 in 12s`.
-    follows: Option<String>,
+    pub follows: Option<String>,
     /// Of the seat from now on.
-    reason: Option<Reason>,
+    pub reason: Option<Reason>,
 }
 
 impl Seat {
@@ -115,7 +114,7 @@ impl Seat {
 
     /// An end nobody reported as asked for, of a run that was to end anyway: the daemon that asked is
     /// gone, or the end was faster than the request.
-    fn already_intended(&self, stamp: &crate::io::Stamp, cx: &Cx<'_>) -> Option<Why> {
+    pub(super) fn already_intended(&self, stamp: &crate::io::Stamp, cx: &Cx<'_>) -> Option<Why> {
         if self.want.level == Level::Down {
             return Some(self.want.why);
         }
@@ -163,7 +162,7 @@ impl Seat {
     }
 
     /// What follows an end that nobody asked for.
-    fn decide(&mut self, judged: &Judged<'_>, cx: &mut Cx<'_>) -> Decision {
+    pub(super) fn decide(&mut self, judged: &Judged<'_>, cx: &mut Cx<'_>) -> Decision {
         self.failing = judged.class != Class::Ok;
         let done = |after, reason| Decision {
             after,
@@ -309,164 +308,6 @@ impl Seat {
 
     // ── as asked ──
 
-    pub(super) fn ask_end_for(&mut self, input: In, cx: &mut Cx<'_>) {
-        match input {
-            In::Replace(why) => self.ask_end(why, None, cx),
-            In::Halt(until, reason) => {
-                self.ask_end(Why::Halt, Some(reason), cx);
-                if let Life::Stopping(_, ending) = &mut self.life {
-                    ending.after = Some(match until {
-                        Some(until) => After::Flapping(until, cx.now.wall.plus(until.since(cx.now.mono))),
-                        None => After::Failed,
-                    });
-                }
-            }
-            _ => self.ask_end(self.want.why, None, cx),
-        }
-    }
-
-    pub(super) fn ask_end(&mut self, why: Why, note: Option<Reason>, cx: &mut Cx<'_>) {
-        let Some((live, _)) = self.life.take() else { return };
-        let how = if self.want.level == Level::Down {
-            self.want.how
-        } else {
-            Default::default()
-        };
-        let grace = how.grace.unwrap_or(cx.spec.stop.timeout);
-        if live.probes.is_some() {
-            cx.out.commands.push(Command::ProbeEnd { run: live.run });
-        }
-        let ending = Ending {
-            why,
-            by: self.want.by.clone(),
-            asked: cx.now,
-            due: cx.now.mono.plus(grace),
-            killed: false,
-            forced: how.force,
-            sent: false,
-            note,
-            ended: false,
-            after: None,
-        };
-        let words = ending_words(&ending, cx);
-        self.reason = Some(reason::stopping(&words, (!how.force).then_some(grace)));
-        let born = live.pid != 0;
-        self.life = Life::Stopping(live, Box::new(ending));
-        match how.force {
-            true => self.kill(cx),
-            false if born => self.send_stop(cx),
-            // Nothing to signal yet: `born` sends it.
-            false => {}
-        }
-    }
-
-    pub(super) fn send_stop(&mut self, cx: &mut Cx<'_>) {
-        let (Life::Stopping(live, ending) | Life::StopStuck(live, ending)) = &mut self.life else {
-            return;
-        };
-        if ending.sent || live.pid == 0 {
-            return;
-        }
-        ending.sent = true;
-        let (run, survivors) = (live.run, ending.ended);
-        if ending.killed {
-            cx.out.commands.push(Command::KillTree { run });
-            return;
-        }
-        if let (Some(cmd), false) = (&cx.spec.stop.cmd, survivors) {
-            cx.out.commands.push(Command::RunStopCmd {
-                run,
-                cmd: cmd.clone(),
-            });
-            return;
-        }
-        let (signal, to) = (
-            cx.spec.stop.signal,
-            if survivors { Scope::All } else { cx.spec.stop.to },
-        );
-        self.signal(run, signal, to, cx);
-        if signal != SIGKILL {
-            cx.out.commands.push(Command::Signal {
-                run,
-                signal: SIGCONT,
-                to,
-            });
-        }
-    }
-
-    fn kill(&mut self, cx: &mut Cx<'_>) {
-        let (Life::Stopping(live, ending) | Life::StopStuck(live, ending)) = &mut self.life else {
-            return;
-        };
-        ending.killed = true;
-        ending.sent = live.pid != 0;
-        ending.due = cx.now.mono.plus(STUCK_AFTER);
-        cx.out.commands.push(Command::KillTree { run: live.run });
-    }
-
-    /// A newer stop while one is under way. It may only make it sooner.
-    pub(super) fn sharpen(&mut self, cx: &mut Cx<'_>) {
-        let Want { how, why, ref by, .. } = self.want;
-        let (Life::Stopping(_, ending) | Life::StopStuck(_, ending)) = &mut self.life else {
-            return;
-        };
-        // From now on it is a stop, whatever it began as: nothing follows it.
-        if !ending.ended {
-            ending.why = why;
-            ending.by = by.clone();
-            ending.after = None;
-        }
-        if how.force && !ending.killed {
-            ending.forced = true;
-            self.kill(cx);
-            return;
-        }
-        if how.force {
-            return self.kill_again(cx);
-        }
-        let due = cx.now.mono.plus(how.grace.unwrap_or(cx.spec.stop.timeout));
-        if !ending.killed && due < ending.due {
-            ending.due = due;
-        }
-    }
-
-    pub(super) fn escalate(&mut self, cx: &mut Cx<'_>) {
-        let Life::Stopping(live, ending) = &mut self.life else {
-            return;
-        };
-        if ending.due > cx.now.mono {
-            return;
-        }
-        if !ending.killed {
-            let after = cx.now.mono.since(ending.asked.mono);
-            let run = live.run;
-            self.reason = Some(reason::stop_killed(after, &stop_words(cx.spec)));
-            self.tell(
-                "run.signalled",
-                Some(run),
-                self.reason.clone(),
-                vec![("signal", "KILL".into())],
-                cx,
-            );
-            return self.kill(cx);
-        }
-        let Some((live, Some(mut ending))) = self.life.take() else {
-            return;
-        };
-        cx.out.commands.push(Command::KillTree { run: live.run });
-        ending.due = cx.now.mono.plus(STUCK_AFTER);
-        self.life = Life::StopStuck(live, ending);
-        self.reason = Some(reason::stop_stuck(STUCK_AFTER));
-    }
-
-    pub(super) fn kill_again(&mut self, cx: &mut Cx<'_>) {
-        let (Life::Stopping(live, ending) | Life::StopStuck(live, ending)) = &mut self.life else {
-            return;
-        };
-        ending.due = cx.now.mono.plus(STUCK_AFTER);
-        cx.out.commands.push(Command::KillTree { run: live.run });
-    }
-
     pub(super) fn asked_end(&mut self, input: In, cx: &mut Cx<'_>) {
         let In::Exited(end, survivors) = input else { return };
         let Some((mut live, Some(mut ending))) = self.life.take() else {
@@ -591,228 +432,6 @@ impl Seat {
             reason,
         });
     }
-
-    // ── recovery ──
-
-    pub(super) fn adopt(&mut self, input: In, cx: &mut Cx<'_>) {
-        let In::Found(found) = input else { return };
-        if self.life.live().is_some_and(|live| live.run != found.run) {
-            return;
-        }
-        let super::FoundRun {
-            run,
-            stamp,
-            found,
-            past,
-        } = *found;
-        self.last = Some(run);
-        self.attempt = self
-            .attempt
-            .max(u32::try_from(past.len()).unwrap_or(u32::MAX).saturating_add(1));
-        self.seq = self.seq.max(stamp.restart);
-        for death in &past {
-            self.recall(death, cx);
-        }
-        let live = Live {
-            run,
-            stamp,
-            pid: 0,
-            started: cx.now.wall,
-            started_mono: cx.now.mono,
-            ready: None,
-            tree_gone: false,
-            probes: None,
-        };
-        match found {
-            Found::Alive {
-                pid,
-                started,
-                lived,
-                paused,
-                ended,
-            } => {
-                let live = Live {
-                    pid: pid.max(1),
-                    started,
-                    started_mono: cx.now.mono.minus(lived),
-                    ..live
-                };
-                self.reason = Some(reason::adopted(lived));
-                self.tell(
-                    "run.adopted",
-                    Some(run),
-                    self.reason.clone(),
-                    vec![("pid", pid.to_string())],
-                    cx,
-                );
-                self.adopt_alive(live, lived, paused, ended, cx);
-            }
-            Found::Dead(death) => self.adopt_dead(&live, death, cx),
-            Found::Unreachable => {
-                // Whether it ever was is not known yet; `born` and `settle` say so.
-                self.last = past.last().map(|death| death.run);
-                self.reason = Some(reason::unreachable());
-                self.life = Life::Unreachable(live, None);
-            }
-            Found::NotStarted => {
-                // It never was: the slot's last run is still the one before.
-                self.last = past.last().map(|death| death.run);
-                self.attempt = self.attempt.saturating_sub(1);
-                self.life = Life::Stopped;
-            }
-        }
-        if matches!(self.life, Life::Stopped) && self.want.level == Level::Up {
-            self.life = Life::Waiting { since: cx.now };
-        }
-    }
-
-    fn adopt_alive(
-        &mut self,
-        live: Live,
-        lived: Duration,
-        paused: bool,
-        ended: Option<(End, u32)>,
-        cx: &mut Cx<'_>,
-    ) {
-        // Whoever outlived `ready.within` has been ready, or an earlier daemon would have ended it.
-        let probe = cx
-            .spec
-            .ready
-            .as_ref()
-            .filter(|_| lived < cx.spec.ready_within && !self.one_off());
-        let started = live.started_mono;
-        if probe.is_none() {
-            let ready = Some((started, live.started));
-            self.life = Life::Running(Live { ready, ..live });
-        } else {
-            self.life = Life::Starting(live);
-        }
-        if let Some((end, survivors)) = ended {
-            return self.own_end(In::Exited(end, survivors.max(1)), cx);
-        }
-        match (paused, probe) {
-            (true, _) => {
-                let Some((live, _)) = self.life.take() else { return };
-                self.life = Life::Paused(live);
-            }
-            (false, Some(probe)) => self.begin_ready_with(probe, started.plus(cx.spec.ready_within), cx),
-            (false, None) => self.begin_health(cx),
-        }
-    }
-
-    /// A death that nobody has decided about yet, or that an earlier daemon did: both come out the same.
-    fn adopt_dead(&mut self, live: &Live, death: Death, cx: &mut Cx<'_>) {
-        let by_itself = !matches!(death.cause, Cause::Stopped | Cause::Replaced);
-        let intended = self.already_intended(&live.stamp, cx).filter(|_| by_itself);
-        self.code = shell_code(death.end.as_ref());
-        self.reason = Some(reason::of_death(&death));
-        if !by_itself || intended.is_some() {
-            let cause = match (intended, &death.end) {
-                (Some(why), Some(end)) => cause_of(why, end),
-                _ => death.cause,
-            };
-            let reason = reason::of_death(&Death {
-                cause,
-                ..death.clone()
-            });
-            self.put_down(Death { cause, ..death }, reason, cx);
-            self.life = Life::Stopped;
-            return;
-        }
-        let (ended, class) = self.judge(&death, cx);
-        let what = death
-            .end
-            .as_ref()
-            .map_or_else(|| "the start failed".to_owned(), reason::ended_short);
-        let judged = Judged {
-            at: ended.at,
-            class,
-            never_ran: ended.never_ran,
-            healthy: ended.healthy,
-            what: &what,
-        };
-        let decision = self.decide(&judged, cx);
-        let reason = reason::of_death(&death);
-        // The pause began at the death, not now.
-        let gone = cx.now.wall.since(death.at);
-        self.reason = decision.reason.or_else(|| Some(reason.clone()));
-        let after = match decision.after {
-            After::Backoff(until, at) => {
-                sooner(until, at, gone, cx.now).map(|(until, at)| After::Backoff(until, at))
-            }
-            After::Flapping(until, at) => {
-                sooner(until, at, gone, cx.now).map(|(until, at)| After::Flapping(until, at))
-            }
-            other => Some(other),
-        };
-        self.put_down(death, reason, cx);
-        self.go_on_found(after.unwrap_or(After::Again), cx);
-    }
-
-    fn go_on_found(&mut self, after: After, cx: &Cx<'_>) {
-        self.life = match after {
-            After::Again => Life::Waiting { since: cx.now },
-            After::Backoff(until, at) => Life::Backoff { until, at },
-            After::Flapping(until, at) => Life::Flapping { until, at },
-            After::Exited => Life::Exited,
-            After::Failed => Life::Failed,
-        };
-        if self.want.level != Level::Up && !matches!(self.life, Life::Exited | Life::Failed) {
-            self.life = Life::Stopped;
-        }
-    }
-
-    /// Settles a found death; the store keeps the first word it had on a run.
-    fn put_down(&self, death: Death, reason: Reason, cx: &mut Cx<'_>) {
-        cx.out.commands.push(Command::Settle {
-            slot: self.slot(cx),
-            death,
-            reason,
-        });
-    }
-
-    fn judge(&self, death: &Death, cx: &Cx<'_>) -> (Ended, Class) {
-        // Wall distances stand in for the monotonic times, which did not survive.
-        let at = cx.now.mono.minus(cx.now.wall.since(death.at));
-        let class = match (&death.end, death.cause) {
-            (None, _) | (_, Cause::Unhealthy | Cause::Timeout) => Class::Failure,
-            (Some(end), _) => classify(end, cx.spec),
-        };
-        let healthy = death.end.as_ref().map_or(Duration::ZERO, |end| end.lived);
-        (
-            Ended {
-                at,
-                ok: class == Class::Ok,
-                never_ran: death.end.is_none(),
-                healthy,
-            },
-            class,
-        )
-    }
-
-    fn recall(&mut self, death: &Death, cx: &mut Cx<'_>) {
-        if matches!(death.cause, Cause::Stopped | Cause::Replaced) {
-            return;
-        }
-        let (ended, _) = self.judge(death, cx);
-        let flapping = cx.spec.flapping.as_ref();
-        self.history.recall(
-            ended,
-            &cx.spec.retry,
-            flapping.filter(|flapping| !flapping.whole_job),
-        );
-        if let (Some(flapping), Some(crashes)) = (flapping, cx.crashes.as_deref_mut())
-            && flapping.whole_job
-        {
-            crashes.ended(ended, flapping);
-        }
-    }
-}
-
-fn sooner(until: Mono, at: crate::time::Wall, by: Duration, now: Now) -> Option<(Mono, crate::time::Wall)> {
-    let until = until.minus(by);
-    let at = crate::time::Wall(at.0.saturating_sub(i64::try_from(by.as_millis()).unwrap_or(i64::MAX)));
-    (until > now.mono).then_some((until, at))
 }
 
 /// Time it was up and ready.
@@ -832,7 +451,7 @@ fn start_cause(stage: &str) -> Cause {
 }
 
 /// Cause of an end that was asked for.
-fn cause_of(why: Why, end: &End) -> Cause {
+pub(super) fn cause_of(why: Why, end: &End) -> Cause {
     match why {
         Why::Stop | Why::Remove | Why::Shutdown | Why::With => Cause::Stopped,
         Why::Scale | Why::Restart | Why::Reload | Why::Lane => Cause::Replaced,
@@ -840,70 +459,6 @@ fn cause_of(why: Why, end: &End) -> Cause {
         Why::Unready | Why::Unhealthy => Cause::Unhealthy,
         Why::Survivors => own_cause(end),
     }
-}
-
-fn stop_words(spec: &Job) -> String {
-    match spec.stop.cmd {
-        Some(_) => "its stop command".into(),
-        None => reason::signal_name(spec.stop.signal),
-    }
-}
-
-fn ending_words(ending: &Ending, cx: &Cx<'_>) -> String {
-    let by = &ending.by;
-    match (ending.why, &ending.note) {
-        (_, Some(note)) => note.text.to_string(),
-        (Why::Stop | Why::Shutdown, None) => format!("asked to end by {by}"),
-        (Why::Remove, None) => format!("its job was removed by {by}"),
-        (Why::Scale, None) => format!("scaled down by {by}"),
-        (Why::With, None) => format!("stopping with what it depends on ({})", cx.job),
-        (Why::Restart, None) => format!("restart asked by {by}"),
-        (Why::Reload, None) => format!("reload asked by {by}"),
-        (Why::Lane, None) => "the other lane serves".into(),
-        (Why::Unready | Why::Unhealthy | Why::Halt | Why::Survivors, None) => "ending".into(),
-    }
-}
-
-fn asked_reason(why: Why, ending: &Ending, end: &End, took: Duration, cx: &Cx<'_>) -> Reason {
-    if ending.forced {
-        return reason::stop_forced(&ending.by, ending.asked.wall, cx.zone);
-    }
-    if ending.killed {
-        return reason::stop_killed(took, &stop_words(cx.spec));
-    }
-    let how = reason::how_it_ended(&stop_words(cx.spec), took, end);
-    let at = Wanted {
-        by: &ending.by,
-        at: ending.asked,
-    };
-    match (why, &ending.note) {
-        (Why::Halt, Some(note)) => note.clone(),
-        _ => at.reason(why, &how, cx),
-    }
-}
-
-struct Wanted<'a> {
-    by: &'a Actor,
-    at: Now,
-}
-
-impl Wanted<'_> {
-    fn reason(&self, why: Why, how: &str, cx: &Cx<'_>) -> Reason {
-        match why {
-            Why::Scale => reason::scaled_down(self.by, how),
-            Why::Restart => reason::replaced("restart", self.by, how),
-            Why::Reload | Why::Lane => reason::replaced("reload", self.by, how),
-            Why::With => reason::stopped_with("what it depends on", how),
-            Why::Stop | Why::Remove | Why::Shutdown => reason::stopped(self.by, self.at.wall, how, cx.zone),
-            Why::Halt | Why::Unready | Why::Unhealthy | Why::Survivors => {
-                reason::stopped(self.by, self.at.wall, how, cx.zone)
-            }
-        }
-    }
-}
-
-fn intended_reason(why: Why, by: &Actor, how: &str, cx: &Cx<'_>) -> Reason {
-    Wanted { by, at: cx.now }.reason(why, how, cx)
 }
 
 /// Word of a cause (ux.md 6.2).

@@ -11,9 +11,14 @@
 //! **What is lost with the daemon** is found again: the run and its [`Stamp`] by `SlotFound`, the pace of
 //! retries by the deaths in it, everything else by the wishes.
 
+mod adopt;
+mod docs;
 mod endings;
 mod probes;
+mod stopping;
 pub mod table;
+
+pub use docs::state_table_markdown;
 
 use crate::io::{Actor, Command, End, Event, Found, How, Input, Output, ProbeRole, Reason, Stamp};
 use crate::job::{Job, Launch, Scope};

@@ -177,22 +177,22 @@ impl Seat {
         };
         let Some(probes) = &mut live.probes else { return };
         let due = |at: Option<Mono>| at.is_some_and(|at| at <= cx.now.mono);
+        if due(probes.within) && !(due(probes.ready.next) && matches!(probe.kind, ProbeKind::After(_))) {
+            let note = reason::unready(cx.spec.ready_within, probes.last.as_deref(), None);
+            return self.ask_end(Why::Unready, Some(note), cx);
+        }
         if due(probes.ready.next) {
             probes.ready.next = None;
             match probe.kind {
                 ProbeKind::After(long) => {
                     let how: Arc<str> = format!("alive for {}", reason::span(long)).into();
-                    return self.become_ready(Some(&how), cx);
+                    self.become_ready(Some(&how), cx);
                 }
                 _ => cx.out.commands.push(Command::Probe {
                     run: live.run,
                     role: ProbeRole::Ready,
                 }),
             }
-        }
-        if due(probes.within) {
-            let note = reason::unready(cx.spec.ready_within, probes.last.as_deref(), None);
-            self.ask_end(Why::Unready, Some(note), cx);
         }
     }
 

@@ -282,6 +282,80 @@ pub fn rule(phase: Phase, cue: Cue, wish: Level) -> Rule {
 }
 
 impl Rule {
+    /// All of them.
+    pub const ALL: [Rule; 31] = [
+        Rule::Stay,
+        Rule::Refresh,
+        Rule::Wait,
+        Rule::WaitIfRenewed,
+        Rule::TryAgain,
+        Rule::Rest,
+        Rule::Spawn,
+        Rule::Born,
+        Rule::FailStart,
+        Rule::FailStartAsked,
+        Rule::Unasked,
+        Rule::CountReady,
+        Rule::CountHealth,
+        Rule::OwnEnd,
+        Rule::AskedEnd,
+        Rule::HiddenEnd,
+        Rule::Cleared,
+        Rule::AskEnd,
+        Rule::ThawAskEnd,
+        Rule::Sharpen,
+        Rule::Freeze,
+        Rule::Thaw,
+        Rule::HaltIdle,
+        Rule::HaltLive,
+        Rule::DueReady,
+        Rule::DueHealth,
+        Rule::Escalate,
+        Rule::KillAgain,
+        Rule::Hide,
+        Rule::Regain,
+        Rule::Adopt,
+    ];
+
+    /// What it does, for the documents.
+    pub fn words(self) -> &'static str {
+        match self {
+            Rule::Stay => "Nothing: repeated, late or without meaning here.",
+            Rule::Refresh => "Nothing but to begin counting afresh, if the wish was renewed by hand.",
+            Rule::Wait => "Wait for dependencies and turn, past failures forgotten.",
+            Rule::WaitIfRenewed => "The same, but only if the wish was renewed by hand since.",
+            Rule::TryAgain => "The pause is over: wait for dependencies and turn.",
+            Rule::Rest => "Give up what was intended; nothing runs.",
+            Rule::Spawn => "Ask the shim for a new run.",
+            Rule::Born => "Note the pid; ready at once if nothing has to be probed.",
+            Rule::FailStart => "A start that failed: settle, count, decide.",
+            Rule::FailStartAsked => "A start that failed while it was to be stopped: settle, do not count.",
+            Rule::Unasked => "Decide again, as if it had not been asked for.",
+            Rule::CountReady => "Count a result of `ready`; enough of them make it running.",
+            Rule::CountHealth => "Count a result of `health`; enough bad ones end the run.",
+            Rule::OwnEnd => "Ended by itself: settle, count, decide; survivors are ended first.",
+            Rule::AskedEnd => "Ended as asked: settle; done when the tree is gone.",
+            Rule::HiddenEnd => "As OwnEnd or AskedEnd, whichever it was when the shim fell silent.",
+            Rule::Cleared => {
+                "The tree is gone: on to what was decided; before the end itself is known, only noted."
+            }
+            Rule::AskEnd => "`stop.signal` (or `stop.cmd`), KILL after the grace.",
+            Rule::ThawAskEnd => "Thaw, then as AskEnd.",
+            Rule::Sharpen => "A newer stop: a shorter grace or KILL now.",
+            Rule::Freeze => "Freeze the tree (as soon as it exists).",
+            Rule::Thaw => "Thaw the tree.",
+            Rule::HaltIdle => "Pause or give up with the whole job.",
+            Rule::HaltLive => "End the run, then pause or give up with the whole job.",
+            Rule::DueReady => "A deadline of `ready`: probe, be ready, or end the run as unready.",
+            Rule::DueHealth => "A deadline of `health`: probe, or end the run as unhealthy.",
+            Rule::Escalate => "The grace is over: KILL; 10 s after that, stuck.",
+            Rule::KillAgain => "KILL once more.",
+            Rule::Hide => "Touch nothing until the shim answers or the kernel tells.",
+            Rule::Regain => "Go on where it was; what the shim may have missed is said again.",
+            Rule::Adopt => "Take charge of what was found.",
+        }
+    }
+
     /// States it may lead to; empty: it stays where it is.
     pub fn leads_to(self) -> &'static [Phase] {
         use Phase::*;

@@ -1,0 +1,13 @@
+//! Tests of the core from outside: transcripts that an operator can read, policies in virtual time, every
+//! order of commands.
+
+mod bench;
+mod hazards;
+mod interleavings;
+mod names;
+mod recovery;
+mod retry;
+mod rollouts;
+mod states;
+mod stops;
+mod transcripts;
