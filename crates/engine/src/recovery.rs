@@ -430,8 +430,6 @@ fn report_slot(
         Found::Dead(own.unwrap_or_else(|| settle::unexplained(&facts).0))
     } else if dead_shim && !facts.born && facts.failed.is_none() {
         Found::NotStarted
-    } else if silent && undecided {
-        Found::Unreachable
     } else {
         let lived = facts
             .started
@@ -445,7 +443,7 @@ fn report_slot(
         }
     };
     let alive = matches!(found, Found::Alive { .. });
-    if alive || matches!(found, Found::Unreachable) {
+    if alive {
         state.runs.runs.insert(run, facts.clone());
     }
     state.feed(Input::SlotFound {
@@ -455,7 +453,10 @@ fn report_slot(
         found,
         past,
     });
-    if alive {
+    if alive && silent && undecided {
+        // As its journal says it lives; what it is now only its shim could tell.
+        state.feed(Input::Unreachable { run, silent: true });
+    } else if alive {
         replay(state, facts, dead_shim);
     }
 }

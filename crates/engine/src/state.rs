@@ -462,7 +462,15 @@ impl State {
 
     /// A job for readers.
     pub fn job_info(&self, job: &JobId) -> Option<JobInfo> {
-        let view = self.node.job_view(job)?;
+        let mut view = self.node.job_view(job)?;
+        for one in view.instances.iter_mut().filter(|one| one.started.is_some()) {
+            // The journal's own time: the same before and after a restart of the daemon.
+            let facts = one.run.and_then(|run| self.runs.runs.get(&run));
+            one.started = facts
+                .and_then(|facts| facts.started)
+                .map(|(wall, _)| wall)
+                .or(one.started);
+        }
         let meta = self.jobs.get(job)?;
         Some(JobInfo {
             view,

@@ -110,16 +110,16 @@ impl Sim {
         for (job, view) in &views {
             self.check_job(job, view, &views, &live)?;
         }
-        for slot in self
+        match self
             .world
             .store
             .one_offs
             .keys()
-            .filter(|slot| !live.contains_key(slot))
+            .find(|slot| !live.contains_key(slot))
         {
-            return Err(format!("one-off {slot} neither runs nor was settled"));
+            Some(slot) => Err(format!("one-off {slot} neither runs nor was settled")),
+            None => Ok(()),
         }
-        Ok(())
     }
 
     fn live_by_slot(&self) -> Result<BTreeMap<Slot, RunId>, String> {

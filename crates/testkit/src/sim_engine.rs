@@ -113,52 +113,7 @@ impl Sim {
             ..NodeLimits::default()
         };
         let node = Node::with_limits(epoch, seed, limits);
-        let mut inputs = VecDeque::new();
-        let by: Arc<str> = "store".into();
-        for (job, stored) in &world.store.jobs {
-            let put = Input::JobPut {
-                job: job.clone(),
-                spec: stored.spec.clone(),
-                launch_digest: stored.digest,
-                wish: stored.wish,
-                scaled: stored.scaled,
-                by: by.clone(),
-            };
-            inputs.push_back(put);
-            for (n, wish) in &stored.overrides {
-                let how = gaffer_core::io::How::default();
-                let (job, by) = (job.clone(), by.clone());
-                inputs.push_back(Input::Wished {
-                    job,
-                    instance: Some(*n),
-                    wish: *wish,
-                    how,
-                    by,
-                });
-            }
-            if let Some((seq, how)) = stored.reload {
-                let (job, by) = (job.clone(), by.clone());
-                inputs.push_back(Input::Reloaded {
-                    job,
-                    instance: None,
-                    how,
-                    seq,
-                    by,
-                });
-            }
-            if stored.removed {
-                inputs.push_back(Input::JobRemoved {
-                    job: job.clone(),
-                    by: by.clone(),
-                });
-            }
-        }
-        for (slot, launch) in &world.store.one_offs {
-            if let Place::OneOff(n) = slot.place {
-                let (job, launch, by) = (slot.job.clone(), launch.clone(), by.clone());
-                inputs.push_back(Input::OneOffPut { job, n, launch, by });
-            }
-        }
+        let inputs = stored_intent(world);
         let mut engine = Engine {
             node,
             recovered: false,
@@ -337,14 +292,14 @@ impl Sim {
             }
             Command::ShutdownDone => engine.shutdown_done = true,
             Command::EndNode { .. } => {}
-            spawn @ Command::Spawn { .. } => self.to_shim(spawn),
-            other @ (Command::Signal { .. } | Command::RunStopCmd { .. }) => self.to_shim(other),
-            other @ (Command::KillTree { .. } | Command::Freeze { .. }) => self.to_shim(other),
+            spawn @ Command::Spawn { .. } => self.send(spawn),
+            other @ (Command::Signal { .. } | Command::RunStopCmd { .. }) => self.send(other),
+            other @ (Command::KillTree { .. } | Command::Freeze { .. }) => self.send(other),
         }
         Ok(())
     }
 
-    fn to_shim(&mut self, command: Command) {
+    fn send(&mut self, command: Command) {
         // Doing a command twice is harmless; thawing late is not the same command.
         if self.world.chance(8) {
             self.world.socket.push_back(command.clone());
@@ -375,6 +330,57 @@ impl Sim {
         let result: Result<Arc<str>, Arc<str>> = if good { Ok("200".into()) } else { Err("503".into()) };
         self.feed(Input::Probed { run, role, result });
     }
+}
+
+/// Intent, as the store has it.
+fn stored_intent(world: &World) -> VecDeque<Input> {
+    let mut inputs = VecDeque::new();
+    let by: Arc<str> = "store".into();
+    for (job, stored) in &world.store.jobs {
+        let put = Input::JobPut {
+            job: job.clone(),
+            spec: stored.spec.clone(),
+            launch_digest: stored.digest,
+            wish: stored.wish,
+            scaled: stored.scaled,
+            by: by.clone(),
+        };
+        inputs.push_back(put);
+        for (n, wish) in &stored.overrides {
+            let how = gaffer_core::io::How::default();
+            let (job, by) = (job.clone(), by.clone());
+            inputs.push_back(Input::Wished {
+                job,
+                instance: Some(*n),
+                wish: *wish,
+                how,
+                by,
+            });
+        }
+        if let Some((seq, how)) = stored.reload {
+            let (job, by) = (job.clone(), by.clone());
+            inputs.push_back(Input::Reloaded {
+                job,
+                instance: None,
+                how,
+                seq,
+                by,
+            });
+        }
+        if stored.removed {
+            inputs.push_back(Input::JobRemoved {
+                job: job.clone(),
+                by: by.clone(),
+            });
+        }
+    }
+    for (slot, launch) in &world.store.one_offs {
+        if let Place::OneOff(n) = slot.place {
+            let (job, launch, by) = (slot.job.clone(), launch.clone(), by.clone());
+            inputs.push_back(Input::OneOffPut { job, n, launch, by });
+        }
+    }
+    inputs
 }
 
 /// Deaths that nobody settled, of runs that have a successor already, are settled as the stamps say.

@@ -475,36 +475,7 @@ impl World {
         for run in &runs {
             let proc = &self.procs[run];
             if proc.born.is_none() {
-                let slot = proc.slot.clone();
-                // It never was: the slot's last run is the one before.
-                let before = self.journal.iter().rev().find_map(|record| match record {
-                    Record::Intent {
-                        run: other, slot: of, ..
-                    } if *of == slot && other < run => Some(*other),
-                    _ => None,
-                });
-                let taken_back = |run: &RunId| {
-                    self.journal
-                        .iter()
-                        .any(|record| matches!(record, Record::NotStarted { run: r } if r == run))
-                };
-                let mut before = before;
-                while let Some(run) = before.filter(taken_back) {
-                    before = self.journal.iter().rev().find_map(|record| match record {
-                        Record::Intent {
-                            run: other, slot: of, ..
-                        } if *of == slot && *other < run => Some(*other),
-                        _ => None,
-                    });
-                }
-                match before {
-                    Some(before) => self.last.insert(slot, before),
-                    None => self.last.remove(&slot),
-                };
-                if let Some(proc) = self.procs.get_mut(run) {
-                    proc.over = true;
-                }
-                self.append(Record::NotStarted { run: *run });
+                self.take_back(*run);
             } else if proc.main_ended {
                 self.end_of_others(*run);
             } else {
@@ -534,5 +505,29 @@ impl World {
             }
         }
         format!("KILL shim: {} runs end", runs.len())
+    }
+
+    /// An intent without a birth: it never was, and the slot's last run is the one before.
+    fn take_back(&mut self, run: RunId) {
+        let Some(proc) = self.procs.get_mut(&run) else {
+            return;
+        };
+        proc.over = true;
+        let slot = proc.slot.clone();
+        self.append(Record::NotStarted { run });
+        let taken_back: BTreeSet<RunId> = self
+            .journal
+            .iter()
+            .filter(|record| matches!(record, Record::NotStarted { .. }))
+            .map(Record::run)
+            .collect();
+        let before = self.journal.iter().filter_map(|record| match record {
+            Record::Intent { run, slot: of, .. } if *of == slot && !taken_back.contains(run) => Some(*run),
+            _ => None,
+        });
+        match before.max() {
+            Some(before) => self.last.insert(slot, before),
+            None => self.last.remove(&slot),
+        };
     }
 }
