@@ -28,15 +28,9 @@ pub fn state_table_markdown() -> String {
             let _ = writeln!(page, "| {cue:?} | {} |", cells.join(" | "));
         }
     }
-    page.push_str("\n## Rules\n\n| rule | does | may lead to |\n|---|---|---|\n");
+    page.push_str("\n## Rules\n\n| rule | does |\n|---|---|\n");
     for rule in Rule::ALL {
-        let to: Vec<String> = rule.leads_to().iter().map(|phase| format!("{phase:?}")).collect();
-        let to = if to.is_empty() {
-            "–".to_owned()
-        } else {
-            to.join(", ")
-        };
-        let _ = writeln!(page, "| {rule:?} | {} | {to} |", rule.words());
+        let _ = writeln!(page, "| {rule:?} | {} |", rule.words());
     }
     page
 }
@@ -56,13 +50,11 @@ fn diagram() -> String {
         for cue in Cue::ALL {
             for rule in Level::ALL.map(|wish| rule(from, cue, wish)) {
                 let tells_nothing = matches!(rule, Rule::Adopt);
-                for to in rule.leads_to().iter().filter(|to| **to != from && !tells_nothing) {
-                    // Only a run that is being ended can be cleared.
-                    if rule == Rule::Cleared
-                        && (to.live() || matches!(from, Phase::Starting | Phase::Running | Phase::Paused))
-                    {
-                        continue;
-                    }
+                for to in rule
+                    .leads_to(from)
+                    .iter()
+                    .filter(|to| **to != from && !tells_nothing)
+                {
                     arrows.entry((from, *to)).or_default().insert(format!("{rule:?}"));
                 }
             }

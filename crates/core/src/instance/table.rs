@@ -356,35 +356,35 @@ impl Rule {
         }
     }
 
-    /// States it may lead to; empty: it stays where it is.
-    pub fn leads_to(self) -> &'static [Phase] {
+    /// Other states it may lead to; where none is listed, it stays.
+    pub fn leads_to(self, from: Phase) -> &'static [Phase] {
         use Phase::*;
         match self {
-            Rule::Stay | Rule::Refresh => &[],
-            Rule::Wait | Rule::TryAgain => &[Waiting],
-            Rule::WaitIfRenewed => &[Waiting, Backoff, Flapping, Exited, Failed],
+            Rule::Stay | Rule::Refresh | Rule::Sharpen | Rule::KillAgain => &[],
+            Rule::Wait | Rule::TryAgain | Rule::WaitIfRenewed => &[Waiting],
             Rule::Rest => &[Stopped],
             Rule::Spawn => &[Starting],
-            Rule::Born => &[Starting, Running, Paused, Stopping, StopStuck, Unreachable],
+            Rule::Born if from == Starting => &[Running, Paused],
+            Rule::Born => &[],
             Rule::FailStart => &[Backoff, Flapping, Failed, Stopped, Waiting],
-            Rule::FailStartAsked => &[Waiting, Stopped, Flapping, Failed, Backoff],
+            Rule::FailStartAsked => &[Waiting, Stopped, Flapping, Failed],
             Rule::Unasked => &[Waiting, Backoff, Stopped],
-            Rule::CountReady => &[Starting, Running],
-            Rule::CountHealth => &[Running, Stopping],
+            Rule::CountReady => &[Running],
             Rule::OwnEnd | Rule::HiddenEnd => {
                 &[Waiting, Backoff, Flapping, Exited, Failed, Stopped, Stopping]
             }
-            Rule::AskedEnd => &[Waiting, Backoff, Flapping, Failed, Stopped, Stopping, StopStuck],
-            Rule::Cleared => ALL_AFTER_CLEARED,
-            Rule::AskEnd | Rule::ThawAskEnd | Rule::HaltLive => &[Stopping],
-            Rule::Sharpen => &[Stopping, StopStuck],
-            Rule::Freeze => &[Starting, Paused],
+            Rule::AskedEnd => &[Waiting, Backoff, Flapping, Failed, Stopped, Stopping],
+            // Before the end itself is known, it is only noted.
+            Rule::Cleared if matches!(from, Starting | Running | Paused) => &[],
+            Rule::Cleared => &[Waiting, Backoff, Flapping, Exited, Failed, Stopped],
+            Rule::AskEnd | Rule::ThawAskEnd | Rule::HaltLive | Rule::CountHealth | Rule::DueHealth => {
+                &[Stopping]
+            }
+            Rule::Freeze => &[Paused],
             Rule::Thaw => &[Starting, Running],
             Rule::HaltIdle => &[Flapping, Failed],
-            Rule::DueReady => &[Starting, Running, Stopping],
-            Rule::DueHealth => &[Running, Stopping],
-            Rule::Escalate => &[Stopping, StopStuck],
-            Rule::KillAgain => &[StopStuck],
+            Rule::DueReady => &[Running, Stopping],
+            Rule::Escalate => &[StopStuck],
             Rule::Hide => &[Unreachable],
             Rule::Regain => &[Starting, Running, Paused, Stopping],
             Rule::Adopt => &[
@@ -403,19 +403,3 @@ impl Rule {
         }
     }
 }
-
-/// What was decided at the end of the run; or nothing yet, if the news of the end is still to come.
-const ALL_AFTER_CLEARED: &[Phase] = &[
-    Phase::Waiting,
-    Phase::Backoff,
-    Phase::Flapping,
-    Phase::Exited,
-    Phase::Failed,
-    Phase::Stopped,
-    Phase::Starting,
-    Phase::Running,
-    Phase::Paused,
-    Phase::Stopping,
-    Phase::StopStuck,
-    Phase::Unreachable,
-];

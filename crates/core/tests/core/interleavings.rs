@@ -288,7 +288,7 @@ fn hazard_21_every_three_commands_in_every_state() {
         for a in ALL {
             for b in ALL {
                 for c in ALL {
-                    run(beginning, &[a, b, c], (a as u8 + b as u8) % 2 == 0);
+                    run(beginning, &[a, b, c], (a as u8 + b as u8).is_multiple_of(2));
                 }
             }
         }
