@@ -27,7 +27,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 
 /// How long answers and streams may take to end.
-const GOODBYE: Duration = Duration::from_millis(300);
+const GOODBYE: Duration = Duration::from_secs(1);
 
 /// Why the daemon ends with an exit code other than that of an essential job.
 #[derive(Debug, thiserror::Error)]
@@ -133,7 +133,8 @@ pub async fn live(plan: Plan, leash: Option<OwnedFd>, ready: impl FnOnce()) -> R
     let code = life.stop(&end).await;
     // Told to everyone who listens, then the streams end.
     closing_tx.send_replace(true);
-    tokio::time::sleep(GOODBYE).await;
+    let mut connections = app.connections.subscribe();
+    let _late = tokio::time::timeout(GOODBYE, connections.wait_for(|count| *count == 0)).await;
     lines.abort();
     drop(engine);
     Ok(code)
@@ -176,6 +177,7 @@ fn app(
         answers: Answers::default(),
         closing,
         wishes,
+        connections: watch::Sender::new(0),
         metrics: daemon.metrics,
         runs_group: handle
             .cgroup_base()

@@ -48,6 +48,8 @@ pub struct App {
     pub metrics: bool,
     /// Name of the cgroup below which our runs live.
     pub runs_group: Option<String>,
+    /// Connections that are open now.
+    pub connections: watch::Sender<usize>,
     /// Numbers requests.
     pub requests: AtomicU64,
     /// What doctor needs to know of how we were started.

@@ -141,6 +141,7 @@ async fn serve(
     peer: Peer,
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
 ) {
+    let _counted = Counted::new(&app);
     let (closing, own) = (app.clone(), app);
     let service = service_fn(move |request| answer(own.clone(), router.clone(), peer.clone(), request));
     let connection = http1::Builder::new()
@@ -157,6 +158,24 @@ async fn serve(
     }
     connection.as_mut().graceful_shutdown();
     let _ended = tokio::time::timeout(END_TIME_MAX, connection).await;
+}
+
+/// Counts a connection as long as it lives.
+struct Counted(Shared);
+
+impl Counted {
+    fn new(app: &Shared) -> Counted {
+        app.connections.send_modify(|count| *count += 1);
+        Counted(app.clone())
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0
+            .connections
+            .send_modify(|count| *count = count.saturating_sub(1));
+    }
 }
 
 /// One request: checked, routed, and its refusal written.
