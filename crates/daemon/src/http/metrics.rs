@@ -91,6 +91,12 @@ fn registry(app: &Shared) -> Registry {
         node.started.0 / 1000,
     );
 
+    registry.register("instances", "Instances by state", instances(app));
+    registry
+}
+
+/// Instances by session, job and state.
+fn instances(app: &Shared) -> Family<Labels, Gauge> {
     let instances: Family<Labels, Gauge> = Family::default();
     for job in app.handle.jobs(None) {
         for one in &job.view.instances {
@@ -103,6 +109,5 @@ fn registry(app: &Shared) -> Registry {
                 .inc();
         }
     }
-    registry.register("instances", "Instances by state", instances);
-    registry
+    instances
 }

@@ -81,26 +81,32 @@ async fn one_connection_carries_events_lines_and_samples() {
         }
     }
     drop(socket);
-    let number = |text: &str| {
-        text.strip_prefix("line ")
-            .and_then(|n| n.parse::<u32>().ok())
-            .expect("a number")
-    };
     let numbers: Vec<u32> = lines.iter().map(|text| number(text)).collect();
     assert!(
         numbers.windows(2).all(|pair| pair[1] == pair[0] + 1),
         "{numbers:?}"
     );
 
+    resume(&node, &cursor, numbers.last().copied().expect("lines came")).await;
+}
+
+/// The number in `line 7`.
+fn number(text: &str) -> u32 {
+    text.strip_prefix("line ")
+        .and_then(|n| n.parse().ok())
+        .expect("a number")
+}
+
+async fn resume(node: &Node, cursor: &str, last: u32) {
     // Resumed behind the last line: nothing twice, nothing lost.
-    let mut socket = client(&node).stream().await.expect("connects");
+    let mut socket = client(node).stream().await.expect("connects");
     let logs = json!({"kind": "logs", "session": "default", "job": "web", "after": cursor});
     say(&mut socket, &json!({"type": "subscribe", "id": 1, "topic": logs})).await;
     loop {
         if let StreamItem::Log { line, .. } = item(&mut socket).await
             && line.stream == "stdout"
         {
-            assert_eq!(Some(number(&line.text)), numbers.last().map(|last| last + 1));
+            assert_eq!(number(&line.text), last + 1);
             return;
         }
     }
