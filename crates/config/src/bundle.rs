@@ -5,6 +5,10 @@
 //! for; [`crate::load`] runs the same front on the kept text.
 
 use crate::diagnostic::{Diagnostic, Diagnostics};
+use crate::front::front;
+use crate::merge::Merger;
+use crate::report::Report;
+use crate::source::{Disk, Source, Unread};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::io::{self, Read};
@@ -104,16 +108,54 @@ pub fn gather(paths: &[PathBuf], options: &GatherOptions) -> Result<Bundle, Diag
         inherit_env: options.inherit_env,
         ..Bundle::default()
     };
-    for (at, path) in paths.iter().enumerate() {
-        let path = std::path::absolute(path)
-            .map_err(|error| Diagnostic::error(format!("cannot find {}: {error}", path.display())))?;
-        let text = read_text(&path).map_err(|error| {
-            Diagnostic::error(format!("cannot read {}: {error}", path.display()))
-        })?;
-        bundle.files.insert(path.clone(), text);
-        if at == 0 { bundle.root = path } else { bundle.overlays.push(path) }
+    let mut named = paths.iter();
+    let Some(root) = named.next() else {
+        return Err(Diagnostic::error("there is no file to read").into());
+    };
+    bundle.root = absolute(root)?;
+    bundle.overlays = named.map(|path| absolute(path)).collect::<Result<_, _>>()?;
+    bundle.env_files =
+        options.env_files.iter().map(|path| absolute(path)).collect::<Result<_, _>>()?;
+    let mut disk = Disk::default();
+    let mut wrong = Vec::new();
+    for path in std::iter::once(&bundle.root).chain(&bundle.overlays) {
+        if let Err(why) = disk.read(path) {
+            let why = match why {
+                Unread::Missing => "there is no such file".to_owned(),
+                Unread::Failed(text) => text,
+            };
+            wrong.push(Diagnostic::error(format!("cannot read {}: {why}", path.display())));
+        }
     }
+    if !wrong.is_empty() {
+        return Err(Diagnostics(wrong));
+    }
+    // Only what it reads is of interest; its findings are told by `load`.
+    let mut report = Report::new(Path::new("/"));
+    let mut found = front(&bundle, &mut disk, &mut report);
+    let (front, source, report) = (&mut found, &mut disk as &mut dyn Source, &mut report);
+    Merger { bundle: &bundle, front, source, report, prefix: String::new() }.jobs();
+    bundle.files = disk.files;
+    bundle.unread = disk.unread;
+    bundle.globs = disk.globs;
     Ok(bundle)
+}
+
+/// Names of a folder's configuration, best first.
+const IN_FOLDER: &[&str] = &["gaffer.toml", "gafferd.toml", "gafferd.ini", "gaffer.ini", "Procfile"];
+
+/// The absolute path; for a folder, the file in it.
+fn absolute(path: &Path) -> Result<PathBuf, Diagnostic> {
+    let cannot = |why: String| Diagnostic::error(format!("cannot read {}: {why}", path.display()));
+    let full = std::path::absolute(path).map_err(|error| cannot(crate::source::plain(&error)))?;
+    if full.to_str().is_none() {
+        return Err(cannot("its path is not UTF-8 text".to_owned()));
+    }
+    if !full.is_dir() {
+        return Ok(full);
+    }
+    let inside = IN_FOLDER.iter().map(|name| full.join(name)).find(|file| file.is_file());
+    inside.ok_or_else(|| cannot(format!("the folder has none of {}", IN_FOLDER.join(", "))))
 }
 
 /// A file as text: not larger than [`FILE_MAX`], UTF-8, without a byte-order mark.

@@ -1,13 +1,23 @@
 //! A whole configuration, resolved: what [`load`] gives back.
 
 use crate::bundle::Bundle;
+use crate::check::{Checked, lengthen};
 use crate::daemon::DaemonSettings;
 use crate::diagnostic::{Diagnostic, Diagnostics};
+use crate::digest::launch_digest;
+use crate::front::front;
 use crate::host::Host;
-use gaffer_core::job::Job;
-use gaffer_core::name::{JobId, Name};
-use std::collections::BTreeMap;
-use std::path::PathBuf;
+use crate::keys::JOB;
+use crate::merge::{Layer, Merged, Merger, is_shell};
+use crate::node::{Item, Node, Span, Table};
+use crate::report::Report;
+use crate::resolve::{Resolved, Resolver, Wait, World};
+use crate::source::{Gathered, Source};
+use gaffer_core::job::{Condition, Job, Port, Restart};
+use gaffer_core::name::{JobId, JobName, Name};
+use serde_json::{Value, json};
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// Everything that the files say, checked.
@@ -15,6 +25,8 @@ use std::sync::Arc;
 pub struct Config {
     /// `[gaffer]`.
     pub daemon: DaemonSettings,
+    /// Where `[gaffer]` is; it counts only in the daemon's own file.
+    pub daemon_section: Option<Origin>,
     /// All jobs that exist under the selected profiles.
     pub jobs: BTreeMap<JobId, LoadedJob>,
     /// `session` of the file.
@@ -52,17 +64,421 @@ pub struct Origin {
 
 /// Gives the gathered files their meaning. Warnings are inside; with an error there is nothing else.
 pub fn load(bundle: &Bundle, host: &dyn Host) -> Result<Config, Diagnostics> {
-    let _ = (bundle, host);
-    Err(Diagnostic::error("loading is not built in yet").into())
+    let base = bundle.root.parent().unwrap_or(Path::new("/"));
+    let mut report = Report::new(base);
+    let mut source = Gathered(bundle);
+    let mut front = front(bundle, &mut source, &mut report);
+    let daemon_section = front.daemon.as_ref().map(|(_, span)| origin(&report, *span));
+    let daemon = match &front.daemon {
+        Some((table, _)) => crate::daemon::settings(table, host, &mut report),
+        None => DaemonSettings::default(),
+    };
+    let mut world = World::new(host).with_front(&front);
+    let session = front.session.clone();
+    let merged = {
+        let (front, source, report) = (&mut front, &mut source as &mut dyn Source, &mut report);
+        Merger { bundle, front, source, report, prefix: String::new() }.jobs()
+    };
+    let mut drafts = BTreeMap::new();
+    for mut job in merged {
+        if let Some((id, draft)) = draft(&mut job, bundle, &mut world, &mut report) {
+            drafts.insert(id, draft);
+        }
+    }
+    check_counts(bundle, &drafts, &mut report);
+    dependencies(&mut drafts, &mut report);
+    overlapping_ports(&drafts, &mut report);
+    let session = Name::parse(&session).unwrap_or_else(|_| Name::default_session());
+    let jobs = drafts.into_iter().map(|(id, draft)| (id, draft.finish(&report))).collect();
+    let failed = report.has_errors();
+    let Diagnostics(warnings) = report.finish();
+    if failed {
+        return Err(Diagnostics(warnings));
+    }
+    Ok(Config { daemon, daemon_section, jobs, session, warnings, file: bundle.root.clone() })
+}
+
+fn origin(report: &Report, span: Span) -> Origin {
+    let file = report.path_of(span).unwrap_or(Path::new("")).to_string_lossy().into_owned();
+    Origin { file, line: report.line_of(span).unwrap_or(0) }
+}
+
+/// A job on its way: resolved but for the names it waits for.
+struct Draft {
+    job: Job,
+    waits: Vec<Wait>,
+    after: BTreeMap<JobId, Condition>,
+    /// Places of what it waits for.
+    places: BTreeMap<JobId, Span>,
+    table: Table,
+    layers: Vec<Layer>,
+    profiles: Vec<String>,
+    span: Span,
+    from_file: bool,
+}
+
+impl Draft {
+    fn finish(self, report: &Report) -> LoadedJob {
+        let launch_digest = launch_digest(&self.job, &self.table);
+        let typed = typed(&self.table, &self.layers, &self.job);
+        let origin = self.from_file.then(|| origin(report, self.span));
+        let mut job = self.job;
+        job.after = self.after;
+        LoadedJob { spec: Arc::new(job), typed, launch_digest, origin, profiles: self.profiles }
+    }
+}
+
+/// The table, with what gaffer has found out: the layers under `env` and the user of that moment.
+fn typed(table: &Table, layers: &[Layer], job: &Job) -> Value {
+    let mut typed: BTreeMap<String, Value> =
+        table.iter().map(|(key, entry)| (key.to_owned(), entry.node.to_json())).collect();
+    if !layers.is_empty() {
+        let one = |layer: &Layer| {
+            let env: Vec<Value> = layer.variables.iter().map(|(name, value)| json!([name, value])).collect();
+            json!({ "env": env, "from": layer.from })
+        };
+        typed.insert("env_layers".to_owned(), layers.iter().map(one).collect());
+    }
+    if let (Some(user), Some(node)) = (&job.launch.user, table.get("user")) {
+        let run_as = json!({
+            "gid": user.gid, "groups": user.groups, "home": user.home, "name": crate::kind::scalar(node),
+            "shell": user.shell, "uid": user.uid, "user": user.name,
+        });
+        typed.insert("run_as".to_owned(), run_as);
+    }
+    Value::Object(typed.into_iter().collect())
+}
+
+fn draft(merged: &mut Merged, bundle: &Bundle, world: &mut World<'_>, report: &mut Report) -> Option<(JobId, Draft)> {
+    let path = format!("job.{}", merged.name);
+    let id = match (Name::parse(&merged.session), JobName::parse(&merged.name)) {
+        (Ok(session), Ok(job)) => JobId { session, job },
+        (session, job) => {
+            for error in [session.err(), job.err()].into_iter().flatten() {
+                report.error(merged.span, &path, error.to_string(), "");
+            }
+            return None;
+        }
+    };
+    freeze_shell(&mut merged.table, world);
+    let mut resolver = Resolver {
+        world,
+        report,
+        path: format!("{path}."),
+        name: &merged.name,
+        span: merged.span,
+        table: &merged.table,
+        layers: &merged.layers,
+    };
+    let Resolved { mut job, waits } = resolver.resolve();
+    let count = bundle.counts.get(id.job.as_str()).or_else(|| bundle.counts.get(&id.to_string()));
+    if let Some(&count) = count {
+        job.instances = count;
+        merged.table.put("instances", Node { item: Item::Int(i64::from(count)), span: merged.span });
+    }
+    let draft = Draft {
+        job,
+        waits,
+        after: BTreeMap::new(),
+        places: BTreeMap::new(),
+        table: std::mem::take(&mut merged.table),
+        layers: std::mem::take(&mut merged.layers),
+        profiles: std::mem::take(&mut merged.profiles),
+        span: merged.span,
+        from_file: true,
+    };
+    Some((id, draft))
+}
+
+/// `shell = true` means what it means today, also after the daemon's setting has changed.
+fn freeze_shell(table: &mut Table, world: &World<'_>) {
+    if world.shell == "/bin/sh" {
+        return;
+    }
+    if let Some(entry) = table.0.get_mut("shell")
+        && entry.node.as_bool() == Some(true)
+    {
+        entry.node.item = Item::Str(world.shell.clone());
+    }
+}
+
+fn check_counts(bundle: &Bundle, drafts: &BTreeMap<JobId, Draft>, report: &mut Report) {
+    let names: Vec<&str> = drafts.keys().map(|id| id.job.as_str()).collect();
+    for name in bundle.counts.keys() {
+        let known = drafts.keys().any(|id| id.job.as_str() == name || id.to_string() == *name);
+        if !known && !report.has_errors() {
+            let near = crate::suggest::nearest(name, names.iter().copied());
+            let help = near.map(|near| format!("did you mean `{near}`?")).unwrap_or_default();
+            report.error(Span::NONE, "instances", format!("there is no job `{name}` to count"), &help);
+        }
+    }
+}
+
+/// Names in `after` become jobs; circles are refused.
+fn dependencies(drafts: &mut BTreeMap<JobId, Draft>, report: &mut Report) {
+    let ids: BTreeSet<JobId> = drafts.keys().cloned().collect();
+    let mut all: BTreeMap<JobId, BTreeMap<JobId, (Condition, Span)>> = BTreeMap::new();
+    for (id, draft) in drafts.iter() {
+        let mut found = BTreeMap::new();
+        for wait in &draft.waits {
+            match lookup(id, wait, &ids) {
+                Ok(other) => {
+                    found.insert(other, (wait.condition, wait.span));
+                }
+                Err((message, help)) => {
+                    let path = format!("job.{}.after", id.job);
+                    report.error(wait.span, &path, message, &help);
+                }
+            }
+        }
+        for (other, (condition, span)) in &found {
+            let ends = drafts.get(other).is_none_or(|other| other.job.restart != Restart::Always);
+            if matches!(condition, Condition::Done | Condition::Ended) && !ends {
+                let message = format!("job `{}` waits for `{}` to end, which is always restarted", id.job, other.job);
+                let path = format!("job.{}.after", id.job);
+                report.error(*span, &path, message, "give it restart = \"on-failure\"");
+            }
+        }
+        all.insert(id.clone(), found);
+    }
+    if let Some(circle) = circle(&all) {
+        let (first, next) = (&circle[0], &circle[1]);
+        let span = all.get(first).and_then(|after| after.get(next)).map_or(Span::NONE, |(_, span)| *span);
+        let names: Vec<String> = circle.iter().map(|id| format!("`{}`", id.job)).collect();
+        let message = format!("jobs wait for each other in a circle: {}", names.join(" → "));
+        report.error(span, &format!("job.{}.after", first.job), message, "one of them has to start first");
+    }
+    for (id, found) in all {
+        let Some(draft) = drafts.get_mut(&id) else { continue };
+        draft.places = found.iter().map(|(id, (_, span))| (id.clone(), *span)).collect();
+        draft.after = found.into_iter().map(|(id, (condition, _))| (id, condition)).collect();
+    }
+}
+
+/// The job that a name in `after` means: one of the own session, else `session.job`.
+fn lookup(id: &JobId, wait: &Wait, ids: &BTreeSet<JobId>) -> Result<JobId, (String, String)> {
+    let missing = |help: String| (format!("job `{}` waits for `{}`, which does not exist", id.job, wait.name), help);
+    if wait.name.starts_with("task:") {
+        return Err((format!("`after` with `{}` is not yet supported", wait.name), "name a job".to_owned()));
+    }
+    if let Ok(name) = JobName::parse(&wait.name) {
+        let own = JobId { session: id.session.clone(), job: name };
+        if ids.contains(&own) {
+            return Ok(own);
+        }
+    }
+    if wait.name.contains('.')
+        && let Ok(other) = JobId::parse(&wait.name)
+    {
+        // A session that is not in these files may be known to the daemon.
+        if ids.contains(&other) || !ids.iter().any(|id| id.session == other.session) {
+            return Ok(other);
+        }
+    }
+    let own = ids.iter().filter(|other| other.session == id.session && *other != id).map(|other| other.job.as_str());
+    let help = match crate::suggest::nearest(&wait.name, own) {
+        Some(near) => format!("did you mean `{near}`?"),
+        None => {
+            let elsewhere = ids.iter().find(|other| other.job.as_str() == wait.name);
+            elsewhere.map(|other| format!("did you mean `{other}`?")).unwrap_or_default()
+        }
+    };
+    Err(missing(help))
+}
+
+type After = BTreeMap<JobId, BTreeMap<JobId, (Condition, Span)>>;
+
+/// A circle in the graph, its first job repeated at the end. Iterative: files may be long.
+fn circle(all: &After) -> Option<Vec<JobId>> {
+    let mut done: BTreeSet<&JobId> = BTreeSet::new();
+    for start in all.keys() {
+        let mut path: Vec<&JobId> = vec![start];
+        let mut on_path: BTreeSet<&JobId> = BTreeSet::from([start]);
+        let mut iters = vec![all[start].keys()];
+        while let Some(iter) = iters.last_mut() {
+            let Some(next) = iter.next() else {
+                iters.pop();
+                if let Some(id) = path.pop() {
+                    on_path.remove(id);
+                    done.insert(id);
+                }
+                continue;
+            };
+            if on_path.contains(next) {
+                let at = path.iter().position(|id| *id == next)?;
+                return Some(path[at..].iter().copied().chain([next]).cloned().collect());
+            }
+            if let Some((next, after)) = all.get_key_value(next)
+                && !done.contains(next)
+            {
+                path.push(next);
+                on_path.insert(next);
+                iters.push(after.keys());
+            }
+        }
+    }
+    None
+}
+
+/// Two jobs with one port: the second would not start.
+fn overlapping_ports(drafts: &BTreeMap<JobId, Draft>, report: &mut Report) {
+    let mut ranges: Vec<(u32, u32, &JobId, String, Span)> = Vec::new();
+    for (id, draft) in drafts {
+        let launch = &draft.job.launch;
+        let own = launch.port.iter().map(|port| ("port".to_owned(), port));
+        let named = launch.ports.iter().map(|(name, port)| (format!("ports.{name}"), port));
+        for (key, port) in own.chain(named) {
+            if let Port::Fixed(port) = port {
+                let first = u32::from(*port);
+                let last = first + draft.job.instances.saturating_sub(1);
+                let span = draft.table.at(&key).map_or(draft.span, |node| node.span);
+                ranges.push((first, last, id, key, span));
+            }
+        }
+    }
+    ranges.sort_by(|a, b| (a.0, a.2, &a.3).cmp(&(b.0, b.2, &b.3)));
+    let mut widest: Option<(u32, &JobId)> = None;
+    for (first, last, id, key, span) in &ranges {
+        if let Some((taken, other)) = widest
+            && *first <= taken
+        {
+            let message = match other == *id {
+                true => format!("two ports of job `{}` are both {first}", id.job),
+                false => format!("port {first} belongs to job `{}` too", other.job),
+            };
+            report.warning(*span, &format!("job.{}.{key}", id.job), message, "instance n gets port + n - 1");
+        }
+        if widest.is_none_or(|(taken, _)| *last > taken) {
+            widest = Some((*last, id));
+        }
+    }
 }
 
 /// One job from JSON with the keys of `[job.X]`: the body of a PUT, and the store's text.
 pub fn load_job_json(
     session: &str,
     name: &str,
-    typed: &serde_json::Value,
+    typed: &Value,
     host: &dyn Host,
 ) -> Result<LoadedJob, Diagnostics> {
-    let _ = (session, name, typed, host);
-    Err(Diagnostic::error("loading is not built in yet").into())
+    let mut report = Report::new(Path::new("/"));
+    let node = Node::from_json(typed);
+    let Item::Table(mut table) = node.item else {
+        return Err(Diagnostic::error("a job is an object with the keys of [job.X]").into());
+    };
+    let (path, what) = (format!("job.{name}."), format!("job `{name}`"));
+    let mut own = table.clone();
+    for key in ["name", "session"] {
+        // The path of the request names them; a body may repeat them.
+        own.remove(key);
+    }
+    Checked { keys: JOB, path: &path, what: &what, without: None, written: true }.check(&own, &mut report);
+    for (key, value) in [("name", name), ("session", session)] {
+        if table.remove(key).is_some_and(|node| node.as_str() != Some(value)) {
+            report.error(Span::NONE, &format!("{path}{key}"), format!("`{key}` is not that of the request"), "leave it out");
+        }
+    }
+    lengthen(JOB, &mut table);
+    split_commands(&mut table);
+    let layers = kept_layers(&mut table, host, &mut report);
+    if table.get("cwd").is_none() {
+        let here = crate::template::escape_templates(&host.current_dir().to_string_lossy());
+        table.put("cwd", Node::str(here, Span::NONE));
+    }
+    let mut merged = Merged {
+        session: session.to_owned(),
+        name: name.to_owned(),
+        span: Span::NONE,
+        table,
+        layers,
+        profiles: Vec::new(),
+    };
+    let draft = draft(&mut merged, &Bundle::default(), &mut World::new(host), &mut report);
+    let loaded = draft.map(|(id, mut draft)| {
+        for wait in std::mem::take(&mut draft.waits) {
+            // Which jobs there are is known to the engine only.
+            match JobId::parse_in(&wait.name, &id.session) {
+                Ok(other) if other == id => {
+                    report.error(Span::NONE, "after", format!("job `{}` waits for itself", id.job), "");
+                }
+                Ok(other) => {
+                    draft.after.insert(other, wait.condition);
+                }
+                Err(error) => report.error(Span::NONE, "after", error.to_string(), ""),
+            }
+        }
+        draft.from_file = false;
+        draft.table.remove("run_as");
+        draft.finish(&report)
+    });
+    match loaded {
+        Some(loaded) if !report.has_errors() => Ok(loaded),
+        _ => Err(report.finish()),
+    }
+}
+
+/// Commands of a PUT that are one text become words, as in files.
+fn split_commands(table: &mut Table) {
+    let scripted = is_shell(table.get("shell"));
+    split(table, "cmd", scripted);
+    split(table, "wrap", false);
+    for key in ["ready", "health", "stop"] {
+        if let Some(Item::Table(below)) = table.0.get_mut(key).map(|entry| &mut entry.node.item) {
+            let scripted = is_shell(below.get("shell"));
+            split(below, "cmd", scripted);
+        }
+    }
+}
+
+fn split(table: &mut Table, key: &str, scripted: bool) {
+    if let Some(entry) = table.0.get_mut(key)
+        && let (false, Some(text)) = (scripted, entry.node.as_str())
+        && let Ok(words) = crate::template::split_words(text)
+    {
+        entry.node.item = Item::List(words.into_iter().map(|word| Node::str(word, Span::NONE)).collect());
+    }
+}
+
+/// Layers under `env`: those kept with the definition, or the files that it names.
+fn kept_layers(table: &mut Table, host: &dyn Host, report: &mut Report) -> Vec<Layer> {
+    let files = table.remove("env_file");
+    if let Some(kept) = table.remove("env_layers") {
+        return kept.as_list().unwrap_or_default().iter().filter_map(kept_layer).collect();
+    }
+    let mut layers = Vec::new();
+    for (text, _) in files.as_ref().map(Node::texts).unwrap_or_default() {
+        let (optional, name) = match text.strip_prefix('?') {
+            Some(name) => (true, name),
+            None => (false, text),
+        };
+        match host.read_file(Path::new(name)) {
+            Ok(text) => {
+                let file = report.add_file(Path::new(name), &text);
+                let variables = crate::env_text::parse(&text, file, report);
+                layers.push(Layer { from: name.to_owned(), variables });
+            }
+            Err(error) if optional && error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(error) => {
+                let why = crate::source::plain(&error);
+                report.error(Span::NONE, "env_file", format!("cannot read {name}: {why}"), "");
+            }
+        }
+    }
+    layers
+}
+
+fn kept_layer(node: &Node) -> Option<Layer> {
+    let table = node.as_table()?;
+    let pair = |pair: &Node| match pair.as_list()? {
+        [name, value] => {
+            let (name, value) = (name.as_str()?, value.as_str()?);
+            let good = crate::kind::env_name(name) && !value.contains('\0');
+            good.then(|| (name.to_owned(), value.to_owned()))
+        }
+        _ => None,
+    };
+    Some(Layer {
+        from: table.get("from").and_then(Node::as_str).unwrap_or_default().to_owned(),
+        variables: table.get("env")?.as_list()?.iter().filter_map(pair).collect(),
+    })
 }

@@ -1,5 +1,8 @@
 //! `[gaffer]`: settings of the daemon, typed, with their defaults applied.
 
+use crate::host::Host;
+use crate::node::{Item, Node, Table};
+use crate::report::Report;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -164,5 +167,150 @@ impl Default for DaemonSettings {
             umask: 0o022,
             shell: "/bin/sh".to_owned(),
         }
+    }
+}
+
+/// The settings of a checked `[gaffer]`; what could not be read was told, and has its default here.
+pub(crate) fn settings(table: &Table, host: &dyn Host, report: &mut Report) -> DaemonSettings {
+    let mut settings = DaemonSettings::default();
+    strings(table, &mut settings, report);
+    numbers(table, &mut settings);
+    if let Some(node) = table.get("name")
+        && let Some(name) = node.as_str()
+        && let Err(error) = gaffer_core::name::Name::parse(name)
+    {
+        // Host names have dots; a node's name may have them, too.
+        if name.contains(|c: char| !c.is_ascii_alphanumeric() && !"._-".contains(c)) || name.is_empty() {
+            report.error(node.span, "gaffer.name", error.to_string(), "");
+        }
+    }
+    if let Some(node) = table.get("bind") {
+        for (address, span) in node.texts() {
+            if let Err(why) = check_address(address) {
+                report.error(span, "gaffer.bind", format!("`bind` has {address:?}: {why}"), "host:port, [v6]:port or unix:PATH");
+            }
+        }
+    }
+    if let Some(node) = table.get("socket_owner")
+        && let Some(text) = node.as_str()
+    {
+        settings.socket_owner = owner(text, host);
+        if settings.socket_owner.is_none() {
+            let message = format!("`socket_owner` names {text:?}, whom this machine does not know");
+            report.error(node.span, "gaffer.socket_owner", message, "write \"user:group\"");
+        }
+    }
+    settings
+}
+
+/// `user:group` or `user`, by name or id.
+fn owner(text: &str, host: &dyn Host) -> Option<(u32, u32)> {
+    let (user, group) = text.split_once(':').map_or((text, None), |(user, group)| (user, Some(group)));
+    let known = match user.parse::<u32>() {
+        Ok(uid) => host.user_with_id(uid).map(|user| (user.uid, user.gid)).or(Some((uid, host.own_gid()))),
+        Err(_) => host.user_named(user).map(|user| (user.uid, user.gid)),
+    };
+    let (uid, gid) = known?;
+    let gid = match group {
+        None => gid,
+        Some(group) => group.parse().ok().or_else(|| host.group_named(group).map(|group| group.gid))?,
+    };
+    Some((uid, gid))
+}
+
+/// Is it `host:port`, `[v6]:port` or `unix:PATH`?
+fn check_address(address: &str) -> Result<(), &'static str> {
+    if let Some(path) = address.strip_prefix("unix:") {
+        return if path.starts_with('/') { Ok(()) } else { Err("the path must be absolute") };
+    }
+    let (host, port) = address.rsplit_once(':').ok_or("the port is missing")?;
+    if port.parse::<u16>().is_err() {
+        return Err("the port is not a number up to 65535");
+    }
+    if let Some(v6) = host.strip_prefix('[') {
+        let inside = v6.strip_suffix(']').ok_or("`[` is not closed")?;
+        return inside.parse::<std::net::Ipv6Addr>().map(drop).map_err(|_| "this is not an IPv6 address");
+    }
+    if host.contains(':') {
+        return Err("an IPv6 address stands in brackets");
+    }
+    if host.is_empty() { Err("the host is missing; all addresses are 0.0.0.0 or [::]") } else { Ok(()) }
+}
+
+fn strings(table: &Table, settings: &mut DaemonSettings, report: &Report) {
+    let text = |key: &str| table.get(key).and_then(Node::as_str).map(str::to_owned);
+    let path = |key: &str| {
+        let node = table.get(key)?;
+        let folder = report.folder_of(node.span).unwrap_or(std::path::Path::new("/"));
+        Some(folder.join(node.as_str()?))
+    };
+    let list = |key: &str| {
+        let texts = table.get(key)?.texts();
+        Some(texts.into_iter().map(|(text, _)| text.to_owned()).collect::<Vec<_>>())
+    };
+    settings.name = text("name");
+    if let Some(labels) = table.get_table("labels") {
+        let pair = |(name, entry): (&str, &crate::node::Entry)| Some((name.to_owned(), crate::kind::scalar(&entry.node)?));
+        settings.labels = labels.iter().filter_map(pair).collect();
+    }
+    settings.bind = list("bind").unwrap_or(settings.bind.clone());
+    settings.socket = path("socket");
+    settings.state_dir = path("state_dir");
+    settings.allow_hosts = list("allow_hosts").unwrap_or_default();
+    settings.allow_origins = list("allow_origins").unwrap_or_default();
+    settings.legacy_origins = list("legacy_origins").unwrap_or_default();
+    settings.advertise = text("advertise");
+    settings.pidfile = path("pidfile");
+    settings.shell = text("shell").unwrap_or(settings.shell.clone());
+    settings.log_to = text("log_to").unwrap_or(settings.log_to.clone());
+    if let (Some(node), Some(file)) = (table.get("log_to"), settings.log_to.strip_prefix("file:")) {
+        let folder = report.folder_of(node.span).unwrap_or(std::path::Path::new("/"));
+        settings.log_to = format!("file:{}", folder.join(file).display());
+    }
+    settings.log_level = match text("log_level").as_deref() {
+        Some("error") => LogLevel::Error,
+        Some("warn") => LogLevel::Warn,
+        Some("debug") => LogLevel::Debug,
+        Some("trace") => LogLevel::Trace,
+        _ => LogLevel::Info,
+    };
+    settings.containment = match text("containment").as_deref() {
+        Some("require") => Containment::Require,
+        Some("off") => Containment::Off,
+        _ => Containment::Auto,
+    };
+    settings.shim = match text("shim").as_deref() {
+        Some("job") => ShimGrouping::Job,
+        Some("run") => ShimGrouping::Run,
+        _ => ShimGrouping::Session,
+    };
+}
+
+fn numbers(table: &Table, settings: &mut DaemonSettings) {
+    let flag = |key: &str, default: bool| table.get(key).and_then(Node::as_bool).unwrap_or(default);
+    let number = |path: &str| match table.at(path).map(|node| &node.item) {
+        Some(Item::Int(number)) => u32::try_from(*number).ok(),
+        _ => None,
+    };
+    let duration = |path: &str| table.at(path).and_then(|node| crate::kind::duration(node).ok());
+    let octal = |key: &str| table.get(key).and_then(|node| crate::kind::octal(node).ok());
+    settings.require_token = flag("require_token", settings.require_token);
+    settings.web = flag("web", settings.web);
+    settings.legacy_api = flag("legacy_api", settings.legacy_api);
+    settings.metrics = flag("metrics", settings.metrics);
+    settings.backlog = number("backlog").unwrap_or(settings.backlog);
+    settings.start_at_once = number("start_at_once");
+    settings.history.runs = number("history.runs").unwrap_or(settings.history.runs);
+    settings.history.age = duration("history.age").unwrap_or(settings.history.age);
+    settings.stats_every = duration("stats_every").unwrap_or(settings.stats_every);
+    settings.start_spacing = duration("start_spacing").unwrap_or(settings.start_spacing);
+    settings.stop_within = duration("stop_within").unwrap_or(settings.stop_within);
+    settings.umask = octal("umask").unwrap_or(settings.umask);
+    settings.socket_mode = octal("socket_mode").unwrap_or(settings.socket_mode);
+    if let Some(node) = table.get("logs_total") {
+        settings.logs_total = match node.as_str().and_then(crate::kind::percent) {
+            Some(percent) => LogsTotal::Percent(percent),
+            None => crate::kind::size(node).map_or(settings.logs_total, LogsTotal::Bytes),
+        };
     }
 }

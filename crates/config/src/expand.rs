@@ -86,8 +86,3 @@ pub fn expand(launch: &Launch, context: &RunContext<'_>) -> Result<Expanded, Exp
         stdin: launch.stdin.clone(),
     })
 }
-
-/// A text that [`expand`] gives back as it was.
-pub fn escape_templates(text: &str) -> String {
-    text.replace('$', "$$").replace("{{", "{{&")
-}

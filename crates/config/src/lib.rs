@@ -17,15 +17,37 @@
 //! the classes of changes that `plan` prints.
 
 mod bundle;
+mod check;
 mod config;
 mod daemon;
 mod diagnostic;
 mod diff;
+mod digest;
+mod env_text;
 mod expand;
 mod export;
+mod front;
 mod host;
+mod ini;
+mod ini_text;
 mod init;
+mod json_jobs;
+mod json_text;
+mod keys;
+mod kind;
+mod launch;
+mod legacy;
+mod merge;
+mod node;
+mod procfile;
+mod report;
+mod resolve;
+mod rlimit;
+mod signal;
+mod source;
 mod suggest;
+mod template;
+mod toml_text;
 mod units;
 
 pub use bundle::{Bundle, GatherOptions, Kind, find_file, gather};
@@ -33,11 +55,12 @@ pub use config::{Config, LoadedJob, Origin, load, load_job_json};
 pub use daemon::{Containment, DaemonSettings, History, LogLevel, LogsTotal, ShimGrouping};
 pub use diagnostic::{Diagnostic, Diagnostics, Excerpt, Severity};
 pub use diff::{Change, ChangeClass, diff};
-pub use expand::{ExpandError, Expanded, RunContext, escape_templates, expand};
+pub use expand::{ExpandError, Expanded, RunContext, expand};
 pub use export::{ExportFormat, UnknownFormat, export};
 pub use host::{Group, Host, StoredHost, SystemHost, SystemHost as RealHost};
 pub use init::init;
 pub use suggest::{distance, nearest};
+pub use template::escape_templates;
 pub use units::{
     UnitError, format_duration, format_size, parse_duration, parse_size, shell_quote,
 };

@@ -1,0 +1,220 @@
+//! `gaffer.ini` of the original: `[gaffer]`, `[job:NAME]` or `[process:NAME]`, `[env:NAME]`, `[endpoint:NAME]`.
+//!
+//! Syntax: `key = value` or `key: value`, the first of both separates; keys in lower case; `#` and `;` begin
+//! comment lines; an indented line continues the value; `[DEFAULT]` is inherited; `%(key)s` is the value of a key
+//! of the section, `%%` a percent sign; a section or key that comes twice is an error.
+
+use crate::ini_text::{self, Section};
+use crate::legacy::{Dialect, Jobs};
+use crate::node::{Entry, Item, Node, Span, Table};
+use crate::report::Report;
+use crate::source::{Source, Unread};
+use std::path::Path;
+
+/// Includes of includes of ….
+const INCLUDE_DEPTH_MAX: usize = 8;
+
+/// The file, with those it includes laid over it, in the shape of a `gaffer.toml`.
+pub(crate) fn tree(text: &str, file: u32, source: &mut dyn Source, report: &mut Report) -> Option<Table> {
+    let mut sections = Vec::new();
+    gather(text, file, source, report, 0, &mut sections);
+    let span = Span { file, start: 0, end: 0 };
+    let mut jobs = Jobs::new(Dialect::Ini);
+    let mut daemon: Option<(Table, Span)> = None;
+    let mut envs = Vec::new();
+    for section in &sections {
+        let name = section.name.as_str();
+        match name.split_once(':').map_or((name, None), |(kind, name)| (kind, Some(name.trim()))) {
+            ("job" | "process", Some(job)) => {
+                if section.table.get("cmd").is_none() {
+                    let message = format!("[{name}] has no `cmd`: it is left out");
+                    report.warning(section.span, &format!("job.{job}"), message, "");
+                } else {
+                    jobs.add(job, section.span, &section.table, report);
+                }
+            }
+            ("env", Some(job)) => envs.push((job, section)),
+            ("gaffer", None) => daemon = Some((settings(section, &sections, report), section.span)),
+            ("endpoint", Some(_)) => {}
+            ("auth", None) => warn_unused(section, "users and keys of the original are not read; `gaffer token create` makes new ones", report),
+            ("ssl" | "lookup_ssl" | "webhooks", None) => {
+                report.error(section.span, name, format!("[{name}] is not yet supported"), "leave it out");
+            }
+            _ => {
+                let known = ["gaffer", "job:NAME", "env:NAME", "process:NAME", "endpoint:NAME", "DEFAULT"];
+                let near = crate::suggest::nearest(name, known);
+                let help = match near {
+                    Some(near) => format!("did you mean [{near}]?"),
+                    None => "there are [gaffer], [job:NAME], [env:NAME]".to_owned(),
+                };
+                report.error(section.span, name, format!("unknown section [{name}]"), &help);
+            }
+        }
+    }
+    for (job, section) in envs {
+        jobs.add_env(job, &variables(&section.table), section.span, report);
+    }
+    let mut tree = jobs.into_tree(span);
+    if let Some((table, span)) = daemon {
+        tree.0.insert("gaffer".to_owned(), Entry { key: span, node: Node::table(table, span) });
+    }
+    Some(tree)
+}
+
+/// Sections of a file, then those of its includes; a later section of one name replaces key by key.
+fn gather(
+    text: &str,
+    file: u32,
+    source: &mut dyn Source,
+    report: &mut Report,
+    depth: usize,
+    sections: &mut Vec<Section>,
+) {
+    let mut includes: Vec<(String, Span, bool)> = Vec::new();
+    for section in ini_text::parse(text, file, report) {
+        if section.name == "gaffer" {
+            for (key, is_dir) in [("include", false), ("include_dir", true)] {
+                if let Some(node) = section.table.get(key) {
+                    let words = node.as_str().unwrap_or_default().split_whitespace();
+                    includes.extend(words.map(|word| (word.to_owned(), node.span, is_dir)));
+                }
+            }
+        }
+        match sections.iter_mut().find(|known| known.name == section.name) {
+            Some(known) => known.table.overlay(&section.table),
+            None => sections.push(section),
+        }
+    }
+    for (name, span, is_dir) in includes {
+        let folder = report.folder_of(span).unwrap_or(Path::new("/")).to_owned();
+        let path = folder.join(&name);
+        let found = if is_dir { source.glob(&path.join("*.ini")) } else { vec![path] };
+        for path in found {
+            if depth >= INCLUDE_DEPTH_MAX {
+                report.error(span, "include", format!("`include` is more than {INCLUDE_DEPTH_MAX} deep"), "");
+                return;
+            }
+            match source.read(&path) {
+                Ok(text) => {
+                    let file = report.add_file(&path, &text);
+                    gather(&text, file, source, report, depth + 1, sections);
+                }
+                Err(why) => {
+                    let why = match why {
+                        Unread::Missing => "there is no such file".to_owned(),
+                        Unread::Failed(text) => text,
+                    };
+                    report.error(span, "include", format!("cannot read {}: {why}", path.display()), "");
+                }
+            }
+        }
+    }
+}
+
+fn warn_unused(section: &Section, message: &str, report: &mut Report) {
+    report.warning(section.span, &section.name, message, "");
+}
+
+/// Names of variables are written in upper case.
+fn variables(table: &Table) -> Table {
+    let entries = table.iter().map(|(name, entry)| {
+        let mut entry = entry.clone();
+        if let Item::Str(text) = &mut entry.node.item {
+            *text = crate::template::escape_templates(text);
+        }
+        (name.to_uppercase(), entry)
+    });
+    Table(entries.collect())
+}
+
+/// `[gaffer]` with the keys of today.
+fn settings(section: &Section, sections: &[Section], report: &mut Report) -> Table {
+    let mut out = Table::default();
+    for (key, entry) in section.table.in_order() {
+        let node = &entry.node;
+        let text = node.as_str().unwrap_or_default().trim();
+        match key {
+            "include" | "include_dir" => {}
+            "bind" => out.put("bind", addresses(text, node.span)),
+            "backlog" => out.put("backlog", number(text, node.span)),
+            "broadcast_address" => out.put("advertise", node.clone()),
+            "require_key" => match text.to_lowercase().as_str() {
+                "1" | "yes" | "true" | "on" => out.put("require_token", Node { item: Item::Bool(true), span: node.span }),
+                "0" | "no" | "false" | "off" => out.put("require_token", Node { item: Item::Bool(false), span: node.span }),
+                _ => report.error(node.span, "gaffer.require_key", "`require_key` is yes or no", "write true or false"),
+            },
+            "pidfile" | "log_to" | "socket" | "state_dir" | "name" | "shell" => out.put(key, node.clone()),
+            "error_log" if text == "-" => out.put("log_to", Node::str("stderr", node.span)),
+            "error_log" => out.put("log_to", Node::str(format!("file:{text}"), node.span)),
+            "log_level" => {
+                let word = match text.to_lowercase().as_str() {
+                    "critical" => "error".to_owned(),
+                    "warning" => "warn".to_owned(),
+                    other => other.to_owned(),
+                };
+                out.put("log_level", Node::str(word, node.span));
+            }
+            "daemonize" => report.warning(entry.key, "gaffer.daemonize", "`daemonize` has no effect", "start gafferd --daemon"),
+            "http_endpoints" => {
+                let names = text.split(',').map(str::trim).filter(|name| !name.is_empty());
+                let binds: Vec<Node> = names.flat_map(|name| endpoint(name, node.span, sections, report)).collect();
+                out.put("bind", Node { item: Item::List(binds), span: node.span });
+            }
+            "plugins_dir" | "plugin_dir" => {
+                report.error(entry.key, "gaffer.plugins_dir", format!("`{key}` is not yet supported"), "leave it out");
+            }
+            _ if key.starts_with("lookupd_address") => {
+                report.error(entry.key, "gaffer.lookup", format!("`{key}` is not yet supported"), "leave it out");
+            }
+            _ => {
+                let help = crate::keys::hint(crate::keys::DAEMON, "", key);
+                report.error(entry.key, &format!("gaffer.{key}"), format!("unknown key `{key}` in [gaffer]"), &help);
+            }
+        }
+    }
+    let checked = crate::check::Checked {
+        keys: crate::keys::DAEMON,
+        path: "gaffer.",
+        what: "[gaffer]",
+        without: None,
+        written: false,
+    };
+    checked.check(&out, report);
+    out
+}
+
+fn endpoint(name: &str, span: Span, sections: &[Section], report: &mut Report) -> Vec<Node> {
+    let wanted = format!("endpoint:{name}");
+    let Some(section) = sections.iter().find(|section| section.name == wanted) else {
+        report.error(span, "gaffer.http_endpoints", format!("there is no section [{wanted}]"), "");
+        return Vec::new();
+    };
+    for key in ["certfile", "keyfile"] {
+        if let Some(entry) = section.table.0.get(key) {
+            report.error(entry.key, "gaffer.tls", format!("`{key}` is not yet supported"), "leave it out");
+        }
+    }
+    match section.table.get("bind").map(|node| addresses(node.as_str().unwrap_or_default(), node.span).item) {
+        Some(Item::List(list)) => list,
+        _ => Vec::new(),
+    }
+}
+
+/// `host:port, [v6]:port, unix:/path`; an empty host is all, a missing port 5000.
+fn addresses(text: &str, span: Span) -> Node {
+    let one = |address: &str| match address {
+        _ if address.starts_with("unix:") => address.to_owned(),
+        _ if address.starts_with(':') => format!("0.0.0.0{address}"),
+        _ if address.ends_with(']') || !address.contains(':') => format!("{address}:5000"),
+        _ => address.to_owned(),
+    };
+    let list = text.split(',').map(str::trim).filter(|address| !address.is_empty());
+    Node { item: Item::List(list.map(|address| Node::str(one(address), span)).collect()), span }
+}
+
+fn number(text: &str, span: Span) -> Node {
+    match text.parse() {
+        Ok(number) => Node { item: Item::Int(number), span },
+        Err(_) => Node::str(text, span),
+    }
+}

@@ -1,0 +1,362 @@
+//! One job out of its layers: built-in → `[defaults]` → `[defaults.job]` → templates → the object → profiles.
+//!
+//! The environment is kept in layers of its own, lowest first, because `$X` in a value means the layer below:
+//! `[env]`, each file of variables, `env` of the job.
+
+use crate::bundle::Bundle;
+use crate::env_text::Variables;
+use crate::front::{Front, JobDef, Scope};
+use crate::kind::env_value;
+use crate::node::{Entry, Item, Node, Span, Table};
+use crate::report::Report;
+use crate::source::Source;
+use crate::template::{escape_templates, split_words, substitute};
+use std::collections::BTreeMap;
+use std::path::Path;
+
+/// A layer of environment with the name of where it comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Layer {
+    /// `[env]`, or the path of the file.
+    pub from: String,
+    pub variables: Variables,
+}
+
+/// A job with everything inherited: the keys of `[job.X]` without those that only say how to merge.
+#[derive(Debug)]
+pub(crate) struct Merged {
+    pub session: String,
+    pub name: String,
+    pub span: Span,
+    pub table: Table,
+    /// Below `env` of the table.
+    pub layers: Vec<Layer>,
+    pub profiles: Vec<String>,
+}
+
+/// Everything that merging looks things up in.
+pub(crate) struct Merger<'a> {
+    pub bundle: &'a Bundle,
+    pub front: &'a mut Front,
+    pub source: &'a mut dyn Source,
+    pub report: &'a mut Report,
+    /// `job.web.`: how the paths of the job in hand begin.
+    pub prefix: String,
+}
+
+/// Templates by name, each with what profiles lay over it.
+type Templates = BTreeMap<String, Vec<(Table, Span)>>;
+
+/// Keys whose texts are templates.
+const TEMPLATED: &[&str] = &["argv0", "cwd", "env", "env_file", "stdin"];
+/// Kinds of probes: a later one replaces an inherited one of another kind.
+const PROBES: &[&str] = &["http", "tcp", "cmd", "log", "notify", "after", "heartbeat"];
+
+impl Merger<'_> {
+    /// All jobs that exist under the selected profiles.
+    pub fn jobs(&mut self) -> Vec<Merged> {
+        let defs = std::mem::take(&mut self.front.jobs);
+        let scopes = std::mem::take(&mut self.front.scopes);
+        let templates = std::mem::take(&mut self.front.templates);
+        defs.into_values().filter_map(|def| self.job(&scopes[def.scope], &templates, def)).collect()
+    }
+
+    fn job(&mut self, scope: &Scope, templates: &Templates, def: JobDef) -> Option<Merged> {
+        let mut table = scope.defaults.clone();
+        overlay_job(&mut table, &scope.defaults_job);
+        let mut below = scope.env.clone();
+        let extends = def.layers.iter().rev().find_map(|layer| layer.get("extends"));
+        let mut levels: Vec<&Table> = Vec::new();
+        if let Some(node) = extends {
+            self.templates(templates, node, &mut levels);
+        }
+        levels.extend(def.layers.iter());
+        let mut gone_variables: Vec<String> = Vec::new();
+        for level in levels {
+            for (path, span) in level.get("unset").map(Node::texts).unwrap_or_default() {
+                self.unset(&mut table, &mut below, path, span, &mut gone_variables);
+            }
+            overlay_job(&mut table, level);
+        }
+        let profiles: Vec<String> = table
+            .get("profiles")
+            .map(|list| list.texts().into_iter().map(|(name, _)| name.to_owned()).collect())
+            .unwrap_or_default();
+        if !profiles.is_empty() && !profiles.iter().any(|name| self.bundle.profiles.contains(name)) {
+            return None;
+        }
+        for key in ["extends", "unset", "profiles", "session"] {
+            table.remove(key);
+        }
+        let path = format!("job.{}", def.name);
+        self.prefix = format!("{path}.");
+        self.place_of_work(&mut table, def.span);
+        self.fill(&mut table, &path);
+        let layers = self.layers(&mut table, scope, &below, &gone_variables, &path);
+        self.choices(&def, &mut table, &layers);
+        Some(Merged { session: def.session, name: def.name, span: def.span, table, layers, profiles })
+    }
+
+    /// The templates named by `extends`, farthest first.
+    fn templates<'t>(
+        &mut self,
+        known: &'t Templates,
+        extends: &Node,
+        levels: &mut Vec<&'t Table>,
+    ) {
+        let mut chain: Vec<&str> = Vec::new();
+        let mut groups: Vec<&'t Vec<(Table, Span)>> = Vec::new();
+        let mut next = extends.as_str().map(|name| (name.to_owned(), extends.span));
+        while let Some((name, span)) = next.take() {
+            let Some((name, group)) = known.get_key_value(&name) else {
+                let near = crate::suggest::nearest(&name, known.keys().map(String::as_str));
+                let help = near.map(|near| format!("did you mean `{near}`?")).unwrap_or_default();
+                self.report.error(span, "extends", format!("there is no template `{name}`"), &help);
+                break;
+            };
+            if chain.contains(&name.as_str()) {
+                chain.push(name);
+                let message = format!("templates extend each other in a circle: {}", chain.join(" → "));
+                self.report.error(span, "extends", message, "");
+                break;
+            }
+            chain.push(name);
+            groups.push(group);
+            next = group
+                .iter()
+                .rev()
+                .find_map(|(table, _)| table.get("extends"))
+                .and_then(|node| Some((node.as_str()?.to_owned(), node.span)));
+        }
+        levels.extend(groups.into_iter().rev().flatten().map(|(table, _)| table));
+    }
+
+    fn unset(&mut self, table: &mut Table, below: &mut Table, path: &str, span: Span, gone: &mut Vec<String>) {
+        let first = path.split('.').next().unwrap_or_default();
+        if crate::keys::find(crate::keys::JOB, first).is_none() {
+            let help = crate::keys::hint(crate::keys::JOB, "", first);
+            self.report.error(span, "unset", format!("`unset` names `{path}`, which is not a key"), &help);
+            return;
+        }
+        let there = table.unset(path);
+        if let Some(name) = path.strip_prefix("env.") {
+            below.0.remove(name);
+            // A file of variables may hold it too; those are read later.
+            gone.push(name.to_owned());
+        } else if path == "env" {
+            below.0.clear();
+        } else if !there && path != "env_file" {
+            self.report.warning(span, "unset", format!("`unset` names `{path}`, which was not inherited"), "");
+        }
+    }
+
+    /// `cwd`, if nobody says: the folder of the file. Relative paths are relative to their own file.
+    fn place_of_work(&mut self, table: &mut Table, span: Span) {
+        if table.get("cwd").is_none() {
+            table.put("cwd", Node::str(".", span));
+        }
+    }
+
+    /// `{{vars.x}}`, `{{profile}}` and `{{file.dir}}` get their values; commands become words; paths absolute.
+    fn fill(&mut self, table: &mut Table, path: &str) {
+        let shell = is_shell(table.get("shell"));
+        for (key, entry) in &mut table.0 {
+            let place = format!("{path}.{key}");
+            match (key.as_str(), &mut entry.node.item) {
+                ("cmd", _) => self.command(&mut entry.node, shell, &place),
+                ("wrap", _) => self.command(&mut entry.node, false, &place),
+                ("ready" | "health" | "stop", Item::Table(below)) => {
+                    let shell = is_shell(below.get("shell"));
+                    for (key, entry) in &mut below.0 {
+                        let place = format!("{place}.{key}");
+                        match key.as_str() {
+                            "cmd" => self.command(&mut entry.node, shell, &place),
+                            "http" | "tcp" => self.texts(&mut entry.node, &place),
+                            _ => {}
+                        }
+                    }
+                }
+                (key, _) if TEMPLATED.contains(&key) => self.texts(&mut entry.node, &place),
+                _ => {}
+            }
+        }
+        for key in ["cwd", "stdin"] {
+            if let Some(Entry { node, .. }) = table.0.get_mut(key) {
+                self.absolute(node, key);
+            }
+        }
+    }
+
+    /// A command string becomes its words, except where a shell takes it as it is.
+    fn command(&mut self, node: &mut Node, shell: bool, place: &str) {
+        if !shell && let Item::Str(text) = &node.item {
+            match split_words(text) {
+                Ok(words) => {
+                    let span = node.span;
+                    node.item = Item::List(words.into_iter().map(|word| Node::str(word, span)).collect());
+                }
+                Err(why) => self.report.error(node.span, place, format!("`{}` cannot be split: {why}", self.key_of(place)), ""),
+            }
+        }
+        self.fill_texts(node, shell, place);
+    }
+
+    fn texts(&mut self, node: &mut Node, place: &str) {
+        self.fill_texts(node, false, place);
+    }
+
+    fn fill_texts(&mut self, node: &mut Node, shell: bool, place: &str) {
+        let span = node.span;
+        match &mut node.item {
+            Item::Str(text) => match self.filled(text, shell, span) {
+                Ok(filled) => *text = filled,
+                Err(why) => self.report.error(span, place, format!("{why} in `{}`", self.key_of(place)), ""),
+            },
+            Item::List(list) => list.iter_mut().for_each(|one| self.fill_texts(one, shell, place)),
+            Item::Table(table) => {
+                for (key, entry) in &mut table.0 {
+                    self.fill_texts(&mut entry.node, shell, &format!("{place}.{key}"));
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// `ready.cmd` of `job.web.ready.cmd`.
+    fn key_of<'p>(&self, place: &'p str) -> &'p str {
+        place.strip_prefix(self.prefix.as_str()).unwrap_or(place)
+    }
+
+    fn filled(&self, text: &str, shell: bool, span: Span) -> Result<String, String> {
+        let folder = || self.report.folder_of(span).unwrap_or(Path::new("/")).to_string_lossy().into_owned();
+        substitute(text, shell, &|name| {
+            if let Some(var) = name.strip_prefix("vars.") {
+                return Some(self.front.vars.get(var).cloned().ok_or_else(|| self.no_var(var)));
+            }
+            match name {
+                "file.dir" => Some(Ok(folder())),
+                "profile" => Some(self.bundle.profiles.last().cloned().ok_or_else(|| {
+                    "`{{profile}}` has no value without a selected profile".to_owned()
+                })),
+                _ => None,
+            }
+        })
+    }
+
+    fn no_var(&self, var: &str) -> String {
+        let near = crate::suggest::nearest(var, self.front.vars.keys().map(String::as_str));
+        let help = near.map(|near| format!(" (did you mean `{near}`?)")).unwrap_or_default();
+        format!("`{{{{vars.{var}}}}}` is not in [vars]{help}")
+    }
+
+    /// Relative to the folder of the file where it is written. What begins with `$` or `{{` is left alone.
+    fn absolute(&self, node: &mut Node, key: &str) {
+        let folder = self.report.folder_of(node.span).unwrap_or(Path::new("/")).to_string_lossy().into_owned();
+        let Item::Str(text) = &mut node.item else { return };
+        let (prefix, path) = match key {
+            "stdin" => match text.strip_prefix("file:") {
+                Some(path) => ("file:", path),
+                None => return,
+            },
+            _ => ("", text.as_str()),
+        };
+        if path.starts_with(['/', '$']) || path.starts_with("{{") {
+            return;
+        }
+        let path = path.trim_start_matches("./");
+        let folder = escape_templates(&folder);
+        let folder = folder.trim_end_matches('/');
+        *text = match path {
+            "" | "." if folder.is_empty() => format!("{prefix}/"),
+            "" | "." => format!("{prefix}{folder}"),
+            path => format!("{prefix}{folder}/{path}"),
+        };
+    }
+
+    /// The layers under `env`: `[env]`, files of the top, files of the job, files of the command line.
+    fn layers(&mut self, table: &mut Table, scope: &Scope, below: &Table, gone: &[String], path: &str) -> Vec<Layer> {
+        let mut layers = Vec::new();
+        let mut shared = Node::table(below.clone(), Span::NONE);
+        self.texts(&mut shared, "env");
+        let variables: Variables = shared
+            .as_table()
+            .into_iter()
+            .flat_map(Table::in_order)
+            .filter_map(|(name, entry)| Some((name.to_owned(), env_value(&entry.node)?)))
+            .collect();
+        layers.push(Layer { from: "[env]".to_owned(), variables });
+        let mut files: Vec<(String, Span)> = Vec::new();
+        for (text, span) in &scope.env_files {
+            match self.filled(text, false, *span) {
+                Ok(text) => files.push((text, *span)),
+                Err(why) => self.report.error(*span, "env_file", format!("{why} in `env_file`"), ""),
+            }
+        }
+        if let Some(own) = table.remove("env_file") {
+            files.extend(own.texts().into_iter().map(|(text, span)| (text.to_owned(), span)));
+        }
+        let options = self.bundle.env_files.iter().map(|file| (file.to_string_lossy().into_owned(), Span::NONE));
+        files.extend(options);
+        for (text, span) in files {
+            layers.extend(self.layer(&text, span, path));
+        }
+        for layer in &mut layers {
+            layer.variables.retain(|(name, _)| !gone.contains(name));
+        }
+        layers.retain(|layer| !layer.variables.is_empty());
+        layers
+    }
+
+    fn layer(&mut self, text: &str, span: Span, path: &str) -> Option<Layer> {
+        let (optional, name) = match text.strip_prefix('?') {
+            Some(name) => (true, name),
+            None => (false, text),
+        };
+        // Templates of the file are filled in; what is left of the escapes is taken back.
+        let name = name.replace("$$", "$").replace("{{&", "{{");
+        let folder = self.report.folder_of(span).unwrap_or(Path::new("/"));
+        let file = folder.join(&name);
+        let found = self.front.variables(&file, self.source, self.report, span);
+        let Some(variables) = found else {
+            if !optional {
+                let place = format!("{path}.env_file");
+                let message = format!("`env_file` names {name}, which does not exist");
+                self.report.error(span, &place, message, "a file that may be missing is written \"?path\"");
+            }
+            return None;
+        };
+        Some(Layer { from: file.to_string_lossy().into_owned(), variables: (*variables).clone() })
+    }
+
+    /// What the command line and the way of starting decide.
+    fn choices(&mut self, def: &JobDef, table: &mut Table, layers: &[Layer]) {
+        if self.bundle.inherit_env && table.get("env_inherit").is_none() {
+            table.put("env_inherit", Node::str("all", def.span));
+        }
+        if def.procfile {
+            let named = layers.iter().flat_map(|layer| &layer.variables).filter(|(name, _)| name == "GAFFER_REDIRECT_INPUT");
+            if named.last().is_some_and(|(_, jobs)| jobs.split_whitespace().any(|job| job == def.name)) {
+                table.put("stdin", Node::str("pipe", def.span));
+            }
+        }
+    }
+}
+
+/// Is a script asked for?
+pub(crate) fn is_shell(node: Option<&Node>) -> bool {
+    node.is_some_and(|node| node.as_bool() != Some(false))
+}
+
+/// Lays a level over: as any table, but a probe of one kind replaces a probe of another.
+fn overlay_job(table: &mut Table, level: &Table) {
+    for key in ["ready", "health"] {
+        let Some(new) = level.get_table(key) else { continue };
+        if !new.iter().any(|(name, _)| PROBES.contains(&name)) {
+            continue;
+        }
+        if let Some(Entry { node: Node { item: Item::Table(old), .. }, .. }) = table.0.get_mut(key) {
+            old.0.retain(|name, _| !PROBES.contains(&name.as_str()) && name != "shell");
+        }
+    }
+    table.overlay(level);
+}
