@@ -103,7 +103,11 @@ async fn tell(ctx: &Context, operation: &Operation, told: String) -> String {
             .filter(|(_, n)| n.bytes().all(|b| b.is_ascii_digit()))
             .map_or(job, |(job, _)| job);
         if let Ok(job) = ctx.client.job(session, job, false).await {
-            now = job.summary;
+            now = if job.reason.is_empty() {
+                job.summary
+            } else {
+                format!("{}: {}", job.summary, job.reason)
+            };
         }
     }
     let line = format!(

@@ -216,7 +216,7 @@ fn why_tells_how_runs_ended() {
     assert_eq!(json_of(&node, &["why", "dead"])[0]["signal"], "SIGSEGV");
     let said = ok(&node, &["why", "bad"]);
     assert!(
-        said.contains("bad.1 is failed") && said.contains("code 3"),
+        said.contains("bad.1 has failed") && said.contains("code 3"),
         "{said}"
     );
     let run = death["run"].as_str().expect("a run");
@@ -367,6 +367,8 @@ fn a_daemon_that_ends_with_keep_running_leaves_all() {
     let pid = json_of(&node, &["ps", "web"])[0]["pid"].clone();
     ok(&node, &["daemon", "stop", "--keep-running"]);
     fails(&node, 69, &["ps"]);
+    // It has ended by itself; this only lets go of it.
+    node.kill9();
     node.start_again();
     assert_eq!(json_of(&node, &["ps", "web"])[0]["pid"], pid);
     assert!(ok(&node, &["daemon", "status"]).contains("gafferd"));

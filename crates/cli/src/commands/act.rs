@@ -143,6 +143,11 @@ fn tell(ctx: &Context, target: &Selected, operation: &Operation, patience: &Pati
         (_, "reload") => "reloaded".to_owned(),
         (_, "remove" | "delete") => "removed".to_owned(),
         (_, "signal") => "signalled".to_owned(),
+        (_, "scale") => match operation.data.get("instances") {
+            Some(number) => format!("scaled to {number}"),
+            None => "scaled".to_owned(),
+        },
+        (_, "put") => "set".to_owned(),
         (_, other) => other.to_owned(),
     };
     let state = if patience.no_wait && operation.state == "pending" {
@@ -151,7 +156,8 @@ fn tell(ctx: &Context, target: &Selected, operation: &Operation, patience: &Pati
         word.as_str()
     };
     let glyph = match state {
-        "reloaded" | "signalled" | "scale" | "put" => ctx.out.glyph("running"),
+        "reloaded" | "signalled" | "set" => ctx.out.glyph("running"),
+        other if other.starts_with("scaled") => ctx.out.glyph("running"),
         other => ctx.out.glyph(other),
     };
     let reason = if operation.reason.is_empty() || operation.state == "pending" {

@@ -9,7 +9,7 @@ use crate::table::{Cell, Column, cut, lines};
 use crate::target::{Scope, Selected};
 use crate::when;
 use futures_util::StreamExt;
-use gaffer_api::types::{Instance, Job};
+use gaffer_api::types::{Instance, Job, Stats};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -90,7 +90,8 @@ impl Row {
                 next_try_at: instance.next_try_at.clone(),
                 restarts: instance.restarts,
                 attempt: instance.attempt,
-                cpu_percent: stats.and_then(|stats| stats.cpu_percent),
+                cpu_percent: stats
+                    .and_then(|stats| stats.cpu_percent.or_else(|| average(stats, instance.up_ms))),
                 memory_bytes: stats.map(|stats| stats.memory_bytes),
                 processes: stats.map(|stats| stats.processes),
             },
@@ -183,6 +184,13 @@ impl Row {
             other => (false, 0, self.cell(other, true).text),
         }
     }
+}
+
+/// Over the whole life of the run: all that a first sample can tell.
+fn average(stats: &Stats, up_ms: Option<u64>) -> Option<f64> {
+    up_ms
+        .filter(|up_ms| *up_ms > 0)
+        .map(|up_ms| stats.cpu_ms as f64 * 100.0 / up_ms as f64)
 }
 
 /// Whole seconds below a minute: a table that is looked at again should not flicker.

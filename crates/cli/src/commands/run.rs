@@ -22,6 +22,8 @@ const HERE: (&str, &str) = ("run", "run");
 const HOLD: Duration = Duration::from_secs(10);
 /// A run whose output has ended is asked for its end so often.
 const END_EVERY: Duration = Duration::from_millis(10);
+/// Whether it could be started at all is looked at so often.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// Exit code of a program that could not be started, as a shell has it.
 const EXIT_NO_PROGRAM: u8 = 127;
 
@@ -194,6 +196,7 @@ async fn follow(ctx: &Context, client: &Client, run: &str, with_input: bool) -> 
                     let _ = client.run_input(run, None, Vec::new(), true).await;
                 }
             },
+            () = tokio::time::sleep(LOOK_EVERY) => if never_began(client, run).await { break },
             _ = interrupt.recv() => asked = stop(ctx, client, run, asked).await,
             _ = terminate.recv() => asked = stop(ctx, client, run, asked).await,
             _ = hangup.recv() => asked = stop(ctx, client, run, asked).await,
@@ -207,6 +210,14 @@ async fn follow(ctx: &Context, client: &Client, run: &str, with_input: bool) -> 
         return Err(Failure::failed(run.reason));
     }
     Ok(exit_code_of(run.exit_code, run.signal.as_deref()))
+}
+
+/// A run whose program could not be started has no output that could end.
+async fn never_began(client: &Client, run: &str) -> bool {
+    client
+        .run(run)
+        .await
+        .is_ok_and(|run| matches!(run.cause.as_deref(), Some("exec-failed" | "setup-failed")))
 }
 
 async fn stop(ctx: &Context, client: &Client, run: &str, asked: u32) -> u32 {

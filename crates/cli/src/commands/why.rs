@@ -8,6 +8,7 @@ use crate::table::{Cell, Column, lines};
 use crate::target::{Selected, Target, parse};
 use crate::when;
 use gaffer_api::types::{Instance, Job, Run};
+use std::collections::BTreeSet;
 
 /// Ends that are looked at to find those alike.
 const LOOKED_AT: u32 = 200;
@@ -108,7 +109,7 @@ fn sentence(instance: &Instance) -> String {
         ("backoff", reason) if reason.starts_with("backing off") => format!("is {reason}{next}"),
         ("backoff", reason) => format!("is backing off: {reason}{next}"),
         ("waiting", reason) if reason.starts_with("waiting") => format!("is {reason}"),
-        ("stopped" | "failed" | "exited", reason) => format!("is {}: {reason}", instance.state),
+        ("exited" | "failed", reason) => format!("has {}: {reason}", instance.state),
         (state, reason) => format!("is {state}: {reason}{next}"),
     }
 }
@@ -138,10 +139,14 @@ fn story(ctx: &Context, runs: &[Run], count: usize) -> Result<(), Failure> {
     if let Some(header) = rendered.next() {
         ctx.out.line(&header)?;
     }
+    let mut told = BTreeSet::new();
     for (line, group) in rendered.zip(shown) {
         ctx.out.line(&line)?;
-        let run = &group[0];
-        last_lines(ctx, run)?;
+        // The last words of each are enough; those before are a command away.
+        let who = (&group[0].session, &group[0].job, group[0].instance);
+        if group[0].instance.is_none() || told.insert(who) {
+            last_lines(ctx, group[0])?;
+        }
     }
     Ok(())
 }
@@ -169,31 +174,30 @@ fn last_lines(ctx: &Context, run: &Run) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Neighbours that ended in the same way.
-fn groups(runs: &[Run]) -> Vec<&[Run]> {
-    let alike = |left: &Run, right: &Run| {
-        (
-            &left.session,
-            &left.job,
-            left.instance,
-            &left.cause,
-            left.exit_code,
-            &left.signal,
-        ) == (
-            &right.session,
-            &right.job,
-            right.instance,
-            &right.cause,
-            right.exit_code,
-            &right.signal,
-        ) && left.instance.is_some()
-            && right.cause.as_deref() != Some("replaced")
-    };
-    runs.chunk_by(alike).collect()
+/// Runs of one instance that ended in the same way one after the other, whatever others did in between; newest first.
+fn groups(runs: &[Run]) -> Vec<Vec<&Run>> {
+    let who = |run: &Run| (run.session.clone(), run.job.clone(), run.instance);
+    let end = |run: &Run| (run.cause.clone(), run.exit_code, run.signal.clone());
+    let mut groups: Vec<Vec<&Run>> = Vec::new();
+    for run in runs {
+        let latest = groups.iter_mut().rev().find(|group| who(group[0]) == who(run));
+        match latest {
+            // One-offs have nothing in common but the job, and each replacement has a reason of its own.
+            Some(group)
+                if end(group[0]) == end(run)
+                    && run.instance.is_some()
+                    && run.cause.as_deref() != Some("replaced") =>
+            {
+                group.push(run);
+            }
+            _ => groups.push(vec![run]),
+        }
+    }
+    groups
 }
 
-fn cells(ctx: &Context, group: &[Run]) -> Vec<Cell> {
-    let run = &group[0];
+fn cells(ctx: &Context, group: &[&Run]) -> Vec<Cell> {
+    let run = group[0];
     let who = Selected {
         session: run.session.clone(),
         job: run.job.clone(),

@@ -16,7 +16,7 @@ use futures_util::stream::{self, BoxStream, SelectAll, StreamExt};
 use gaffer_api::Client;
 use gaffer_api::client::ClientError;
 use gaffer_api::routes::LogQuery;
-use gaffer_api::types::{ActionRequest, ApplyRequest, Event, Job, LogLine, Operation};
+use gaffer_api::types::{ApplyRequest, Event, Job, LogLine, Operation, SignalRequest};
 use screen::Screen;
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -227,16 +227,17 @@ impl Foreground<'_> {
         }
         self.asked += 1;
         self.screen.all("stopping", "KILL")?;
-        let kill = ActionRequest {
-            force: true,
-            ..ActionRequest::default()
+        // A daemon that is ending takes no new wishes, but it hands signals on.
+        let kill = SignalRequest {
+            signal: "KILL".to_owned(),
+            to: Some("all".to_owned()),
         };
-        for job in &self.jobs {
-            // What is gone already cannot be killed.
-            let _ = self
-                .client
-                .act(&job.session, &job.job, None, "stop", &kill, None)
-                .await;
+        self.look().await?;
+        for instance in self.jobs.iter().flat_map(|job| &job.instances) {
+            if let (Some(run), Some(_)) = (&instance.run, instance.pid) {
+                // What is gone already cannot be killed.
+                let _ = self.client.run_signal(run, &kill).await;
+            }
         }
         Ok(())
     }
