@@ -166,7 +166,7 @@ impl Launch {
 }
 
 /// All that the launch of a run depends on (change class R). Strings may still hold run-time
-/// templates (`{{instance}}`, `{{run}}`, …) and `$NAME`; [`crate::expand`] fills them at spawn.
+/// templates (`{{instance}}`, `{{run}}`, …) and `$NAME`; `gaffer_config::expand` fills them at spawn.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Launch {
     /// Program and arguments, split already. With `shell`, the single script.

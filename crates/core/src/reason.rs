@@ -1,5 +1,5 @@
-//! Reasons in words (ux.md 6.1), all in one place: **what happened** [of what, how long] **; what
-//! follows** [when] [because]. Lower case, no full stop, numbers with units.
+//! Reasons in words (ux.md 6.1), all in one place: **what happened** (of what, how long) **; what
+//! follows** (when) (because). Lower case, no full stop, numbers with units.
 
 use crate::io::{Actor, Cause, Death, End, Reason, Status};
 use crate::job::{Batch, ReloadHow};

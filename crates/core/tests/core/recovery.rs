@@ -300,3 +300,36 @@ fn facts_and_wishes_that_come_twice_do_nothing_twice() {
     assert_eq!((bench.settled.len(), bench.spawned.len()), (1, 2));
     assert_eq!(bench.state("shop.web.1"), State::Running);
 }
+
+#[test]
+fn an_end_that_the_old_daemon_had_asked_for_is_no_failure() {
+    let mut job = spec();
+    job.retry.attempts = Some(1);
+    let mut bench = Bench::unrecovered(2);
+    bench.put_with("shop.web", job, DIGEST, WishState::Running);
+    let wish = Wish {
+        state: WishState::Running,
+        seq: 5,
+        restart: 5,
+    };
+    bench.feed(Input::Wished {
+        job: id("shop.web"),
+        instance: Some(1),
+        wish,
+        how: How::default(),
+        by: "ana".into(),
+    });
+    let alive = bench.alive(s(9));
+    bench.found("shop.web.1", 1, (1, DIGEST), alive, vec![]);
+    let end = Bench::end(Status::Signal(15, false), bench.now, s(3));
+    bench
+        .feed(Input::Exited {
+            run: run(1),
+            end,
+            survivors: 0,
+        })
+        .feed(Input::Recovered);
+    assert_eq!(bench.settled[0].1.cause, Cause::Replaced);
+    assert_eq!(bench.settled[0].2.text.as_ref(), "replaced by restart of ana");
+    assert_eq!(bench.state("shop.web.1"), State::Running, "and not `gave up`");
+}

@@ -278,3 +278,24 @@ fn an_instance_of_its_own_wish_follows_the_newer_of_both() {
     );
     assert_eq!(bench.spawns("shop.web"), 3, "the first one was left alone");
 }
+
+#[test]
+fn a_forced_stop_before_the_process_exists_kills_it_when_it_does() {
+    let mut bench = Bench::new();
+    bench.obliging = false;
+    bench.put("shop.web", spec());
+    bench.ask(
+        "shop.web",
+        None,
+        WishState::Stopped,
+        false,
+        How {
+            grace: None,
+            force: true,
+        },
+    );
+    let run = bench.run("shop.web.1");
+    bench.told();
+    bench.started(run);
+    assert!(bench.told().contains(&"  kill the tree of shop.web.1".to_owned()));
+}
