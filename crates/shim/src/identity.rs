@@ -40,6 +40,15 @@ pub fn start_ticks(pid: u32) -> Option<u64> {
     fields.split_ascii_whitespace().nth(19)?.parse().ok()
 }
 
+/// Start time of a process that was made between two readings of [`mono_ns`], if they leave no doubt: reading
+/// /proc makes entries in it that cost as much again when the process ends.
+pub fn ticks_between(before_ns: u64, after_ns: u64) -> Option<u64> {
+    // Ticks are hundredths of a second for every program, whatever the kernel counts in.
+    const TICK_NS: u64 = 10_000_000;
+    let ticks = before_ns / TICK_NS;
+    (after_ns / TICK_NS == ticks).then_some(ticks)
+}
+
 /// Ended, but not yet waited for.
 pub fn is_zombie(pid: u32) -> bool {
     let stat = std::fs::read(format!("/proc/{pid}/stat")).unwrap_or_default();

@@ -9,6 +9,9 @@ use std::os::unix::net::UnixStream;
 /// are in the journal.
 const OUT_MAX: usize = 32 << 20;
 
+/// Bytes read at once.
+const READ_BYTES: usize = 16 << 10;
+
 /// Where a connection is in its life.
 #[derive(Clone, Copy, PartialEq)]
 pub enum Standing {
@@ -51,7 +54,7 @@ impl Conn {
 
     /// Reads what is there, one buffer-full. True: something came.
     pub fn fill(&mut self) -> Result<bool, Over> {
-        let mut chunk = [0; 64 << 10];
+        let mut chunk = [0; READ_BYTES];
         match self.stream.read(&mut chunk) {
             Ok(0) => Err(Over),
             Ok(count) => {

@@ -14,7 +14,7 @@ use crate::conn::{Conn, Standing};
 use crate::disk::DiskJob;
 use crate::mailbox::Mailbox;
 use crate::share::Share;
-use crate::spawner::InFlight;
+use crate::spawner::{InFlight, SPAWNERS};
 use crate::sys::Epoll;
 use crate::timers::Timer;
 use gaffer_shim::journal::{Position, RunIdWire};
@@ -167,6 +167,10 @@ pub struct Control {
     pub leash_round: u64,
     pub timers: BinaryHeap<Reverse<(u64, Timer)>>,
     pub stopping: bool,
+    /// A child has ended since we last looked for orphans.
+    pub child_ended: bool,
+    /// Main processes that have ended and are not reaped yet.
+    pub ending: usize,
 }
 
 /// Everything [`Control`] is made of that comes from outside.
@@ -210,7 +214,7 @@ impl Control {
             disk: parts.disk,
             share: parts.share,
             more_spawners: parts.more_spawners,
-            spawners: 1,
+            spawners: SPAWNERS,
             nofile: parts.nofile,
             idle_ms: parts.idle_ms,
             guard_pid: parts.guard_pid,
@@ -234,6 +238,8 @@ impl Control {
             leash_round: 0,
             timers: BinaryHeap::new(),
             stopping: false,
+            child_ended: false,
+            ending: 0,
         };
         control.arm_idle();
         Ok(control)
@@ -250,6 +256,7 @@ impl Control {
             }
             self.due();
             self.ring();
+            self.reap_strangers();
         }
     }
 
@@ -263,9 +270,10 @@ impl Control {
             }
             token::LISTENER => self.accept(),
             token::SIGCHLD => {
-                let mut buffer = [0u8; 512];
-                while rustix::io::read(&self.sigchld, &mut buffer).is_ok_and(|count| count > 0) {}
-                self.reap_strangers();
+                // At most one is pending: a signal of this kind does not queue. Nothing read is nothing missed.
+                let mut buffer = [0u8; 128];
+                let _ = rustix::io::read(&self.sigchld, &mut buffer);
+                self.child_ended = true;
             }
             token::CONN => self.on_conn(id),
             token::PIDFD => self.on_pidfd(id),

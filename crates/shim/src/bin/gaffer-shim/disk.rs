@@ -24,6 +24,10 @@ const DRAIN_NS: u64 = 100_000_000;
 const RETRY_NS: u64 = 250_000_000;
 /// Pause before an occupied cgroup is tried again.
 const SWEEP_NS: u64 = 1_000_000_000;
+/// Removals wait for so long without starts and ends: they share a lock with both.
+const QUIET_NS: u64 = 50_000_000;
+/// More waiting removals than this wait no longer.
+const SWEEPS_MAX: usize = 4096;
 
 /// What the disk thread is asked to do.
 pub enum DiskJob {
@@ -168,13 +172,19 @@ impl Disk {
 
     fn handle(&mut self, job: DiskJob) {
         match job {
-            DiskJob::Intend { key, spawn, inflight } => self.intend(key, spawn, inflight),
+            DiskJob::Intend { key, spawn, inflight } => {
+                self.busy();
+                self.intend(key, spawn, inflight);
+            }
             DiskJob::Attach(a) => {
                 // A pipe that cannot be watched is closed: the program gets EPIPE, nobody gets silence.
                 let _ = self.pump.attach(a.run, &a.dir, &a.name, a.number, a.bounds, a.fd);
             }
             DiskJob::Append { record, event } => self.append(*record, event, false),
-            DiskJob::Exit(exit) => self.exit(*exit),
+            DiskJob::Exit(exit) => {
+                self.busy();
+                self.exit(*exit);
+            }
             DiskJob::Survey { key, run, cgroup } => self.survey(key, run, cgroup),
             DiskJob::Bounds {
                 conn,
@@ -196,14 +206,29 @@ impl Disk {
                 });
             }
             DiskJob::Sweep { cgroup } => {
-                self.sweep_at = 0;
+                if self.sweeps.is_empty() {
+                    self.busy();
+                }
                 self.sweeps.push_back(cgroup);
             }
             DiskJob::Leave => {
+                for cgroup in self.sweeps.drain(..) {
+                    // What cannot be removed now is left to the daemon, as that of a killed shim is.
+                    let _ = tree::remove(&cgroup, 0);
+                }
                 // The journal stays: only the daemon removes it, once everything in it is settled.
                 let _ = std::fs::remove_file(self.dir.join("sock"));
                 self.control.send(Event::Left);
             }
+        }
+    }
+
+    /// Starts and ends come first.
+    fn busy(&mut self) {
+        if self.sweeps.len() < SWEEPS_MAX {
+            self.sweep_at = self.sweep_at.max(now().1 + QUIET_NS);
+        } else {
+            self.sweep_at = 0;
         }
     }
 

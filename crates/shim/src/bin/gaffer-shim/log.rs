@@ -90,11 +90,15 @@ impl Journal {
         self.lock().position()
     }
 
-    /// The descriptor children append `Born` to. Until [`Journal::unpin`] the segment stays the same.
-    pub fn pin_to(&self, slot: i32) -> io::Result<()> {
+    /// The descriptor children append `Born` to. Until [`Journal::unpin`] the segment stays the same. `there`:
+    /// which segment the slot holds already.
+    pub fn pin_to(&self, slot: i32, there: &mut u64) -> io::Result<()> {
         let mut writer = self.lock();
         writer.rotate_if_due();
-        crate::sys::dup_to(&writer.file, slot)?;
+        if *there != writer.segment {
+            crate::sys::dup_to(&writer.file, slot)?;
+            *there = writer.segment;
+        }
         writer.pins += 1;
         Ok(())
     }

@@ -1,7 +1,7 @@
 //! The shim process: `gaffer-shim --dir state/shims/<n> --fd 3`, started by a daemon.
 //!
 //! It becomes two processes with one descriptor table: the guard, which sleeps ([`guard`]), and the shim
-//! with three threads: control ([`control`]), disk ([`disk`]) and a spawner ([`spawner`]).
+//! with four threads: control ([`control`]), disk ([`disk`]) and two spawners ([`spawner`]).
 
 mod child;
 mod conn;

@@ -64,10 +64,12 @@ pub struct Ours {
 pub struct Prepared {
     pub plan: Plan,
     pub ours: Ours,
-    /// The child's ends, by descriptor. Closed here once they are in their slots.
-    theirs: Vec<OwnedFd>,
+    /// The child's ends, by descriptor; `None`: /dev/null. Closed here once they are in their slots.
+    theirs: Vec<Option<OwnedFd>>,
+    /// Slots that hold one of them, which must not stay open here.
+    filled: Vec<i32>,
     /// What the pointers of the plan point to.
-    _strings: Vec<CString>,
+    _strings: Vec<u8>,
 }
 
 /// Where children of a spawner find the journal.
@@ -87,23 +89,8 @@ pub fn fill_reserve(null: &OwnedFd) -> io::Result<()> {
 pub fn prepare(spawn: &Spawn, kit: &Kit, spawner: i32) -> Result<Prepared, Failure> {
     let mut ours = Ours::default();
     let theirs =
-        descriptors(spawn, kit, &mut ours).map_err(|(stage, error)| Failure::system(stage, &error, ""))?;
-    let mut strings = Vec::new();
-    let mut pointers = |values: &mut dyn Iterator<Item = Vec<u8>>| {
-        let mut list: Vec<*const c_char> = Vec::new();
-        for value in values {
-            let text = c_string("exec", value)?;
-            // The bytes stay where they are when the CString itself moves.
-            list.push(text.as_ptr());
-            strings.push(text);
-        }
-        list.push(std::ptr::null());
-        Ok(list)
-    };
-    let argv0 = spawn.argv0.iter().map(|name| name.to_vec());
-    let skip = usize::from(spawn.argv0.is_some());
-    let argv = pointers(&mut argv0.chain(spawn.argv.iter().skip(skip).map(|word| word.to_vec())))?;
-    let envp = pointers(&mut environment(spawn).into_iter())?;
+        descriptors(spawn, &mut ours).map_err(|(stage, error)| Failure::system(stage, &error, ""))?;
+    let (strings, argv, envp) = strings(spawn)?;
     let base = journal_slot(spawner);
     let slots = (0..theirs.len() as i32)
         .map(|place| (base + 1 + place, place))
@@ -149,6 +136,7 @@ pub fn prepare(spawn: &Spawn, kit: &Kit, spawner: i32) -> Result<Prepared, Failu
     Ok(Prepared {
         plan,
         ours,
+        filled: Vec::new(),
         theirs,
         _strings: strings,
     })
@@ -156,30 +144,33 @@ pub fn prepare(spawn: &Spawn, kit: &Kit, spawner: i32) -> Result<Prepared, Failu
 
 /// Puts the child's ends into the slots of a spawner and closes them where they were.
 pub fn place(prepared: &mut Prepared, kit: &Kit, spawner: i32) -> Result<(), Failure> {
-    for (place, fd) in prepared.theirs.drain(..).enumerate() {
-        if let Err(error) = sys::dup_to(&fd, journal_slot(spawner) + 1 + place as i32) {
-            clear(kit, spawner);
+    let base = journal_slot(spawner) + 1;
+    for (place, fd) in std::mem::take(&mut prepared.theirs).into_iter().enumerate() {
+        // The slots hold /dev/null unless they are filled.
+        let Some(fd) = fd else { continue };
+        let slot = base + place as i32;
+        if let Err(error) = sys::dup_to(&fd, slot) {
+            clear(prepared, kit);
             return Err(Failure::system("fds", &error, ""));
         }
+        prepared.filled.push(slot);
     }
     Ok(())
 }
 
-/// Puts /dev/null back into all slots of a spawner.
-pub fn clear(kit: &Kit, spawner: i32) {
-    let base = journal_slot(spawner);
-    for slot in base..base + SLOTS {
+/// Puts /dev/null back into the slots that were filled: a pipe with a writer here would never end.
+pub fn clear(prepared: &Prepared, kit: &Kit) {
+    for slot in &prepared.filled {
         // Both descriptors are open: this cannot fail.
-        let _ = sys::dup_to(&kit.null, slot);
+        let _ = sys::dup_to(&kit.null, *slot);
     }
 }
 
 type Staged<T> = Result<T, (&'static str, io::Error)>;
 
 /// The child's descriptors 0, 1, 2, 3… in order; our ends go to `ours`.
-fn descriptors(spawn: &Spawn, kit: &Kit, ours: &mut Ours) -> Staged<Vec<OwnedFd>> {
+fn descriptors(spawn: &Spawn, ours: &mut Ours) -> Staged<Vec<Option<OwnedFd>>> {
     let stdio = |error| ("stdio", error);
-    let null = || kit.null.try_clone().map_err(stdio);
     let mut theirs = Vec::new();
     if let Some(size) = spawn.pty {
         let uid = spawn.user.as_ref().map(|user| user.uid);
@@ -187,30 +178,31 @@ fn descriptors(spawn: &Spawn, kit: &Kit, ours: &mut Ours) -> Staged<Vec<OwnedFd>
         ours.outputs
             .push(("stdout".to_owned(), master.try_clone().map_err(stdio)?));
         ours.terminal = Some(master);
-        theirs.push(slave.try_clone().map_err(stdio)?);
-        theirs.push(slave.try_clone().map_err(stdio)?);
-        theirs.push(slave);
+        theirs.push(Some(slave.try_clone().map_err(stdio)?));
+        theirs.push(Some(slave.try_clone().map_err(stdio)?));
+        theirs.push(Some(slave));
     } else {
         if spawn.stdin == Stdin::Pipe {
             let flags = rustix::pipe::PipeFlags::CLOEXEC;
             let (read, write) = rustix::pipe::pipe_with(flags).map_err(|e| stdio(e.into()))?;
             sys::set_nonblocking(&write).map_err(stdio)?;
             ours.stdin = Some(write);
-            theirs.push(read);
+            theirs.push(Some(read));
         } else {
-            theirs.push(null()?);
+            theirs.push(None);
         }
         for (name, output) in [("stdout", spawn.stdout), ("stderr", spawn.stderr)] {
             match output {
                 Output::Keep => {
                     let (read, write) = sys::pipe_to_us().map_err(stdio)?;
                     ours.outputs.push((name.to_owned(), read));
-                    theirs.push(write);
+                    theirs.push(Some(write));
                 }
                 Output::Merge if name == "stderr" => {
-                    theirs.push(theirs[1].try_clone().map_err(stdio)?);
+                    let same = theirs[1].as_ref().map(OwnedFd::try_clone);
+                    theirs.push(same.transpose().map_err(stdio)?);
                 }
-                Output::Null | Output::Merge => theirs.push(null()?),
+                Output::Null | Output::Merge => theirs.push(None),
             }
         }
     }
@@ -221,7 +213,7 @@ fn descriptors(spawn: &Spawn, kit: &Kit, ours: &mut Ours) -> Staged<Vec<OwnedFd>
         ours.outputs
             .push((label.clone(), our.try_clone().map_err(stdio)?));
         ours.labelled.push((label.clone(), our));
-        theirs.push(their.into());
+        theirs.push(Some(their.into()));
     }
     Ok(theirs)
 }
@@ -272,12 +264,44 @@ fn rlimits(spawn: &Spawn, kit: &Kit) -> Vec<(u32, [u64; 2])> {
     limits
 }
 
-fn environment(spawn: &Spawn) -> Vec<Vec<u8>> {
-    let mut lines: Vec<Vec<u8>> = spawn.env.iter().map(|line| line.to_vec()).collect();
-    if !lines.iter().any(|line| line.starts_with(b"GAFFER_RUN=")) {
-        lines.push(format!("GAFFER_RUN={}", spawn.run).into_bytes());
-    }
-    lines
+type Strings = (Vec<u8>, Vec<*const c_char>, Vec<*const c_char>);
+
+/// Arguments and environment, one after the other, and the pointers that exec wants.
+fn strings(spawn: &Spawn) -> Result<Strings, Failure> {
+    let missing = !spawn.env.iter().any(|line| line.starts_with(b"GAFFER_RUN="));
+    let run = missing.then(|| format!("GAFFER_RUN={}", spawn.run).into_bytes());
+    let argv0 = spawn.argv0.iter().map(|name| name.as_slice());
+    let argv = argv0.chain(
+        spawn
+            .argv
+            .iter()
+            .skip(usize::from(spawn.argv0.is_some()))
+            .map(|word| word.as_slice()),
+    );
+    let env = spawn.env.iter().map(|line| line.as_slice()).chain(run.as_deref());
+    let bytes = argv.clone().chain(env.clone()).map(|text| text.len() + 1).sum();
+    // As large as it will be: pointers into it stay valid.
+    let mut all = Vec::with_capacity(bytes);
+    let mut pointers = |texts: &mut dyn Iterator<Item = &[u8]>| {
+        let mut list = Vec::with_capacity(texts.size_hint().0 + 1);
+        for text in texts {
+            if text.contains(&0) {
+                return Err(Failure {
+                    stage: "exec",
+                    errno: libc::EINVAL,
+                    text: String::from_utf8_lossy(text).into_owned(),
+                });
+            }
+            let at = all.len();
+            all.extend_from_slice(text);
+            all.push(0);
+            list.push(all[at..].as_ptr().cast::<c_char>());
+        }
+        list.push(std::ptr::null());
+        Ok(list)
+    };
+    let (argv, envp) = (pointers(&mut argv.clone())?, pointers(&mut env.clone())?);
+    Ok((all, argv, envp))
 }
 
 /// Where the program may be: itself if it has a slash, else in the child's PATH, the fallback, or the default.

@@ -168,7 +168,6 @@ impl Control {
                     Ok(born) => self.on_born(key, *born),
                     Err(failed) => self.forget(key, failed.cgroup),
                 }
-                self.reap_strangers();
             }
             Event::Exited {
                 key,
@@ -298,6 +297,7 @@ impl Control {
         };
         self.epoll.remove(&born.pidfd);
         live.phase = Phase::Ending;
+        self.ending += 1;
         self.disk.send(DiskJob::Exit(Box::new(Exit {
             key,
             run: live.run,
@@ -319,6 +319,7 @@ impl Control {
         let _ = sys::reap(Whom::Pidfd(born.pidfd.as_fd()));
         self.pids.remove(&born.pid);
         crate::tree::leader_gone(born.pid);
+        self.ending -= 1;
         if survivors == 0 {
             let cgroup = born.cgroup.clone();
             self.forget(key, cgroup);
@@ -336,7 +337,6 @@ impl Control {
             self.survey(key);
             self.unhold(key);
         }
-        self.reap_strangers();
     }
 
     /// Something about a run's survivors may have changed.
@@ -396,12 +396,20 @@ impl Control {
         self.arm_idle();
     }
 
-    /// Orphans of runs come to us. They are reaped by peeking: what is known belongs to its own path.
+    /// Orphans of runs come to us. They are reaped by peeking: what is known belongs to its own path. The kernel
+    /// walks over all children to find one that has ended, and gives the oldest, so nobody looks before those
+    /// that are known to have ended are reaped.
     pub fn reap_strangers(&mut self) {
+        if !self.child_ended || self.ending > 0 {
+            return;
+        }
+        self.child_ended = false;
         let mut reaped = false;
         while let Ok(Some(ended)) = sys::peek(Whom::Any) {
             let known = self.pids.get(&(ended.pid as u32)).copied();
             if let Some(key) = known {
+                // Its own path ends here, too.
+                self.child_ended = true;
                 self.on_pidfd(key);
                 break;
             }
@@ -410,6 +418,8 @@ impl Control {
                 _ => false,
             });
             if starting {
+                // Looked for again when its spawner has told of it.
+                self.child_ended = true;
                 break;
             }
             let _ = sys::reap(Whom::Pid(ended.pid));
@@ -431,6 +441,7 @@ impl Control {
 fn cost(spawn: &Spawn) -> u64 {
     let stdin = u64::from(spawn.stdin == gaffer_shim::message::Stdin::Pipe);
     let terminal = u64::from(spawn.pty.is_some());
-    // pidfd, stdout, stderr, the watch on survivors, both sides of each label.
-    4 + stdin + terminal + 2 * spawn.streams.len() as u64
+    // pidfd, stdout, stderr, both sides of each label. The watch on survivors is from the reserve: without it
+    // the end of an orphan is as good a sign.
+    3 + stdin + terminal + 2 * spawn.streams.len() as u64
 }

@@ -10,7 +10,7 @@ use crate::log::Journal;
 use crate::mailbox::Mailbox;
 use crate::plan::{self, Kit};
 use crate::share::Share;
-use crate::spawner::{SpawnQueue, Spawner};
+use crate::spawner::{SPAWNERS, SpawnQueue, Spawner};
 use crate::sys::{self, CloneArgs};
 use rustix::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::ffi::OsString;
@@ -362,8 +362,10 @@ fn shim(world: World, options: &Options, guard_pid: u32) -> Result<(), SetupErro
         };
         thread("spawner").spawn(move || spawner.run()).is_ok()
     };
-    if !more_spawners(0) {
-        return Err(io::Error::from(io::ErrorKind::OutOfMemory).into());
+    for number in 0..SPAWNERS {
+        if !more_spawners(number) {
+            return Err(io::Error::from(io::ErrorKind::OutOfMemory).into());
+        }
     }
     let mut control = Control::new(Parts {
         inbox: to_control,

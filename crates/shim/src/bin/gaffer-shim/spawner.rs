@@ -11,6 +11,7 @@ use crate::log::{Journal, now};
 use crate::mailbox::Mailbox;
 use crate::plan::{self, Failure, Kit};
 use crate::sys::{self, CloneArgs, Whom};
+use gaffer_shim::identity;
 use gaffer_shim::journal::Record;
 use gaffer_shim::message::Spawn;
 use rustix::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
@@ -21,6 +22,8 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
 /// Most spawners at once: each owns a share of the reserved descriptors.
 pub const SPAWNERS_MAX: i32 = 4;
+/// Spawners from the start: one sleeps in its child's exec while the other prepares.
+pub const SPAWNERS: i32 = 2;
 const STACK_BYTES: usize = 64 << 10;
 
 /// What control may look at while a spawner sleeps.
@@ -152,10 +155,20 @@ impl Stack {
     }
 }
 
+/// What a spawner keeps from one child to the next.
+struct Bench {
+    stack: Stack,
+    /// Segment of the journal that is in its slot; 0: none yet.
+    journal: u64,
+    /// Directory that cgroups were made in last, and its path.
+    base: Option<(String, OwnedFd)>,
+}
+
 /// A child that has executed.
 struct Running {
     pidfd: OwnedFd,
     pid: u32,
+    start_ticks: u64,
     cgroup: Option<String>,
     note: Option<String>,
 }
@@ -163,12 +176,16 @@ struct Running {
 impl Spawner {
     /// Until the process ends.
     pub fn run(self) -> ! {
-        let stack = Stack::new();
+        let mut bench = Stack::new().map(|stack| Bench {
+            stack,
+            journal: 0,
+            base: None,
+        });
         loop {
             let job = self.queue.pop();
             job.inflight.begun_ns.store(now().1, SeqCst);
-            let outcome = match &stack {
-                Ok(stack) => self.spawn(&job, stack),
+            let outcome = match &mut bench {
+                Ok(bench) => self.spawn(&job, bench),
                 Err(error) => Err(Failure::system("clone", error, "no stack")),
             };
             if let Err(failure) = outcome {
@@ -214,23 +231,25 @@ impl Spawner {
         }
     }
 
-    fn spawn(&self, job: &SpawnJob, stack: &Stack) -> Result<(), Failure> {
+    fn spawn(&self, job: &SpawnJob, bench: &mut Bench) -> Result<(), Failure> {
         let spawn = &*job.spawn;
         plan::fail_point(&self.kit, 2);
         let mut prepared = plan::prepare(spawn, &self.kit, self.number)?;
-        let (cgroup, note) = match make_cgroup(spawn) {
+        let (cgroup, note) = match make_cgroup(spawn, &mut bench.base) {
             Ok(cgroup) => (cgroup, None),
             Err(error) => (None, Some(format!("cgroup not writable: {error}"))),
         };
         plan::place(&mut prepared, &self.kit, self.number)?;
-        if let Err(error) = self.journal.pin_to(plan::journal_slot(self.number)) {
-            plan::clear(&self.kit, self.number);
+        if let Err(error) = self
+            .journal
+            .pin_to(plan::journal_slot(self.number), &mut bench.journal)
+        {
+            plan::clear(&prepared, &self.kit);
             return Err(Failure::system("journal", &error, ""));
         }
-        let cloned = self.clone_child(job, &mut prepared.plan, stack, cgroup, note);
+        let cloned = self.clone_child(job, &mut prepared.plan, &bench.stack, cgroup, note);
         self.journal.unpin();
-        // The ends that belong to the child must not stay open here, or its pipes would never end.
-        plan::clear(&self.kit, self.number);
+        plan::clear(&prepared, &self.kit);
         let Some(running) = cloned? else {
             return Ok(());
         };
@@ -265,6 +284,7 @@ impl Spawner {
         };
         let mut cgroup_path = None;
         let mut result = -1;
+        let before_ns = now().1;
         if let Some((path, fd)) = &cgroup {
             args.flags |= sys::CLONE_INTO_CGROUP;
             args.cgroup = fd.as_raw_fd() as u64;
@@ -287,6 +307,10 @@ impl Spawner {
             let error = io::Error::from_raw_os_error(-result as i32);
             return Err(Failure::system("clone", &error, ""));
         }
+        let pid = result as u32;
+        let start_ticks = identity::ticks_between(before_ns, now().1)
+            .or_else(|| identity::start_ticks(pid))
+            .unwrap_or(0);
         let ours_to_tell = inflight.seal();
         // SAFETY: the kernel opened it for us during clone; nobody else owns it.
         let pidfd = unsafe { OwnedFd::from_raw_fd(inflight.pidfd.load(SeqCst)) };
@@ -300,7 +324,8 @@ impl Spawner {
         if !not_executed {
             return Ok(Some(Running {
                 pidfd,
-                pid: result as u32,
+                pid,
+                start_ticks,
                 cgroup: cgroup_path,
                 note,
             }));
@@ -313,6 +338,10 @@ impl Spawner {
     /// A child that was killed before its exec left no errno. Its exit signal tells: only exec sets it to
     /// SIGCHLD, so a wait without `__WALL` does not see it.
     fn ended_before_exec(&self, pidfd: &OwnedFd) -> bool {
+        // Asked of the pidfd first, because waiting takes a lock that every clone and exit of the machine takes.
+        if !sys::is_readable(pidfd) {
+            return false;
+        }
         match sys::peek(Whom::Pidfd(pidfd.as_fd())) {
             Ok(_) => false,
             Err(error) => error.raw_os_error() == Some(libc::ECHILD),
@@ -326,7 +355,7 @@ impl Spawner {
         let record = Record::Started {
             run: spawn.run,
             pid: running.pid,
-            start_ticks: gaffer_shim::identity::start_ticks(running.pid).unwrap_or(0),
+            start_ticks: running.start_ticks,
             pidfd_inode: inode,
             cgroup: running.cgroup.clone(),
             wall_ms,
@@ -381,18 +410,37 @@ fn tree_remove(path: &str) {
     crate::tree::remove(path, 0);
 }
 
-/// The run's own cgroup, made and opened.
-fn make_cgroup(spawn: &Spawn) -> io::Result<Option<(String, OwnedFd)>> {
+/// The run's own cgroup, made and opened. Below the directory of the last one, paths are short.
+fn make_cgroup(
+    spawn: &Spawn,
+    known: &mut Option<(String, OwnedFd)>,
+) -> io::Result<Option<(String, OwnedFd)>> {
     use rustix::fs::{Mode, OFlags};
-    let Some(path) = own_cgroup(spawn) else {
+    use rustix::io::Errno;
+    let Some(base) = &spawn.cgroup else {
         return Ok(None);
     };
-    match std::fs::create_dir(&path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => std::fs::create_dir_all(&path)?,
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-        other => other?,
-    }
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let fd = rustix::fs::open(&path, flags, Mode::empty())?;
-    Ok(Some((path, fd)))
+    if known.as_ref().is_none_or(|(path, _)| path != base) {
+        *known = None;
+    }
+    let name = spawn.run.to_string();
+    for again in [true, false] {
+        if known.is_none() {
+            std::fs::create_dir_all(base)?;
+            let fd = rustix::fs::open(base.as_str(), flags, Mode::empty())?;
+            *known = Some((base.clone(), fd));
+        }
+        let Some((_, fd)) = known else { break };
+        match rustix::fs::mkdirat(&*fd, name.as_str(), Mode::from_raw_mode(0o777)) {
+            // The base was removed, perhaps made again: then this descriptor is of nothing.
+            Err(Errno::NOENT | Errno::NODEV) if again => *known = None,
+            Ok(()) | Err(Errno::EXIST) => {
+                let fd = rustix::fs::openat(&*fd, name.as_str(), flags, Mode::empty())?;
+                return Ok(Some((format!("{base}/{name}"), fd)));
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Err(io::ErrorKind::NotFound.into())
 }

@@ -235,7 +235,8 @@ pub fn dup_to(fd: &impl AsRawFd, slot: i32) -> io::Result<()> {
 /// A pipe, both ends close-on-exec; the read end does not block.
 pub fn pipe_to_us() -> io::Result<(OwnedFd, OwnedFd)> {
     let (read, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
-    set_nonblocking(&read)?;
+    // SAFETY: descriptors and flags only. A fresh pipe has no other flags that could be lost.
+    check(unsafe { libc::fcntl(read.as_raw_fd(), libc::F_SETFL, libc::O_NONBLOCK) })?;
     Ok((read, write))
 }
 
@@ -329,6 +330,17 @@ pub fn reap(whom: Whom<'_>) -> io::Result<Option<Ended>> {
 /// Reaps a child, waits for its end.
 pub fn reap_wait(whom: Whom<'_>) -> io::Result<Option<Ended>> {
     wait(whom, WALL)
+}
+
+/// Would a read say something now? A pidfd: has its process ended?
+pub fn is_readable(fd: &impl AsRawFd) -> bool {
+    let mut poll = libc::pollfd {
+        fd: fd.as_raw_fd(),
+        events: libc::POLLIN,
+        revents: 0,
+    };
+    // SAFETY: one structure that outlives the call.
+    unsafe { libc::poll(&raw mut poll, 1, 0) > 0 }
 }
 
 /// Sends a signal through a pidfd. A process that has ended is an `ESRCH`.
