@@ -137,7 +137,7 @@ fn a_file_runs_until_ctrl_c_and_leaves_nothing() {
     assert_eq!(running.end(), 0, "{}", place.said());
     let said = place.said();
     assert!(said.contains("shop · Procfile · private daemon"), "{said}");
-    assert!(said.contains("starting  pid "), "{said}");
+    assert!(said.contains("● running   pid "), "{said}");
     assert!(said.contains("stopping  asked by Ctrl-C"), "{said}");
     assert!(said.contains("stopped   2 jobs in "), "{said}");
     assert_gone(place.root.path());
@@ -148,7 +148,7 @@ fn a_file_runs_until_ctrl_c_and_leaves_nothing() {
 fn killing_the_command_line_stops_everything() {
     let place = Place::new("Procfile", "idle: FIXTURE idle\n");
     let running = place.start(&["start"]);
-    running.until("starting  pid ");
+    running.until("running   pid ");
     running.signal(Signal::KILL);
     running.end();
     assert_gone(place.root.path());

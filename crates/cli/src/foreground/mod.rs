@@ -24,6 +24,8 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// Output that is still on its way when the daemon has ended is waited for so long.
 const DRAIN: Duration = Duration::from_millis(300);
+/// The last words of a program arrive at most so long after the news of its end.
+const LAST_WORDS: Duration = Duration::from_millis(15);
 /// States without an event of their own are looked for so often while something is not settled.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 
@@ -132,7 +134,7 @@ async fn run(
             () = tokio::time::sleep(LOOK_EVERY) => fore.look().await?,
         }
     }
-    fore.rest().await?;
+    fore.drain_until_quiet(DRAIN).await?;
     fore.screen.stopped(&fore.jobs, fore.asked_at)?;
     ctx.out.flush()?;
     let daemon = ended.flatten().and_then(|code| u8::try_from(code).ok());
@@ -158,18 +160,35 @@ impl Foreground<'_> {
         Ok(())
     }
 
-    /// What was still on its way.
-    async fn rest(&mut self) -> Result<(), Failure> {
-        while let Ok(Some(line)) = tokio::time::timeout(DRAIN, self.logs.next()).await {
+    /// What is still on its way.
+    async fn drain_until_quiet(&mut self, quiet: Duration) -> Result<(), Failure> {
+        while let Ok(Some(line)) = tokio::time::timeout(quiet, self.logs.next()).await {
             self.line(line)?;
         }
         Ok(())
     }
 
+    /// Whether the run of an event counts as running already.
+    async fn is_running(&self, event: &Event) -> bool {
+        let place = self.screen.name(&event.subject);
+        let Some((job, n)) = place.rsplit_once('.') else {
+            return false;
+        };
+        let Ok(n) = n.parse() else { return false };
+        let instance = self.client.instance(&self.session, job, n).await;
+        instance.is_ok_and(|instance| instance.run == event.run && instance.state == "running")
+    }
+
     async fn event(&mut self, event: &Event) -> Result<(), Failure> {
-        // What a program said before comes before.
-        self.drain_ready()?;
-        self.screen.event(event)?;
+        // What a program said before its end comes before it.
+        if event.event == "run.exited" {
+            self.drain_until_quiet(LAST_WORDS).await?;
+        } else {
+            self.drain_ready()?;
+        }
+        // Without a `ready` to wait for, a run is running at once.
+        let runs = event.event == "run.started" && self.is_running(event).await;
+        self.screen.event(event, runs)?;
         self.look().await?;
         if event.event != "run.exited" || self.asked > 0 {
             return Ok(());
@@ -222,6 +241,10 @@ impl Foreground<'_> {
     }
 
     async fn interrupted(&mut self, why: &'static str) -> Result<(), Failure> {
+        // The terminal has shown `^C`: our lines begin on the next.
+        if why == "Ctrl-C" && self.screen.out().terminal {
+            self.screen.out().line("")?;
+        }
         if self.asked == 0 {
             return self.stop(&format!("asked by {why}; again: KILL"), 0).await;
         }

@@ -95,8 +95,8 @@ impl<'a> Screen<'a> {
         )
     }
 
-    /// What happened, where it is worth a line.
-    pub fn event(&mut self, event: &Event) -> Result<(), Failure> {
+    /// What happened, where it is worth a line. `runs`: the run that was started counts as running already.
+    pub fn event(&mut self, event: &Event, runs: bool) -> Result<(), Failure> {
         if !event.subject.starts_with(&format!("{}.", self.session)) {
             return Ok(());
         }
@@ -107,12 +107,12 @@ impl<'a> Screen<'a> {
             .map(|reason| reason.text.clone())
             .unwrap_or_default();
         let (word, text) = match event.event.as_str() {
-            "run.started" => (
-                "starting",
-                datum(event, "pid")
+            "run.started" => {
+                let pid = datum(event, "pid")
                     .map(|pid| format!("pid {pid}"))
-                    .unwrap_or_default(),
-            ),
+                    .unwrap_or_default();
+                (if runs { "running" } else { "starting" }, pid)
+            }
             "run.ready" => ("running", ready_text(event, &reason)),
             "run.exited" => (end_word(event), reason),
             "run.unhealthy" => ("degraded", reason),
