@@ -1,6 +1,9 @@
 //! What differs between two definitions of a job, key by key, with the effect of each change.
 
 use crate::config::LoadedJob;
+use crate::keys::{JOB, class_of};
+use serde_json::Value;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// One key that differs.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,8 +31,163 @@ pub enum ChangeClass {
     Daemon,
 }
 
-/// Changed keys in the order of the reference.
+/// Changed keys in the order of the reference; what gaffer itself wrote beside them is not a key.
 pub fn diff(old: &LoadedJob, new: &LoadedJob) -> Vec<Change> {
-    let _ = (old, new);
-    Vec::new()
+    let mut changes = Vec::new();
+    let (before, after) = (flat(&old.typed), flat(&new.typed));
+    let paths: BTreeSet<&String> = before.keys().chain(after.keys()).collect();
+    for path in paths {
+        let (old, new) = (before.get(path), after.get(path));
+        if old != new {
+            let show = |value: Option<&String>| value.map(|text| shorten(text));
+            changes.push(Change { path: path.clone(), old: show(old), new: show(new), class: class_of(path) });
+        }
+    }
+    changes.sort_by_key(|change| (rank(&change.path), change.path.clone()));
+    changes
+}
+
+/// Place of a path in the table of keys.
+fn rank(path: &str) -> usize {
+    let mut path = path;
+    loop {
+        if let Some(at) = JOB.iter().position(|key| key.path == path) {
+            return at;
+        }
+        match path.rsplit_once('.') {
+            Some((above, _)) => path = above,
+            None => return JOB.len(),
+        }
+    }
+}
+
+/// Longest value in a plan, in characters.
+const SHOWN: usize = 120;
+
+fn shorten(text: &str) -> String {
+    if text.chars().count() <= SHOWN {
+        return text.to_owned();
+    }
+    let head: String = text.chars().take(SHOWN - 1).collect();
+    format!("{head}…")
+}
+
+/// Values by dotted path, as written in a file. The environment is one table, whatever layer a name is in.
+fn flat(typed: &Value) -> BTreeMap<String, String> {
+    let mut out = BTreeMap::new();
+    let Some(map) = typed.as_object() else { return out };
+    let layers = map.get("env_layers").and_then(Value::as_array);
+    for pair in layers.into_iter().flatten().filter_map(|layer| layer.get("env")?.as_array()).flatten() {
+        if let (Some(name), Some(value)) = (pair.get(0).and_then(Value::as_str), pair.get(1)) {
+            out.insert(format!("env.{name}"), toml_value(value));
+        }
+    }
+    for (key, value) in map {
+        match key.as_str() {
+            "env_layers" | "run_as" => {}
+            // A list is a table of the default condition.
+            "after" => after(value, &mut out),
+            "cmd" | "wrap" => {
+                out.insert(key.clone(), command(value));
+            }
+            _ => flatten(key, value, &mut out),
+        }
+    }
+    out
+}
+
+fn flatten(path: &str, value: &Value, out: &mut BTreeMap<String, String>) {
+    match value {
+        Value::Object(map) => {
+            for (key, value) in map {
+                match key.as_str() {
+                    "cmd" => out.insert(format!("{path}.cmd"), command(value)).map_or((), drop),
+                    _ => flatten(&format!("{path}.{}", quoted_key(key)), value, out),
+                }
+            }
+        }
+        value => {
+            out.insert(path.to_owned(), toml_value(value));
+        }
+    }
+}
+
+fn after(value: &Value, out: &mut BTreeMap<String, String>) {
+    match value {
+        Value::Array(names) => {
+            for name in names.iter().filter_map(Value::as_str) {
+                out.insert(format!("after.{}", quoted_key(name)), "\"ready\"".to_owned());
+            }
+        }
+        other => flatten("after", other, out),
+    }
+}
+
+/// Words as one text, if that gives the same words back.
+pub(crate) fn command(value: &Value) -> String {
+    let Some(list) = value.as_array() else { return toml_value(value) };
+    let words: Vec<&str> = list.iter().filter_map(Value::as_str).collect();
+    let joined = words.iter().map(|word| command_word(word)).collect::<Vec<_>>().join(" ");
+    match crate::template::split_words(&joined) {
+        Ok(again) if again == words => toml_value(&Value::from(joined)),
+        _ => toml_value(value),
+    }
+}
+
+/// A word of a command as it is typed: with quotes only where the word needs them.
+fn command_word(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "_-./=:@%+,${}~^*?[]!#&;|<>()".contains(c);
+    if !word.is_empty() && word.chars().all(plain) && !word.contains("$$") {
+        return word.to_owned();
+    }
+    let quoted = word.replace("$$", "$");
+    if !word.contains('\'') && quoted.replace('$', "$$") == word {
+        return format!("'{quoted}'");
+    }
+    let inside = word.replace('\\', "\\\\").replace('"', "\\\"");
+    format!("\"{inside}\"")
+}
+
+/// A value as TOML, on one line.
+pub(crate) fn toml_value(value: &Value) -> String {
+    match value {
+        Value::Null => "none".to_owned(),
+        Value::Bool(value) => value.to_string(),
+        Value::Number(number) => number.to_string(),
+        Value::String(text) => toml_string(text),
+        Value::Array(list) => format!("[{}]", list.iter().map(toml_value).collect::<Vec<_>>().join(", ")),
+        Value::Object(map) if map.is_empty() => "{}".to_owned(),
+        Value::Object(map) => {
+            let pairs = map.iter().map(|(key, value)| format!("{} = {}", quoted_key(key), toml_value(value)));
+            format!("{{ {} }}", pairs.collect::<Vec<_>>().join(", "))
+        }
+    }
+}
+
+/// A basic string, or a literal one where that needs no escapes.
+fn toml_string(text: &str) -> String {
+    let control = text.chars().any(|c| c.is_control());
+    if !control && text.contains(['"', '\\']) && !text.contains('\'') {
+        return format!("'{text}'");
+    }
+    let mut out = String::from("\"");
+    for c in text.chars() {
+        match c {
+            '"' => out.push_str("\\\""),
+            '\\' => out.push_str("\\\\"),
+            '\n' => out.push_str("\\n"),
+            '\t' => out.push_str("\\t"),
+            '\r' => out.push_str("\\r"),
+            c if c.is_control() => out.push_str(&format!("\\u{:04X}", u32::from(c))),
+            c => out.push(c),
+        }
+    }
+    out.push('"');
+    out
+}
+
+/// A key, with quotes where TOML needs them.
+pub(crate) fn quoted_key(key: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
+    if !key.is_empty() && key.chars().all(plain) { key.to_owned() } else { toml_string(key) }
 }

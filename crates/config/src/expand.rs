@@ -1,6 +1,9 @@
 //! The last step before a spawn: templates and variables of a launch get the values of one run.
 
-use gaffer_core::job::{Launch, Stdin};
+use crate::launch::{BASE_VARIABLES, USER_VARIABLES, port_variable};
+use crate::source::wild;
+use crate::template::{Piece, pieces};
+use gaffer_core::job::{EnvInherit, Launch, Stdin};
 use gaffer_core::name::JobId;
 use std::collections::BTreeMap;
 
@@ -75,14 +78,301 @@ pub enum ExpandError {
     },
 }
 
+/// Variables of a service manager above the daemon, or of the shell that started it: they are about the daemon,
+/// not about its jobs. `GAFFER_*` too: a token is among them.
+const NEVER_INHERITED: &[&str] = &[
+    "NOTIFY_SOCKET",
+    "WATCHDOG_*",
+    "LISTEN_*",
+    "INVOCATION_ID",
+    "JOURNAL_STREAM",
+    "MAINPID",
+    "SYSTEMD_EXEC_PID",
+    "CREDENTIALS_DIRECTORY",
+    "GAFFER_*",
+    "INSTANCE",
+    "PWD",
+    "OLDPWD",
+    "SHLVL",
+    "_",
+];
+
 /// Fills in a launch for one run: builds the environment in layers, then the words.
 pub fn expand(launch: &Launch, context: &RunContext<'_>) -> Result<Expanded, ExpandError> {
-    let _ = context;
-    Ok(Expanded {
-        argv: launch.cmd.clone(),
-        argv0: launch.argv0.clone(),
-        env: Vec::new(),
-        cwd: launch.cwd.clone(),
-        stdin: launch.stdin.clone(),
-    })
+    let own = own_variables(context);
+    let mut filler = Filler { launch, context, env: inherited(launch, context.base_env), own: &own };
+    for layer in &launch.env {
+        let values: Vec<(String, String)> = layer
+            .iter()
+            .map(|(name, value)| Ok((name.clone(), filler.fill(value, false, &|| format!("env.{name}"))?)))
+            .collect::<Result<_, ExpandError>>()?;
+        // All of a layer at once: its values see the layer below only.
+        filler.env.extend(values);
+    }
+    if launch.pty {
+        filler.env.entry("TERM".to_owned()).or_insert_with(|| "xterm-256color".to_owned());
+    }
+    let argv = argv(launch, &filler)?;
+    let place = |name: &'static str| move || name.to_owned();
+    let argv0 = launch.argv0.as_ref().map(|text| filler.fill(text, false, &place("argv0"))).transpose()?;
+    let cwd = filler.fill(&launch.cwd, false, &place("cwd"))?;
+    if !cwd.starts_with('/') {
+        let text = format!("`{cwd}` is not an absolute path");
+        return Err(ExpandError::Syntax { text, place: "cwd".to_owned() });
+    }
+    let stdin = match &launch.stdin {
+        Stdin::File(path) => Stdin::File(filler.fill(path, false, &place("stdin"))?),
+        other => other.clone(),
+    };
+    let mut env = filler.env;
+    env.extend(own);
+    env.extend(context.added.iter().cloned());
+    if let Some((name, _)) = env.iter().find(|(name, value)| name.contains(['\0', '=']) || value.contains('\0')) {
+        return Err(ExpandError::Nul { place: format!("env.{}", name.escape_debug()) });
+    }
+    Ok(Expanded { argv, argv0, env: env.into_iter().collect(), cwd, stdin })
+}
+
+fn argv(launch: &Launch, filler: &Filler<'_>) -> Result<Vec<String>, ExpandError> {
+    let mut argv = Vec::with_capacity(launch.wrap.len() + launch.cmd.len() + 2);
+    for word in &launch.wrap {
+        argv.push(filler.fill(word, false, &|| "wrap".to_owned())?);
+    }
+    if let Some(shell) = &launch.shell {
+        argv.push(shell.clone());
+        argv.push("-c".to_owned());
+    }
+    let scripted = launch.shell.is_some();
+    for word in &launch.cmd {
+        argv.push(filler.fill(word, scripted, &|| "cmd".to_owned())?);
+    }
+    Ok(argv)
+}
+
+/// What the launch takes from the daemon.
+fn inherited(launch: &Launch, base: &BTreeMap<String, String>) -> BTreeMap<String, String> {
+    let any = |patterns: &[&str], name: &str| patterns.iter().any(|pattern| wild(pattern, name));
+    let taken = |name: &str| match &launch.env_inherit {
+        EnvInherit::None => false,
+        EnvInherit::Base => any(BASE_VARIABLES, name),
+        EnvInherit::All => !any(NEVER_INHERITED, name),
+        EnvInherit::Patterns(patterns) => {
+            // A name written in full is meant.
+            patterns.iter().any(|pattern| pattern == name)
+                || (patterns.iter().any(|pattern| wild(pattern, name)) && !any(NEVER_INHERITED, name))
+        }
+    };
+    let mut env: BTreeMap<String, String> =
+        base.iter().filter(|(name, _)| taken(name)).map(|(name, value)| (name.clone(), value.clone())).collect();
+    if launch.env_inherit == EnvInherit::None {
+        return env;
+    }
+    for name in USER_VARIABLES {
+        let value = match &launch.user {
+            Some(user) => Some(match *name {
+                "HOME" => user.home.clone(),
+                "SHELL" => user.shell.clone(),
+                _ => user.name.clone(),
+            }),
+            None => base.get(*name).cloned(),
+        };
+        if let Some(value) = value {
+            env.insert((*name).to_owned(), value);
+        }
+    }
+    env
+}
+
+/// Variables that gaffer sets on top.
+fn own_variables(context: &RunContext<'_>) -> BTreeMap<String, String> {
+    let instance = context.instance.unwrap_or(0).to_string();
+    let mut own = BTreeMap::from([
+        ("INSTANCE".to_owned(), instance.clone()),
+        ("GAFFER_INSTANCE".to_owned(), instance),
+        ("GAFFER_NODE".to_owned(), context.node.to_owned()),
+        ("GAFFER_SESSION".to_owned(), context.job.session.to_string()),
+        ("GAFFER_JOB".to_owned(), context.job.job.to_string()),
+        ("GAFFER_RUN".to_owned(), context.run.to_owned()),
+        ("GAFFER_ATTEMPT".to_owned(), context.attempt.to_string()),
+    ]);
+    for (name, port) in context.ports {
+        let variable = if name.is_empty() { "PORT".to_owned() } else { port_variable(name) };
+        own.insert(variable, port.to_string());
+    }
+    own
+}
+
+struct Filler<'a> {
+    launch: &'a Launch,
+    context: &'a RunContext<'a>,
+    /// Layers so far.
+    env: BTreeMap<String, String>,
+    own: &'a BTreeMap<String, String>,
+}
+
+impl Filler<'_> {
+    fn variable(&self, name: &str) -> Option<&str> {
+        let added = || self.context.added.iter().rev().find(|(known, _)| known == name).map(|(_, value)| value);
+        let value = added().or_else(|| self.own.get(name)).or_else(|| self.env.get(name));
+        value.map(String::as_str)
+    }
+
+    fn reference(&self, name: &str) -> Option<String> {
+        let context = self.context;
+        Some(match name {
+            "session" => context.job.session.to_string(),
+            "job" => context.job.job.to_string(),
+            "instance" => context.instance.unwrap_or(0).to_string(),
+            "node" => context.node.to_owned(),
+            "run" => context.run.to_owned(),
+            "attempt" => context.attempt.to_string(),
+            "user" => match &self.launch.user {
+                Some(user) => user.name.clone(),
+                None => context.base_env.get("USER").or_else(|| context.base_env.get("LOGNAME"))?.clone(),
+            },
+            _ => context.ports.get(name.strip_prefix("ports.")?)?.to_string(),
+        })
+    }
+
+    fn fill(&self, text: &str, scripted: bool, place: &dyn Fn() -> String) -> Result<String, ExpandError> {
+        let list = pieces(text, scripted).map_err(|text| ExpandError::Syntax { text, place: place() })?;
+        let mut out = String::with_capacity(text.len());
+        for piece in list {
+            match piece {
+                Piece::Text(text) => out.push_str(text),
+                Piece::Literal(text) => {
+                    out.push_str("{{");
+                    out.push_str(text);
+                    out.push_str("}}");
+                }
+                Piece::Variable { name, otherwise } => {
+                    let value = self.variable(name).filter(|value| otherwise.is_none() || !value.is_empty());
+                    match value.or(otherwise) {
+                        Some(value) => out.push_str(value),
+                        None => return Err(ExpandError::NoVariable { name: name.to_owned(), place: place() }),
+                    }
+                }
+                Piece::Reference(reference) => {
+                    let unknown = || ExpandError::NoReference { name: reference.name.to_owned(), place: place() };
+                    let value = self.reference(reference.name).ok_or_else(unknown)?;
+                    let text = reference.format(&value);
+                    out.push_str(&text.map_err(|text| ExpandError::Syntax { text, place: place() })?);
+                }
+            }
+        }
+        if out.contains('\0') {
+            return Err(ExpandError::Nul { place: place() });
+        }
+        Ok(out)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use gaffer_core::job::User;
+
+    fn base() -> BTreeMap<String, String> {
+        [("PATH", "/bin"), ("LC_ALL", "C"), ("HOME", "/root"), ("USER", "root"), ("SECRET", "s"), ("NOTIFY_SOCKET", "/n"), ("GAFFER_TOKEN", "t")]
+            .map(|(name, value)| (name.to_owned(), value.to_owned()))
+            .into()
+    }
+
+    fn run(launch: &Launch) -> Result<Expanded, ExpandError> {
+        let (base, job) = (base(), JobId::parse("shop.web").unwrap());
+        let ports = BTreeMap::from([(String::new(), 5000), ("admin-ui".to_owned(), 6000)]);
+        let added = [("NOTIFY_SOCKET".to_owned(), "/mine".to_owned())];
+        let context = RunContext {
+            node: "alpha",
+            job: &job,
+            instance: Some(2),
+            run: "1115",
+            attempt: 3,
+            ports: &ports,
+            base_env: &base,
+            added: &added,
+        };
+        expand(launch, &context)
+    }
+
+    fn words(words: &[&str]) -> Vec<String> {
+        words.iter().map(|word| (*word).to_owned()).collect()
+    }
+
+    fn value<'a>(expanded: &'a Expanded, name: &str) -> Option<&'a str> {
+        expanded.env.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
+    }
+
+    #[test]
+    fn hazard_08_the_environment_is_built_not_copied() {
+        let expanded = run(&Launch::of(words(&["x"]))).unwrap();
+        assert_eq!(value(&expanded, "PATH"), Some("/bin"));
+        assert_eq!(value(&expanded, "LC_ALL"), Some("C"));
+        assert_eq!(value(&expanded, "HOME"), Some("/root"));
+        assert_eq!(value(&expanded, "SECRET"), None);
+        assert_eq!(value(&expanded, "GAFFER_TOKEN"), None);
+        assert_eq!(value(&expanded, "NOTIFY_SOCKET"), Some("/mine"));
+        assert_eq!(value(&expanded, "PORT"), Some("5000"));
+        assert_eq!(value(&expanded, "PORT_ADMIN_UI"), Some("6000"));
+        assert_eq!(value(&expanded, "GAFFER_ATTEMPT"), Some("3"));
+        let all = Launch { env_inherit: EnvInherit::All, ..Launch::of(words(&["x"])) };
+        let expanded = run(&all).unwrap();
+        assert_eq!(value(&expanded, "SECRET"), Some("s"));
+        assert_eq!(value(&expanded, "GAFFER_TOKEN"), None);
+        let none = Launch { env_inherit: EnvInherit::None, ..Launch::of(words(&["x"])) };
+        assert_eq!(value(&run(&none).unwrap(), "PATH"), None);
+        assert_eq!(value(&run(&none).unwrap(), "HOME"), None);
+    }
+
+    #[test]
+    fn a_value_sees_the_layer_below() {
+        let mut launch = Launch::of(words(&["$A", "${B:-none}", "$$", "{{instance-1:02}}", "{{&job}}", "{{ports.admin-ui}}"]));
+        let layer = |pairs: &[(&str, &str)]| pairs.iter().map(|(a, b)| ((*a).to_owned(), (*b).to_owned())).collect();
+        launch.env = vec![layer(&[("A", "1")]), layer(&[("A", "$A-$PORT-{{job}}"), ("PATH", "/x:$PATH")])];
+        let expanded = run(&launch).unwrap();
+        assert_eq!(expanded.argv, ["1-5000-web", "none", "$", "01", "{{job}}", "6000"]);
+        assert_eq!(value(&expanded, "PATH"), Some("/x:/bin"));
+    }
+
+    #[test]
+    fn what_has_no_value_fails_with_its_name_and_place() {
+        let error = run(&Launch::of(words(&["x", "$NOPE"]))).unwrap_err();
+        assert_eq!(error.to_string(), "`$NOPE` in cmd has no value in the environment of the run");
+        let error = run(&Launch::of(words(&["{{ports.nope}}"]))).unwrap_err();
+        assert_eq!(error.to_string(), "`{{ports.nope}}` in cmd is not known for this run");
+    }
+
+    #[test]
+    fn a_script_keeps_its_dollars() {
+        let mut launch = Launch::of(words(&["echo $A {{instance}} $$"]));
+        launch.shell = Some("bash".to_owned());
+        launch.wrap = words(&["nice", "-n5"]);
+        assert_eq!(run(&launch).unwrap().argv, ["nice", "-n5", "bash", "-c", "echo $A 2 $$"]);
+    }
+
+    #[test]
+    fn home_follows_the_user() {
+        let mut launch = Launch::of(words(&["{{user}}"]));
+        launch.user = Some(User {
+            name: "ana".to_owned(),
+            uid: 7,
+            gid: 7,
+            groups: Vec::new(),
+            home: "/home/ana".to_owned(),
+            shell: "/bin/zsh".to_owned(),
+        });
+        let expanded = run(&launch).unwrap();
+        assert_eq!(expanded.argv, ["ana"]);
+        assert_eq!(value(&expanded, "HOME"), Some("/home/ana"));
+        assert_eq!(value(&expanded, "LOGNAME"), Some("ana"));
+    }
+
+    #[test]
+    fn what_is_escaped_comes_out_as_it_was() {
+        for text in ["$HOME", "{{job}}", "100%", "$", "{{&x}}", "{{{x}}}", "}}{{", "${A:-b}", "$$"] {
+            let escaped = crate::template::escape_templates(text);
+            let expanded = run(&Launch::of(vec![escaped])).unwrap();
+            assert_eq!(expanded.argv, [text]);
+        }
+    }
 }
