@@ -134,7 +134,7 @@ pub enum Input {
         slot: Slot,
         /// Newest run and what it was born under.
         run: RunId,
-        /// Its stamp.
+        /// Its stamp; the default one if nobody knows any more (a settled death): it counts as current.
         stamp: Stamp,
         /// What it is.
         found: Found,
@@ -203,7 +203,7 @@ pub enum Input {
 pub enum Found {
     /// Alive: adopted.
     Alive {
-        /// OS pid.
+        /// OS pid; 0: asked for and not born yet, `Started`, `StartFailed` or `NotStarted` follows as a fact.
         pid: u32,
         /// Wall time of its start.
         started: Wall,

@@ -459,11 +459,32 @@ fn find_slots(world: &mut World, engine: &mut Engine) {
                 ended: Some(end.clone()),
             },
             (Some(_), Some(_)) => Found::Dead(death_of(run, known, world)),
-            (None, _) if known.failed => Found::Dead(death_of(run, known, world)),
-            (None, _) => {
-                // An intent whose birth is under way: the shim has it in its table.
-                Found::Unreachable
+            (None, _) if known.failed && as_it_was && !world.store.history.contains_key(&run) => {
+                facts.extend(
+                    world
+                        .journal
+                        .iter()
+                        .filter(|record| record.run() == run)
+                        .flat_map(fact),
+                );
+                Found::Alive {
+                    pid: 0,
+                    started,
+                    lived,
+                    paused: false,
+                    ended: None,
+                }
             }
+            (None, _) if known.failed => Found::Dead(death_of(run, known, world)),
+            // An intent whose birth is under way: the shim has it in its table.
+            (None, _) if as_it_was => Found::Alive {
+                pid: 0,
+                started,
+                lived,
+                paused: false,
+                ended: None,
+            },
+            (None, _) => Found::Unreachable,
         };
         let unborn = known.pid.is_none() && matches!(found, Found::Unreachable) && !world.frozen_shim;
         engine.inputs.push_back(Input::SlotFound {

@@ -4,7 +4,7 @@ use super::After;
 use super::endings::{Class, Judged, cause_of, classify, shell_code};
 use super::table::Level;
 use super::{Cx, FoundRun, In, Life, Live, Seat};
-use crate::io::{Cause, Command, Death, End, Found, Reason};
+use crate::io::{Cause, Command, Death, End, Found, Reason, Stamp};
 use crate::reason;
 use crate::retry::Ended;
 use crate::time::{Duration, Mono, Now, Wall};
@@ -25,6 +25,15 @@ impl Seat {
         self.attempt = self
             .attempt
             .max(u32::try_from(past.len()).unwrap_or(u32::MAX).saturating_add(1));
+        // Without a stamp (its shim and journal are long gone) it counts as current: it was settled before.
+        let stamp = if stamp == Stamp::default() {
+            Stamp {
+                restart: self.want.restart.max(self.want.seq).max(cx.reload),
+                launch: cx.digest,
+            }
+        } else {
+            stamp
+        };
         self.seq = self.seq.max(stamp.restart);
         for death in &past {
             self.recall(death, cx);
@@ -47,12 +56,19 @@ impl Seat {
                 paused,
                 ended,
             } => {
+                let started_mono = cx.now.mono.minus(lived);
                 let live = Live {
-                    pid: pid.max(1),
+                    pid,
                     started,
-                    started_mono: cx.now.mono.minus(lived),
+                    started_mono,
                     ..live
                 };
+                if pid == 0 && ended.is_none() {
+                    // Asked for by an earlier daemon, not born yet: `Started` or `StartFailed` is still to come.
+                    self.last = past.last().map(|death| death.run);
+                    self.life = Life::Starting(live);
+                    return;
+                }
                 self.reason = Some(reason::adopted(lived));
                 self.tell(
                     "run.adopted",

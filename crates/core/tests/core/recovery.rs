@@ -333,3 +333,47 @@ fn an_end_that_the_old_daemon_had_asked_for_is_no_failure() {
     assert_eq!(bench.settled[0].2.text.as_ref(), "replaced by restart of ana");
     assert_eq!(bench.state("shop.web.1"), State::Running, "and not `gave up`");
 }
+
+#[test]
+fn a_run_found_before_its_birth_is_neither_running_nor_started_again() {
+    let mut bench = known(WishState::Running, spec());
+    let unborn = Found::Alive {
+        pid: 0,
+        started: Wall(0),
+        lived: s(0),
+        paused: false,
+        ended: None,
+    };
+    bench
+        .found("shop.web.1", 1, (1, DIGEST), unborn, vec![])
+        .feed(Input::Recovered)
+        .pass(s(1));
+    assert_eq!(
+        (bench.state("shop.web.1"), bench.spawned.len()),
+        (State::Starting, 0)
+    );
+    bench.start_fails("shop.web.1").pass(ms(100));
+    assert_eq!(bench.spawned.len(), 1);
+    assert_eq!(bench.settled[0].1.cause, Cause::ExecFailed);
+}
+
+#[test]
+fn an_old_death_without_a_stamp_starts_nothing_again() {
+    let mut job = spec();
+    job.restart = gaffer_core::job::Restart::Never;
+    let mut bench = known(WishState::Running, job);
+    let death = bench.death(1, s(99), Cause::Exit, Status::Code(0));
+    let stamp = Stamp::default();
+    bench.feed(Input::SlotFound {
+        slot: slot("shop.web.1"),
+        run: run(1),
+        stamp,
+        found: Found::Dead(death),
+        past: vec![],
+    });
+    bench.feed(Input::Recovered).pass(s(99));
+    assert_eq!(
+        (bench.state("shop.web.1"), bench.spawned.len()),
+        (State::Exited, 0)
+    );
+}
