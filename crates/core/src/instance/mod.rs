@@ -634,6 +634,10 @@ impl Seat {
                 } else {
                     self.send_stop(cx);
                 }
+                // A stop that was asked for in the meantime could not reach it.
+                if self.want.level == Level::Down {
+                    self.sharpen(cx);
+                }
             }
             None if live.ready.is_some() => self.life = Life::Running(live),
             None => self.life = Life::Starting(live),

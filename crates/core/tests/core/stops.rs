@@ -299,3 +299,28 @@ fn a_forced_stop_before_the_process_exists_kills_it_when_it_does() {
     bench.started(run);
     assert!(bench.told().contains(&"  kill the tree of shop.web.1".to_owned()));
 }
+
+#[test]
+fn a_forced_stop_asked_for_while_the_shim_was_silent_is_carried_out_when_it_answers() {
+    let mut bench = Bench::new();
+    bench.put("shop.web", spec()).restart("shop.web");
+    let run = bench.run("shop.web.1");
+    bench.feed(Input::Unreachable { run, silent: true });
+    bench
+        .ask(
+            "shop.web",
+            None,
+            WishState::Stopped,
+            false,
+            How {
+                grace: None,
+                force: true,
+            },
+        )
+        .pass(s(99));
+    assert!(!bench.told().contains(&"  kill the tree of shop.web.1".to_owned()));
+    bench.feed(Input::Unreachable { run, silent: false });
+    assert!(bench.told().contains(&"  kill the tree of shop.web.1".to_owned()));
+    bench.exits("shop.web.1", Status::Signal(9, false));
+    assert_eq!(bench.settled[0].1.cause, Cause::Stopped);
+}
