@@ -14,7 +14,7 @@ fn a_job_is_added_looked_at_changed_and_removed() {
         (Some("running"), Some("running")),
         "{job}"
     );
-    assert_eq!(job["spec"]["cmd"][0], "/bin/sh", "{job}");
+    assert_eq!(job["spec"]["shell"], true, "{job}");
     let instance = &job["instances"][0];
     assert!(
         instance["pid"].as_u64().is_some()

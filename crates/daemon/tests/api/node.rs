@@ -172,7 +172,7 @@ impl Node {
 
     /// Puts a job that runs a shell script, and waits until it is up.
     pub fn put(&self, job: &str, script: &str, more: &Value) {
-        let mut spec = serde_json::json!({"cmd": ["/bin/sh", "-c", script]});
+        let mut spec = serde_json::json!({"cmd": script, "shell": true});
         for (key, value) in more.as_object().into_iter().flatten() {
             spec[key] = value.clone();
         }
