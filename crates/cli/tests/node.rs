@@ -351,7 +351,7 @@ fn a_wait_ends_with_its_time() {
     node.put_job(
         "default",
         "slow",
-        &json!({ "cmd": [node.fixture(), "idle"], "cwd": "/", "ready": { "after": "1h" }, "stop": "1s" }),
+        &json!({ "cmd": [node.fixture(), "idle"], "cwd": "/", "ready": { "after": "1h", "within": "2h" }, "stop": "1s" }),
     );
     let said = fails(&node, 1, &["wait", "slow", "--timeout", "300ms"]);
     assert!(said.contains("slow is "), "{said}");
