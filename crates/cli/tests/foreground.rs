@@ -1,7 +1,7 @@
 //! `gaffer start`, `dev` and `run -- CMD`: a private daemon for as long as the command lasts, and nothing afterwards.
 
 use gaffer_testkit::node::{assert_gone, bin_dir};
-use gaffer_testkit::process::Handle;
+use gaffer_testkit::process::{Handle, of_node};
 use gaffer_testkit::wait_until;
 use rustix::process::Signal;
 use std::io::Write;
@@ -76,6 +76,15 @@ impl Place {
         std::fs::read_dir(self.root.path().join("run"))
             .expect("a folder")
             .count()
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        // Only after a test that failed is anything left; nothing of it may stay.
+        for process in of_node(self.root.path(), &self.root.path().join("state")) {
+            Handle::open(process.pid).is_some_and(|process| process.signal(Signal::KILL));
+        }
     }
 }
 
