@@ -83,7 +83,9 @@ impl Drop for Place {
     fn drop(&mut self) {
         // Only after a test that failed is anything left; nothing of it may stay.
         for process in of_node(self.root.path(), &self.root.path().join("state")) {
-            Handle::open(process.pid).is_some_and(|process| process.signal(Signal::KILL));
+            if let Some(process) = Handle::open(process.pid) {
+                process.signal(Signal::KILL);
+            }
         }
     }
 }
