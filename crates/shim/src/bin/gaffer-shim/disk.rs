@@ -5,7 +5,7 @@
 use crate::control::Event;
 use crate::log::{Journal, now};
 use crate::mailbox::Mailbox;
-use crate::pump::Pump;
+use crate::pump::{Pump, Target};
 use crate::share::Share;
 use crate::spawner::{SpawnJob, SpawnQueue};
 use crate::sys::{Ended, Epoll};
@@ -67,11 +67,9 @@ pub enum DiskJob {
 /// A pipe of a run.
 pub struct Attach {
     pub run: RunIdWire,
-    pub dir: String,
-    pub name: String,
-    /// 0 stdout, 1 stderr, then the labels in order.
-    pub number: u32,
-    pub bounds: LogBounds,
+    pub target: Target,
+    /// Where its stream ended when the run was intended; 0 also for labels nobody looked for.
+    pub begin: u64,
     pub fd: OwnedFd,
 }
 
@@ -178,7 +176,7 @@ impl Disk {
             }
             DiskJob::Attach(a) => {
                 // A pipe that cannot be watched is closed: the program gets EPIPE, nobody gets silence.
-                let _ = self.pump.attach(a.run, &a.dir, &a.name, a.number, a.bounds, a.fd);
+                let _ = self.pump.attach(a.run, a.target, a.begin, a.fd);
             }
             DiskJob::Append { record, event } => self.append(*record, event, false),
             DiskJob::Exit(exit) => {
@@ -234,8 +232,13 @@ impl Disk {
 
     fn intend(&mut self, key: u64, spawn: Box<Spawn>, inflight: Arc<crate::spawner::InFlight>) {
         let refused = match self.try_intend(&spawn) {
-            Ok(()) => {
-                return self.spawners.push(SpawnJob { key, spawn, inflight });
+            Ok(begins) => {
+                return self.spawners.push(SpawnJob {
+                    key,
+                    spawn,
+                    inflight,
+                    begins,
+                });
             }
             Err(error) => error,
         };
@@ -246,7 +249,8 @@ impl Disk {
         });
     }
 
-    fn try_intend(&mut self, spawn: &Spawn) -> io::Result<()> {
+    /// Gives where the streams end.
+    fn try_intend(&mut self, spawn: &Spawn) -> io::Result<[u64; 2]> {
         if !self.waiting.is_empty() {
             return Err(rustix::io::Errno::NOSPC.into());
         }
@@ -267,7 +271,7 @@ impl Disk {
             log_dir: spawn.log_dir.clone(),
             streams: spawn.streams.clone(),
         })?;
-        Ok(())
+        Ok([out_offset, err_offset])
     }
 
     /// Appends a fact that must not be lost, now or as soon as there is room, then tells control.

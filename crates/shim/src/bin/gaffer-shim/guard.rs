@@ -6,7 +6,7 @@
 //! What is to become of the runs is for the daemon to say.
 
 use crate::log::{Journal, now};
-use crate::pump::Pump;
+use crate::pump::{Pump, Target};
 use crate::share::Share;
 use crate::sys::{self, Ended, Epoll, Whom};
 use crate::tree::{self, Tree};
@@ -127,9 +127,14 @@ impl Guard {
             // SAFETY: its owner is dead.
             let fd = unsafe { OwnedFd::from_raw_fd(left.fd) };
             // A pipe that cannot be watched is closed: the program gets EPIPE, nobody gets silence.
-            let _ = self
-                .pump
-                .attach(left.run, dir, name, left.stream, left.bounds, fd);
+            let target = Target {
+                dir: dir.as_str().into(),
+                name: name.to_owned().into(),
+                number: left.stream,
+                bounds: left.bounds,
+            };
+            // Where it ended is not known here: it is looked for.
+            let _ = self.pump.attach(left.run, target, u64::MAX, fd);
         }
     }
 

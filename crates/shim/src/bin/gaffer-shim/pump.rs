@@ -13,9 +13,11 @@ use gaffer_shim::identity::mono_ns;
 use gaffer_shim::journal::{Record, RunIdWire};
 use gaffer_shim::message::LogBounds;
 use rustix::fd::{AsRawFd, OwnedFd};
+use std::borrow::Cow;
 use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::path::Path;
+use std::sync::Arc;
 
 /// Batches closer together than this are collected.
 const QUICK_NS: u64 = 10_000_000;
@@ -25,8 +27,8 @@ const NAP_NS: u64 = 3_000_000;
 const PIPE_BYTES: usize = 1 << 20;
 /// Streams that keep their segment open.
 const OPEN_MAX: usize = 32;
-/// Streams without a pipe that are remembered.
-const STREAMS_MAX: usize = 4096;
+/// Streams that are remembered, unless more have a pipe.
+const STREAMS_MAX: usize = 1024;
 /// Pause before a full disk is tried again.
 const RETRY_NS: u64 = 250_000_000;
 /// How often a lasting loss is told.
@@ -35,7 +37,9 @@ const TELL_NS: u64 = 1_000_000_000;
 struct Pipe {
     fd: OwnedFd,
     run: RunIdWire,
-    stream: u64,
+    /// None: the stream is empty, and nothing was written yet.
+    stream: Option<u64>,
+    target: Target,
     grown: bool,
     last_batch_ns: u64,
     /// Staging pipe with bytes that found no room (`block_when_full`).
@@ -45,6 +49,19 @@ struct Pipe {
     told_ns: u64,
     /// Where the guard finds it.
     place: Option<u32>,
+}
+
+/// Where the bytes of a pipe go.
+#[derive(Clone)]
+pub struct Target {
+    /// Directory of the segments, shared by the pipes of a run.
+    pub dir: Arc<str>,
+    /// Of the stream.
+    pub name: Cow<'static, str>,
+    /// 0 stdout, 1 stderr, then the labels in order.
+    pub number: u32,
+    /// Of the stream.
+    pub bounds: LogBounds,
 }
 
 struct Staging {
@@ -67,7 +84,10 @@ pub struct Pump {
     pipes: HashMap<u64, Pipe>,
     of_run: HashMap<RunIdWire, Vec<u64>>,
     streams: HashMap<u64, Stream>,
-    names: HashMap<(String, String), u64>,
+    /// By directory and name: those that are not empty. What is not in here has no byte.
+    names: HashMap<Arc<str>, Vec<u64>>,
+    /// So many streams are looked through for those to forget.
+    streams_max: usize,
     open: VecDeque<u64>,
     naps: VecDeque<(u64, u64)>,
     retries: VecDeque<(u64, u64)>,
@@ -95,6 +115,7 @@ impl Pump {
             of_run: HashMap::new(),
             streams: HashMap::new(),
             names: HashMap::new(),
+            streams_max: STREAMS_MAX,
             open: VecDeque::new(),
             naps: VecDeque::new(),
             retries: VecDeque::new(),
@@ -110,74 +131,116 @@ impl Pump {
         self.next_id * 2
     }
 
-    /// Where a stream ends. Finds it on disk the first time.
+    /// Where a stream ends. Looks for it on disk unless it is known not to be empty.
     pub fn end_of(&mut self, dir: &str, name: &str, bounds: LogBounds) -> io::Result<u64> {
-        let id = self.stream(dir, name, bounds)?;
-        Ok(self.streams.get(&id).map_or(0, |stream| stream.end))
+        if let Some(id) = self.known(dir, name) {
+            let stream = self.streams.get_mut(&id);
+            return Ok(stream.map_or(0, |stream| {
+                stream.set_bounds(bounds);
+                stream.end
+            }));
+        }
+        let stream = Stream::find(Path::new(dir).to_path_buf(), name.to_owned(), bounds)?;
+        let end = stream.end;
+        if end > 0 {
+            self.remember(dir, stream);
+        }
+        Ok(end)
+    }
+
+    fn known(&self, dir: &str, name: &str) -> Option<u64> {
+        let named = |id: &&u64| self.streams.get(id).is_some_and(|stream| stream.name == name);
+        self.names.get(dir)?.iter().find(named).copied()
+    }
+
+    fn remember(&mut self, dir: &str, stream: Stream) -> u64 {
+        if self.streams.len() >= self.streams_max {
+            self.forget_idle_streams();
+        }
+        let id = self.id();
+        self.streams.insert(id, stream);
+        match self.names.get_mut(dir) {
+            Some(ids) => ids.push(id),
+            None => {
+                self.names.insert(dir.into(), vec![id]);
+            }
+        }
+        id
     }
 
     /// Where a stream ends, if it is known here.
     pub fn known_end(&self, dir: &str, name: &str) -> u64 {
-        let id = self.names.get(&(dir.to_owned(), name.to_owned()));
-        id.and_then(|id| self.streams.get(id))
+        let id = self.known(dir, name);
+        id.and_then(|id| self.streams.get(&id))
             .map_or(0, |stream| stream.end)
     }
 
     fn stream(&mut self, dir: &str, name: &str, bounds: LogBounds) -> io::Result<u64> {
-        let key = (dir.to_owned(), name.to_owned());
-        if let Some(id) = self.names.get(&key) {
-            let id = *id;
-            if let Some(stream) = self.streams.get_mut(&id) {
-                stream.set_bounds(bounds);
-            }
+        if let Some(id) = self.known(dir, name) {
             return Ok(id);
         }
-        if self.streams.len() >= STREAMS_MAX {
-            self.forget_idle_streams();
-        }
         let stream = Stream::find(Path::new(dir).to_path_buf(), name.to_owned(), bounds)?;
-        let id = self.id();
-        self.streams.insert(id, stream);
-        self.names.insert(key, id);
-        Ok(id)
+        Ok(self.remember(dir, stream))
+    }
+
+    /// The stream of a pipe, made if it was empty.
+    fn stream_of(&mut self, id: u64) -> Option<u64> {
+        let pipe = self.pipes.get(&id)?;
+        if pipe.stream.is_some() {
+            return pipe.stream;
+        }
+        let Target {
+            dir, name, bounds, ..
+        } = pipe.target.clone();
+        let stream = self.stream(&dir, &name, bounds).ok();
+        self.pipes.get_mut(&id)?.stream = stream;
+        stream
     }
 
     fn forget_idle_streams(&mut self) {
-        let used: std::collections::HashSet<u64> = self.pipes.values().map(|p| p.stream).collect();
+        let used: std::collections::HashSet<u64> = self.pipes.values().filter_map(|p| p.stream).collect();
         self.streams.retain(|id, _| used.contains(id));
-        self.names.retain(|_, id| used.contains(id));
+        self.names.retain(|_, ids| {
+            ids.retain(|id| used.contains(id));
+            !ids.is_empty()
+        });
         self.open.retain(|id| used.contains(id));
+        // Not each time, when nearly all are in use.
+        self.streams_max = STREAMS_MAX.max(2 * self.streams.len());
     }
 
     /// New bounds for all streams of a directory.
     pub fn set_bounds(&mut self, dir: &str, bounds: LogBounds) {
+        for pipe in self.pipes.values_mut().filter(|pipe| &*pipe.target.dir == dir) {
+            pipe.target.bounds = bounds;
+        }
         for stream in self.streams.values_mut().filter(|s| s.dir == Path::new(dir)) {
             stream.set_bounds(bounds);
         }
     }
 
-    /// Begins to read a pipe of a run.
-    pub fn attach(
-        &mut self,
-        run: RunIdWire,
-        dir: &str,
-        name: &str,
-        number: u32,
-        bounds: LogBounds,
-        fd: OwnedFd,
-    ) -> io::Result<()> {
-        let stream = self.stream(dir, name, bounds)?;
+    /// Begins to read a pipe of a run whose stream ended at `begin`.
+    pub fn attach(&mut self, run: RunIdWire, target: Target, begin: u64, fd: OwnedFd) -> io::Result<()> {
+        let Target { dir, name, .. } = &target;
+        let stream = match self.known(dir, name) {
+            // It was known when the run was intended; so many others came that it was forgotten.
+            None if begin > 0 => Some(self.stream(&target.dir, &target.name, target.bounds)?),
+            known => known,
+        };
         let id = self.id();
         let place = self.free.pop().unwrap_or_else(|| {
             self.fresh += 1;
             self.fresh - 1
         });
-        let place = self.share.pipe_opened(place, fd.as_raw_fd(), run, number, bounds);
+        let place = self
+            .share
+            .pipe_opened(place, fd.as_raw_fd(), run, target.number, target.bounds);
         self.epoll.add(&fd, libc::EPOLLIN | libc::EPOLLONESHOT, id)?;
         let pipe = Pipe {
             fd,
             run,
             stream,
+            target,
             grown: false,
             last_batch_ns: 0,
             parked: None,
@@ -267,7 +330,7 @@ impl Pump {
         let Some((staging, count)) = pipe.parked.take() else {
             return;
         };
-        let Some(stream) = self.streams.get_mut(&pipe.stream) else {
+        let Some(stream) = pipe.stream.and_then(|id| self.streams.get_mut(&id)) else {
             return;
         };
         match stream.store(&staging.read, count) {
@@ -307,15 +370,19 @@ impl Pump {
             // A terminal nobody holds any more says EIO; a broken socket ECONNRESET.
             Err(_) => return Moved::End,
         };
-        let Some(stream) = self.streams.get_mut(&pipe.stream) else {
+        let Some(stream_id) = self.stream_of(id) else {
+            // Its directory cannot be looked into: the bytes are as lost as on a broken disk.
+            throw_away(&self.staging, count, &self.null);
+            return Moved::End;
+        };
+        let Some(stream) = self.streams.get_mut(&stream_id) else {
             return Moved::End;
         };
         let was_open = stream.is_open();
         let stored = stream.store(&self.staging.read, count);
         let blocks = stream.blocks();
         if !was_open && stream.is_open() {
-            let stream = pipe.stream;
-            self.remember_open(stream);
+            self.remember_open(stream_id);
         }
         match stored {
             Ok(()) => {
@@ -367,7 +434,7 @@ impl Pump {
         let Some(pipe) = self.pipes.get_mut(&id) else {
             return;
         };
-        let Some(stream) = self.streams.get(&pipe.stream) else {
+        let Some(stream) = pipe.stream.and_then(|id| self.streams.get(&id)) else {
             return;
         };
         if pipe.dropped > 0 && pipe.dropped_at != stream.end {
@@ -376,7 +443,7 @@ impl Pump {
         let Some(pipe) = self.pipes.get_mut(&id) else {
             return;
         };
-        let Some(stream) = self.streams.get(&pipe.stream) else {
+        let Some(stream) = pipe.stream.and_then(|id| self.streams.get(&id)) else {
             return;
         };
         pipe.dropped += bytes as u64;
@@ -394,7 +461,7 @@ impl Pump {
         if pipe.dropped == 0 {
             return;
         }
-        let Some(stream) = self.streams.get_mut(&pipe.stream) else {
+        let Some(stream) = pipe.stream.and_then(|id| self.streams.get_mut(&id)) else {
             return;
         };
         let record = Record::Dropped {

@@ -10,6 +10,7 @@ use crate::disk::{Attach, DiskJob};
 use crate::log::{Journal, now};
 use crate::mailbox::Mailbox;
 use crate::plan::{self, Failure, Kit};
+use crate::pump::Target;
 use crate::sys::{self, CloneArgs, Whom};
 use gaffer_shim::identity;
 use gaffer_shim::journal::Record;
@@ -95,6 +96,8 @@ pub struct SpawnJob {
     pub key: u64,
     pub spawn: Box<Spawn>,
     pub inflight: Arc<InFlight>,
+    /// Where stdout and stderr end.
+    pub begins: [u64; 2],
 }
 
 /// Starts that wait for a spawner.
@@ -338,10 +341,7 @@ impl Spawner {
     /// A child that was killed before its exec left no errno. Its exit signal tells: only exec sets it to
     /// SIGCHLD, so a wait without `__WALL` does not see it.
     fn ended_before_exec(&self, pidfd: &OwnedFd) -> bool {
-        // Asked of the pidfd first, because waiting takes a lock that every clone and exit of the machine takes.
-        if !sys::is_readable(pidfd) {
-            return false;
-        }
+        // The pidfd itself cannot be asked: we are woken before a dying child is a zombie.
         match sys::peek(Whom::Pidfd(pidfd.as_fd())) {
             Ok(_) => false,
             Err(error) => error.raw_os_error() == Some(libc::ECHILD),
@@ -363,20 +363,26 @@ impl Spawner {
             note: running.note,
         };
         crate::tree::leader_born(running.pid);
+        let dir: Arc<str> = spawn.log_dir.as_str().into();
         for (name, fd) in ours.outputs {
             let label = spawn.streams.iter().position(|label| *label == name);
-            let number = match (name.as_str(), label) {
-                ("stdout", _) => 0,
-                ("stderr", _) => 1,
-                (_, label) => 2 + label.unwrap_or(0) as u32,
+            let (name, number) = match (name.as_str(), label) {
+                ("stdout", _) => ("stdout".into(), 0),
+                ("stderr", _) => ("stderr".into(), 1),
+                (_, label) => (name.into(), 2 + label.unwrap_or(0) as u32),
             };
-            let (run, dir, bounds) = (spawn.run, spawn.log_dir.clone(), spawn.bounds);
-            let attach = Attach {
-                run,
-                dir,
+            let target = Target {
+                dir: dir.clone(),
                 name,
                 number,
-                bounds,
+                bounds: spawn.bounds,
+            };
+            // What a label's stream holds is found when it is written to, before anybody asks where it ends.
+            let begin = job.begins.get(number as usize).copied().unwrap_or(0);
+            let attach = Attach {
+                run: spawn.run,
+                target,
+                begin,
                 fd,
             };
             self.disk.send(DiskJob::Attach(Box::new(attach)));

@@ -332,17 +332,6 @@ pub fn reap_wait(whom: Whom<'_>) -> io::Result<Option<Ended>> {
     wait(whom, WALL)
 }
 
-/// Would a read say something now? A pidfd: has its process ended?
-pub fn is_readable(fd: &impl AsRawFd) -> bool {
-    let mut poll = libc::pollfd {
-        fd: fd.as_raw_fd(),
-        events: libc::POLLIN,
-        revents: 0,
-    };
-    // SAFETY: one structure that outlives the call.
-    unsafe { libc::poll(&raw mut poll, 1, 0) > 0 }
-}
-
 /// Sends a signal through a pidfd. A process that has ended is an `ESRCH`.
 pub fn signal(pidfd: &impl AsRawFd, signal: i32) -> io::Result<()> {
     send(pidfd, signal, 0)
