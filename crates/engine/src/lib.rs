@@ -55,6 +55,7 @@ mod watch;
 pub use containment::Containment;
 pub use embed::{EmbedError, Gaffer, JobBuilder};
 pub use engine::{Engine, OpenError};
+pub use gaffer_shim::stream::ReadAt;
 pub use handle::Handle;
 pub use requests::INSTANCES_MAX;
 pub use settings::{Grouping, Settings};

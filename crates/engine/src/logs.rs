@@ -16,7 +16,14 @@ pub struct LogReader {
     reader: StreamReader,
     /// Dropped counts already told, by offset: told once per reader.
     told: u64,
-    bell: Option<AsyncFd<OwnedFd>>,
+    bell: Option<Bell>,
+}
+
+/// An inotify that rings when there may be news.
+struct Bell {
+    fd: AsyncFd<OwnedFd>,
+    /// It watches the stream's own directory, not one above.
+    on_directory: bool,
 }
 
 /// A piece of a stream.
@@ -161,11 +168,12 @@ impl LogReader {
                 tokio::time::sleep(std::time::Duration::from_millis(50)).await;
                 continue;
             };
-            let mut guard = bell.readable().await.map_err(|error| self.failed(&error))?;
-            drain(bell.get_ref());
+            let ready = bell.fd.readable().await;
+            let mut guard = ready.map_err(|error| self.failed(&error))?;
+            drain(bell.fd.get_ref());
             guard.clear_ready();
-            // The directory may have come into being: watch it now.
-            if self.dir.is_dir() && self.range()?.1 <= offset {
+            // Above the directory any news may be a step towards it; and it may be removed with its last segment.
+            if !bell.on_directory || !self.dir.is_dir() {
                 self.bell = None;
             }
         }
@@ -177,16 +185,30 @@ impl LogReader {
             return Ok(true);
         }
         let flags = inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK;
-        let bell = inotify::init(flags).map_err(|error| self.failed(&error.into()))?;
+        let fd = inotify::init(flags).map_err(|error| self.failed(&error.into()))?;
         let wanted = inotify::WatchFlags::MODIFY
             | inotify::WatchFlags::CREATE
             | inotify::WatchFlags::MOVED_TO
             | inotify::WatchFlags::DELETE_SELF;
-        for place in self.dir.ancestors() {
-            if inotify::add_watch(&bell, place, wanted).is_ok() {
-                self.bell = Some(crate::ready::readable(bell).map_err(|error| self.failed(&error))?);
+        let places: Vec<&Path> = self.dir.ancestors().collect();
+        let mut missing = places.len();
+        while let Some(nearest) = places
+            .iter()
+            .position(|place| inotify::add_watch(&fd, *place, wanted).is_ok())
+        {
+            // What was made below it before it was watched did not ring: look once more, nearer each time.
+            if nearest == 0
+                || nearest >= missing
+                || !places.get(nearest - 1).is_some_and(|below| below.is_dir())
+            {
+                let fd = crate::ready::readable(fd).map_err(|error| self.failed(&error))?;
+                self.bell = Some(Bell {
+                    fd,
+                    on_directory: nearest == 0,
+                });
                 return Ok(true);
             }
+            missing = nearest;
         }
         Ok(false)
     }
@@ -204,4 +226,29 @@ impl LogReader {
 fn drain(bell: &OwnedFd) {
     let mut buffer = [0u8; 4096];
     while matches!(rustix::io::read(bell, &mut buffer), Ok(read) if read > 0) {}
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_reader_that_was_there_before_the_directory_is_woken_by_the_first_byte() {
+        let root = tempfile::tempdir().expect("temporary directory");
+        let dir = root.path().join("session/job/1");
+        let mut reader = LogReader::open(&dir, "stdout");
+        let waiting = tokio::spawn(async move {
+            reader.grown(0).await.expect("readable");
+            reader.range().expect("readable")
+        });
+        // The reader has armed itself above; now the path appears step by step, and a byte in it.
+        for _ in 0..10 {
+            tokio::task::yield_now().await;
+        }
+        std::fs::create_dir_all(&dir).expect("the directory");
+        let segment = gaffer_shim::stream::segment_name("stdout", 0, "log");
+        std::fs::write(dir.join(segment), b"x").expect("a byte");
+        let woken = tokio::time::timeout(std::time::Duration::from_secs(10), waiting).await;
+        assert_eq!(woken.expect("in time").expect("no panic"), (0, 1));
+    }
 }
