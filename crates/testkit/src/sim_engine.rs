@@ -418,74 +418,7 @@ fn find_slots(world: &mut World, engine: &mut Engine) {
             .iter()
             .filter_map(|run| world.store.history.get(run).map(|(_, death)| death.clone()))
             .collect();
-        let proc = &world.procs[&run];
-        let as_it_was = world.dice.next_u64().is_multiple_of(2);
-        let started = proc.born.map_or(Wall(0), |born| born.wall);
-        let lived = proc
-            .born
-            .map_or(Duration::ZERO, |born| world.now.mono.since(born.mono));
-        let found = match (known.pid, &known.end) {
-            _ if known.never => Found::NotStarted,
-            _ if world.frozen_shim && !proc.over => Found::Unreachable,
-            (Some(pid), None) => Found::Alive {
-                pid,
-                started,
-                lived,
-                paused: proc.frozen,
-                ended: None,
-            },
-            (Some(pid), Some(_)) if as_it_was && !world.store.history.contains_key(&run) => {
-                // As of an older cursor: the end follows as a fact.
-                facts.extend(
-                    world
-                        .journal
-                        .iter()
-                        .filter(|record| record.run() == run)
-                        .flat_map(fact),
-                );
-                Found::Alive {
-                    pid,
-                    started,
-                    lived,
-                    paused: false,
-                    ended: None,
-                }
-            }
-            (Some(pid), Some(end)) if !known.gone => Found::Alive {
-                pid,
-                started,
-                lived,
-                paused: false,
-                ended: Some(end.clone()),
-            },
-            (Some(_), Some(_)) => Found::Dead(death_of(run, known, world)),
-            (None, _) if known.failed && as_it_was && !world.store.history.contains_key(&run) => {
-                facts.extend(
-                    world
-                        .journal
-                        .iter()
-                        .filter(|record| record.run() == run)
-                        .flat_map(fact),
-                );
-                Found::Alive {
-                    pid: 0,
-                    started,
-                    lived,
-                    paused: false,
-                    ended: None,
-                }
-            }
-            (None, _) if known.failed => Found::Dead(death_of(run, known, world)),
-            // An intent whose birth is under way: the shim has it in its table.
-            (None, _) if as_it_was => Found::Alive {
-                pid: 0,
-                started,
-                lived,
-                paused: false,
-                ended: None,
-            },
-            (None, _) => Found::Unreachable,
-        };
+        let found = found_of(world, run, known, &mut facts);
         let unborn = known.pid.is_none() && matches!(found, Found::Unreachable) && !world.frozen_shim;
         engine.inputs.push_back(Input::SlotFound {
             slot,
@@ -499,6 +432,45 @@ fn find_slots(world: &mut World, engine: &mut Engine) {
         }
     }
     engine.inputs.extend(facts);
+}
+
+/// What recovery finds of a run; with `facts` what is told afterwards, as of an older cursor.
+fn found_of(world: &mut World, run: RunId, known: &Known, facts: &mut Vec<Input>) -> Found {
+    let as_it_was = world.dice.next_u64().is_multiple_of(2);
+    let proc = &world.procs[&run];
+    let started = proc.born.map_or(Wall(0), |born| born.wall);
+    let lived = proc
+        .born
+        .map_or(Duration::ZERO, |born| world.now.mono.since(born.mono));
+    let alive = |pid, paused, ended| Found::Alive {
+        pid,
+        started,
+        lived,
+        paused,
+        ended,
+    };
+    let unsettled = as_it_was && !world.store.history.contains_key(&run);
+    let records = || world.journal.iter().filter(|record| record.run() == run);
+    match (known.pid, &known.end) {
+        _ if known.never => Found::NotStarted,
+        _ if world.frozen_shim && !proc.over => Found::Unreachable,
+        (Some(pid), None) => alive(pid, proc.frozen, None),
+        (Some(pid), Some(_)) if unsettled => {
+            // As of an older cursor: the end follows as a fact.
+            facts.extend(records().flat_map(fact));
+            alive(pid, false, None)
+        }
+        (Some(pid), Some(end)) if !known.gone => alive(pid, false, Some(end.clone())),
+        (Some(_), Some(_)) => Found::Dead(death_of(run, known, world)),
+        (None, _) if known.failed && unsettled => {
+            facts.extend(records().flat_map(fact));
+            alive(0, false, None)
+        }
+        (None, _) if known.failed => Found::Dead(death_of(run, known, world)),
+        // An intent whose birth is under way: the shim has it in its table.
+        (None, _) if as_it_was => alive(0, false, None),
+        (None, _) => Found::Unreachable,
+    }
 }
 
 fn fact(record: &Record) -> Option<Input> {

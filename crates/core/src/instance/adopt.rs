@@ -5,6 +5,7 @@ use super::endings::{Class, Judged, cause_of, classify, shell_code};
 use super::table::Level;
 use super::{Cx, FoundRun, In, Life, Live, Seat};
 use crate::io::{Cause, Command, Death, End, Found, Reason, Stamp};
+use crate::name::RunId;
 use crate::reason;
 use crate::retry::Ended;
 use crate::time::{Duration, Mono, Now, Wall};
@@ -21,33 +22,7 @@ impl Seat {
             found,
             past,
         } = *found;
-        self.last = Some(run);
-        self.attempt = self
-            .attempt
-            .max(u32::try_from(past.len()).unwrap_or(u32::MAX).saturating_add(1));
-        // Without a stamp (its shim and journal are long gone) it counts as current: it was settled before.
-        let stamp = if stamp == Stamp::default() {
-            Stamp {
-                restart: self.want.restart.max(self.want.seq).max(cx.reload),
-                launch: cx.digest,
-            }
-        } else {
-            stamp
-        };
-        self.seq = self.seq.max(stamp.restart);
-        for death in &past {
-            self.recall(death, cx);
-        }
-        let live = Live {
-            run,
-            stamp,
-            pid: 0,
-            started: cx.now.wall,
-            started_mono: cx.now.mono,
-            ready: None,
-            tree_gone: false,
-            probes: None,
-        };
+        let live = self.begin_adopting(run, stamp, &past, cx);
         match found {
             Found::Alive {
                 pid,
@@ -95,6 +70,37 @@ impl Seat {
         }
         if matches!(self.life, Life::Stopped) && self.want.level == Level::Up {
             self.life = Life::Waiting { since: cx.now };
+        }
+    }
+
+    /// What holds whatever became of the run: its ordinal, its stamp, the failures before it.
+    fn begin_adopting(&mut self, run: RunId, stamp: Stamp, past: &[Death], cx: &mut Cx<'_>) -> Live {
+        self.last = Some(run);
+        self.attempt = self
+            .attempt
+            .max(u32::try_from(past.len()).unwrap_or(u32::MAX).saturating_add(1));
+        // Without a stamp (its shim and journal are long gone) it counts as current: it was settled before.
+        let stamp = if stamp == Stamp::default() {
+            Stamp {
+                restart: self.want.restart.max(self.want.seq).max(cx.reload),
+                launch: cx.digest,
+            }
+        } else {
+            stamp
+        };
+        self.seq = self.seq.max(stamp.restart);
+        for death in past {
+            self.recall(death, cx);
+        }
+        Live {
+            run,
+            stamp,
+            pid: 0,
+            started: cx.now.wall,
+            started_mono: cx.now.mono,
+            ready: None,
+            tree_gone: false,
+            probes: None,
         }
     }
 

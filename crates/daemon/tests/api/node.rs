@@ -218,13 +218,18 @@ impl Drop for Node {
             let mut answer = Vec::new();
             let _read = stream.read_to_end(&mut answer);
         }
-        let deadline = Instant::now() + SOON;
-        while self.child.try_wait().is_ok_and(|status| status.is_none()) {
-            if Instant::now() > deadline {
-                let _killed = self.child.kill();
-            }
-            std::thread::sleep(Duration::from_millis(10));
+        wait_or_kill(&mut self.child);
+    }
+}
+
+/// Waits for the end of a child; one that takes too long is killed.
+fn wait_or_kill(child: &mut Child) {
+    let deadline = Instant::now() + SOON;
+    while child.try_wait().is_ok_and(|status| status.is_none()) {
+        if Instant::now() > deadline {
+            let _killed = child.kill();
         }
+        std::thread::sleep(Duration::from_millis(10));
     }
 }
 
