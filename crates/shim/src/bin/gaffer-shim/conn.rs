@@ -30,6 +30,10 @@ pub struct Conn {
     pub stream: UnixStream,
     pub standing: Standing,
     pub said_bye: bool,
+    /// What epoll is asked for.
+    pub watched: i32,
+    /// Has something to write that was queued in this round.
+    pub spoken: bool,
     decoder: Decoder,
     out: Vec<u8>,
     sent: usize,
@@ -46,6 +50,8 @@ impl Conn {
             stream,
             standing: Standing::New,
             said_bye: false,
+            watched: libc::EPOLLIN,
+            spoken: false,
             decoder: Decoder::new(),
             out: Vec::new(),
             sent: 0,

@@ -155,7 +155,8 @@ pub struct Control {
     pub leash: Option<Leash>,
     pub leaving: bool,
     pub left: bool,
-    pub runs: HashMap<u64, Live>,
+    /// Boxed, as half of the table is empty.
+    pub runs: HashMap<u64, Box<Live>>,
     pub keys: HashMap<RunIdWire, u64>,
     pub pids: HashMap<u32, u64>,
     pub slots: HashMap<String, RunIdWire>,
@@ -171,6 +172,8 @@ pub struct Control {
     pub child_ended: bool,
     /// Main processes that have ended and are not reaped yet.
     pub ending: usize,
+    /// Connections with something to write that was queued in this round.
+    pub spoken: Vec<u64>,
 }
 
 /// Everything [`Control`] is made of that comes from outside.
@@ -240,6 +243,7 @@ impl Control {
             stopping: false,
             child_ended: false,
             ending: 0,
+            spoken: Vec::new(),
         };
         control.arm_idle();
         Ok(control)
@@ -256,6 +260,7 @@ impl Control {
             }
             self.due();
             self.ring();
+            self.flush_spoken();
             self.reap_strangers();
         }
     }
@@ -349,11 +354,13 @@ impl Control {
     }
 
     pub fn on_conn(&mut self, id: u64) {
+        // One buffer-full per round: exits come in between, and answers leave together.
+        let mut filled = false;
         loop {
             let Some(conn) = self.conns.get_mut(&id) else {
                 return;
             };
-            if conn.flush().is_err() {
+            if !conn.spoken && conn.flush().is_err() {
                 return self.close(id);
             }
             // What a greeted connection says next waits until its epoch is on file.
@@ -362,8 +369,9 @@ impl Control {
             }
             match conn.next_request() {
                 Ok(Some(request)) => self.on_request(id, request),
+                Ok(None) if filled => return self.watch_conn(id),
                 Ok(None) => match conn.fill() {
-                    Ok(true) => {}
+                    Ok(true) => filled = true,
                     Ok(false) => return self.watch_conn(id),
                     Err(_) => return self.close(id),
                 },
@@ -379,23 +387,40 @@ impl Control {
         };
         let reads = matches!(conn.standing, Standing::New | Standing::Active);
         let mut events = if reads { libc::EPOLLIN } else { 0 };
-        if !conn.is_flushed() {
+        if !conn.spoken && !conn.is_flushed() {
             events |= libc::EPOLLOUT;
         }
-        // Registered since `adopt`: cannot fail.
-        let _ = self.epoll.modify(&conn.stream, events, token::CONN | id);
+        if events != conn.watched {
+            conn.watched = events;
+            // Registered since `adopt`: cannot fail.
+            let _ = self.epoll.modify(&conn.stream, events, token::CONN | id);
+        }
     }
 
-    /// Queues a message and writes what goes.
+    /// Queues a message; it leaves at the end of the round, with all others.
     pub fn say(&mut self, id: u64, message: &FromShim) {
         let Some(conn) = self.conns.get_mut(&id) else {
             return;
         };
         conn.say(message);
-        if conn.flush().is_err() {
-            return self.close(id);
+        if !std::mem::replace(&mut conn.spoken, true) {
+            self.spoken.push(id);
         }
-        self.watch_conn(id);
+    }
+
+    /// Writes what was said in this round.
+    fn flush_spoken(&mut self) {
+        while let Some(id) = self.spoken.pop() {
+            let Some(conn) = self.conns.get_mut(&id) else {
+                continue;
+            };
+            conn.spoken = false;
+            if conn.flush().is_err() {
+                self.close(id);
+            } else {
+                self.watch_conn(id);
+            }
+        }
     }
 
     pub fn close(&mut self, id: u64) {

@@ -37,8 +37,8 @@ pub enum DiskJob {
         spawn: Box<Spawn>,
         inflight: Arc<crate::spawner::InFlight>,
     },
-    /// Read this pipe of a run.
-    Attach(Box<Attach>),
+    /// Read these pipes of a run. All at once: when bytes of one are seen, the guard knows of the others.
+    Attach(Vec<Attach>),
     /// A spawner could not append this; its event waits for it.
     Append { record: Box<Record>, event: Event },
     /// The main process is a zombie.
@@ -174,9 +174,11 @@ impl Disk {
                 self.busy();
                 self.intend(key, spawn, inflight);
             }
-            DiskJob::Attach(a) => {
-                // A pipe that cannot be watched is closed: the program gets EPIPE, nobody gets silence.
-                let _ = self.pump.attach(a.run, a.target, a.begin, a.fd);
+            DiskJob::Attach(pipes) => {
+                for a in pipes {
+                    // A pipe that cannot be watched is closed: the program gets EPIPE, nobody gets silence.
+                    let _ = self.pump.attach(a.run, a.target, a.begin, a.fd);
+                }
             }
             DiskJob::Append { record, event } => self.append(*record, event, false),
             DiskJob::Exit(exit) => {

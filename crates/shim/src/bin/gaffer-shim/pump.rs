@@ -43,7 +43,7 @@ struct Pipe {
     grown: bool,
     last_batch_ns: u64,
     /// Staging pipe with bytes that found no room (`block_when_full`).
-    parked: Option<(Staging, usize)>,
+    parked: Option<Box<(Staging, usize)>>,
     dropped: u64,
     dropped_at: u64,
     told_ns: u64,
@@ -81,7 +81,8 @@ pub struct Pump {
     epoll: std::sync::Arc<Epoll>,
     staging: Staging,
     null: OwnedFd,
-    pipes: HashMap<u64, Pipe>,
+    /// Boxed, as half of the table is empty.
+    pipes: HashMap<u64, Box<Pipe>>,
     of_run: HashMap<RunIdWire, Vec<u64>>,
     streams: HashMap<u64, Stream>,
     /// By directory and name: those that are not empty. What is not in here has no byte.
@@ -249,7 +250,7 @@ impl Pump {
             told_ns: 0,
             place,
         };
-        self.pipes.insert(id, pipe);
+        self.pipes.insert(id, Box::new(pipe));
         self.of_run.entry(run).or_default().push(id);
         Ok(())
     }
@@ -327,7 +328,7 @@ impl Pump {
         let Some(pipe) = self.pipes.get_mut(&id) else {
             return;
         };
-        let Some((staging, count)) = pipe.parked.take() else {
+        let Some((staging, count)) = pipe.parked.take().map(|parked| *parked) else {
             return;
         };
         let Some(stream) = pipe.stream.and_then(|id| self.streams.get_mut(&id)) else {
@@ -339,7 +340,7 @@ impl Pump {
                 self.ready(id, journal);
             }
             Err((left, _)) if stream.blocks() => {
-                pipe.parked = Some((staging, left));
+                pipe.parked = Some(Box::new((staging, left)));
                 self.retries.push_back((mono_ns() + RETRY_NS, id));
             }
             // The policy was changed to dropping meanwhile.
@@ -408,7 +409,7 @@ impl Pump {
                 let full = std::mem::replace(&mut self.staging, fresh);
                 if let Some(pipe) = self.pipes.get_mut(&id) {
                     self.share.park(pipe.place, full.read.as_raw_fd());
-                    pipe.parked = Some((full, left));
+                    pipe.parked = Some(Box::new((full, left)));
                     self.retries.push_back((mono_ns() + RETRY_NS, id));
                 }
             }

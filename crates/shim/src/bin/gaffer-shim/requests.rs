@@ -86,6 +86,7 @@ impl Control {
         let key = self.keys.get(&run).ok_or_else(ended)?;
         self.runs
             .get(key)
+            .map(|live| &**live)
             .filter(|live| live.born.is_some())
             .ok_or_else(ended)
     }

@@ -63,7 +63,7 @@ impl Control {
         self.used += cost;
         self.keys.insert(run, key);
         self.remember_slot(&spawn.slot, run);
-        self.runs.insert(key, live);
+        self.runs.insert(key, Box::new(live));
         self.arm(deadline_ms, Timer::SpawnDeadline { key });
         self.disk.send(DiskJob::Intend {
             key,

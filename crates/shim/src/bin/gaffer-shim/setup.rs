@@ -100,6 +100,7 @@ struct World {
 /// Runs a shim until it leaves. In the guard: until nothing is left to guard.
 pub fn start(words: impl Iterator<Item = OsString>) -> Result<(), SetupError> {
     let options = options(words)?;
+    small_heap();
     std::panic::set_hook(Box::new(|_| std::process::abort()));
     close_junk(options.fd)?;
     own_signals()?;
@@ -133,6 +134,17 @@ pub fn start(words: impl Iterator<Item = OsString>) -> Result<(), SetupError> {
         share,
     };
     split(world, &options)
+}
+
+/// One heap for all threads: what one allocates another frees, and what is free is given back.
+fn small_heap() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: numbers only, before there are threads.
+    unsafe {
+        libc::mallopt(libc::M_ARENA_MAX, 1);
+        libc::mallopt(libc::M_TRIM_THRESHOLD, 64 << 10);
+        libc::mallopt(libc::M_MMAP_THRESHOLD, 64 << 10);
+    }
 }
 
 /// Whatever the daemon was started with open is not ours.

@@ -250,6 +250,9 @@ impl Spawner {
             plan::clear(&prepared, &self.kit);
             return Err(Failure::system("journal", &error, ""));
         }
+        // Before the program can write: should the shim be killed, the guard knows what to read. If there is to be
+        // no program these pipes just end.
+        self.attach(job, std::mem::take(&mut prepared.ours.outputs));
         let cloned = self.clone_child(job, &mut prepared.plan, &bench.stack, cgroup, note);
         self.journal.unpin();
         plan::clear(&prepared, &self.kit);
@@ -348,6 +351,36 @@ impl Spawner {
         }
     }
 
+    fn attach(&self, job: &SpawnJob, outputs: Vec<(String, OwnedFd)>) {
+        let spawn = &*job.spawn;
+        let dir: Arc<str> = spawn.log_dir.as_str().into();
+        let mut pipes = Vec::with_capacity(outputs.len());
+        for (name, fd) in outputs {
+            let label = spawn.streams.iter().position(|label| *label == name);
+            let (name, number) = match (name.as_str(), label) {
+                ("stdout", _) => ("stdout".into(), 0),
+                ("stderr", _) => ("stderr".into(), 1),
+                (_, label) => (name.into(), 2 + label.unwrap_or(0) as u32),
+            };
+            let target = Target {
+                dir: dir.clone(),
+                name,
+                number,
+                bounds: spawn.bounds,
+            };
+            pipes.push(Attach {
+                run: spawn.run,
+                target,
+                // What a label's stream holds is found when it is written to, before anybody asks where it ends.
+                begin: job.begins.get(number as usize).copied().unwrap_or(0),
+                fd,
+            });
+        }
+        if !pipes.is_empty() {
+            self.disk.send(DiskJob::Attach(pipes));
+        }
+    }
+
     fn report_start(&self, job: &SpawnJob, ours: plan::Ours, running: Running) {
         let spawn = &*job.spawn;
         let (wall_ms, mono_ns) = now();
@@ -363,30 +396,6 @@ impl Spawner {
             note: running.note,
         };
         crate::tree::leader_born(running.pid);
-        let dir: Arc<str> = spawn.log_dir.as_str().into();
-        for (name, fd) in ours.outputs {
-            let label = spawn.streams.iter().position(|label| *label == name);
-            let (name, number) = match (name.as_str(), label) {
-                ("stdout", _) => ("stdout".into(), 0),
-                ("stderr", _) => ("stderr".into(), 1),
-                (_, label) => (name.into(), 2 + label.unwrap_or(0) as u32),
-            };
-            let target = Target {
-                dir: dir.clone(),
-                name,
-                number,
-                bounds: spawn.bounds,
-            };
-            // What a label's stream holds is found when it is written to, before anybody asks where it ends.
-            let begin = job.begins.get(number as usize).copied().unwrap_or(0);
-            let attach = Attach {
-                run: spawn.run,
-                target,
-                begin,
-                fd,
-            };
-            self.disk.send(DiskJob::Attach(Box::new(attach)));
-        }
         let born = Born {
             pid: running.pid,
             pidfd: running.pidfd,

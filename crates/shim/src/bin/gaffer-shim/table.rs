@@ -9,14 +9,15 @@ const GONE_MAX: usize = 4096;
 /// Follows the records.
 #[derive(Default)]
 pub struct Table {
-    by_slot: HashMap<String, HeadEntry>,
-    slots: HashMap<RunIdWire, String>,
+    /// Boxed, as half of the table is empty.
+    entries: HashMap<RunIdWire, Box<HeadEntry>>,
+    by_slot: HashMap<Box<str>, RunIdWire>,
 }
 
 impl Table {
     /// All of it.
     pub fn entries(&self) -> Vec<HeadEntry> {
-        self.by_slot.values().cloned().collect()
+        self.entries.values().map(|entry| (**entry).clone()).collect()
     }
 
     /// A record was (or is being) appended.
@@ -99,17 +100,21 @@ impl Table {
     }
 
     fn insert(&mut self, entry: HeadEntry) {
-        self.slots.insert(entry.run, entry.slot.clone());
         let run = entry.run;
-        if let Some(before) = self.by_slot.insert(entry.slot.clone(), entry)
-            && before.run != run
-        {
-            self.slots.remove(&before.run);
+        match self.by_slot.get_mut(entry.slot.as_str()) {
+            Some(last) => {
+                let before = std::mem::replace(last, run);
+                self.entries.remove(&before);
+            }
+            None => {
+                self.by_slot.insert(entry.slot.as_str().into(), run);
+            }
         }
+        self.entries.insert(run, Box::new(entry));
     }
 
     fn change(&mut self, run: &RunIdWire, how: impl FnOnce(&mut HeadEntry)) {
-        if let Some(entry) = self.slots.get(run).and_then(|slot| self.by_slot.get_mut(slot)) {
+        if let Some(entry) = self.entries.get_mut(run) {
             how(entry);
         }
     }
@@ -119,13 +124,13 @@ impl Table {
         if self.by_slot.len() < GONE_MAX * 2 {
             return;
         }
-        let over = self.by_slot.values().filter(|entry| entry.life == Life::Gone);
+        let over = self.entries.values().filter(|entry| entry.life == Life::Gone);
         let mut gone: Vec<RunIdWire> = over.map(|entry| entry.run).collect();
         gone.sort_unstable();
         let surplus = gone.len().saturating_sub(GONE_MAX);
         for run in &gone[..surplus] {
-            if let Some(slot) = self.slots.remove(run) {
-                self.by_slot.remove(&slot);
+            if let Some(entry) = self.entries.remove(run) {
+                self.by_slot.remove(entry.slot.as_str());
             }
         }
     }
