@@ -10,6 +10,7 @@ use crate::target::{Selected, Target, parse};
 use futures_util::StreamExt;
 use gaffer_api::Client;
 use gaffer_api::types::{Operation, Run, RunRequest, SignalRequest};
+use gaffer_config::escape_templates;
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -125,10 +126,12 @@ async fn here(ctx: &Context, args: &RunArgs) -> Result<u8, Failure> {
         let (key, value) = pair
             .split_once('=')
             .ok_or_else(|| Failure::usage(format!("`{pair}` is no K=V")))?;
-        env.insert(key, value);
+        env.insert(key, escape_templates(value));
     }
+    // What was typed is meant as it stands: a shell has expanded it already.
+    let cmd: Vec<String> = args.args.iter().map(|word| escape_templates(word)).collect();
     let spec = json!({
-        "cmd": args.args, "cwd": dir.to_string_lossy(), "env_inherit": "all", "env_file": env_files, "env": env,
+        "cmd": cmd, "cwd": escape_templates(&dir.to_string_lossy()), "env_inherit": "all", "env_file": env_files, "env": env,
         "restart": "never", "stdin": "pipe", "instances": 1,
     });
     let mut private = Private::start().await?;
