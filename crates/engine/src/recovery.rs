@@ -74,6 +74,19 @@ pub(crate) fn load_intent(state: &mut State, loaded: Loaded) {
         };
         crate::requests::one_off_recovered(state, id, row.n, &row.request);
     }
+    // Last: a removal ends what was asked for before.
+    let removed: Vec<JobId> = state
+        .jobs
+        .iter()
+        .filter(|(_, meta)| meta.removed)
+        .map(|(job, _)| job.clone())
+        .collect();
+    for job in removed {
+        state.feed(Input::JobRemoved {
+            job,
+            by: "the store".into(),
+        });
+    }
 }
 
 fn load_job(state: &mut State, id: JobId, row: JobRow) {
@@ -117,9 +130,6 @@ fn load_job(state: &mut State, id: JobId, row: JobRow) {
         scaled: row.scaled,
         by: by.clone(),
     });
-    if removed {
-        state.feed(Input::JobRemoved { job: id, by });
-    }
 }
 
 fn wish_state(word: &str) -> WishState {

@@ -17,10 +17,10 @@ use crate::stats::Sampler;
 use crate::store::{Change, Settled, Store};
 use crate::tree::{self, Orphan};
 use crate::watch::Watches;
-use gaffer_core::Node;
 use gaffer_core::io::{Command, Input, Wish};
 use gaffer_core::job::{Job, Scope};
 use gaffer_core::name::{JobId, Place, RunId, Slot};
+use gaffer_core::{Node, NodeLimits};
 use gaffer_shim::client;
 use gaffer_shim::journal::{Position, Reader};
 use gaffer_shim::message::{self, ToShim};
@@ -94,7 +94,7 @@ impl State {
         let node_id = crate::containment::node_id(&settings.state_dir);
         let seed = u64::from(loaded.epoch) ^ clock::mono().0;
         State {
-            node: Node::new(loaded.epoch, seed),
+            node: Node::with_limits(loaded.epoch, seed, limits(&settings)),
             settings,
             jobs: BTreeMap::new(),
             runs: Fold::default(),
@@ -508,6 +508,19 @@ impl State {
             scope: launch::scope(to),
         });
     }
+}
+
+/// Bounds of the core, and the zone that its sentences tell wall times in: the one in force at start.
+fn limits(settings: &Settings) -> NodeLimits {
+    let mut limits = NodeLimits::default();
+    let cores = std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
+    let most = settings
+        .start_at_once
+        .unwrap_or(u32::try_from(2 * cores).unwrap_or(u32::MAX));
+    limits.start_at_once = most.max(1);
+    let offset = jiff::Zoned::now().offset();
+    limits.zone.offset_s = offset.seconds();
+    limits
 }
 
 /// What is needed to end a run without its shim.
