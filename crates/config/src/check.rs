@@ -14,7 +14,7 @@ pub(crate) struct Checked<'a> {
     pub path: &'a str,
     /// `job `web``, for messages.
     pub what: &'a str,
-    /// Keys of this use are not allowed: jobs' keys in `[defaults]`.
+    /// Keys of this use are not allowed: jobs' keys in `[defaults]`, `extends` and the like in both of them.
     pub without: Option<Use>,
     /// Text that gaffer itself wrote: keys that it adds are allowed.
     pub written: bool,
@@ -60,7 +60,7 @@ impl Checked<'_> {
                 report.error(entry.key, &place, format!("`{whole}` is a key of jobs"), "put it into [defaults.job]");
                 return;
             }
-            Use::File if self.without == Some(Use::Job) => {
+            Use::File if self.without.is_some() => {
                 report.error(entry.key, &place, format!("`{whole}` has no meaning in {}", self.what), "");
                 return;
             }

@@ -48,7 +48,7 @@ pub fn diff(old: &LoadedJob, new: &LoadedJob) -> Vec<Change> {
 }
 
 /// Place of a path in the table of keys.
-fn rank(path: &str) -> usize {
+pub(crate) fn rank(path: &str) -> usize {
     let mut path = path;
     loop {
         if let Some(at) = JOB.iter().position(|key| key.path == path) {
@@ -135,7 +135,7 @@ pub(crate) fn command(value: &Value) -> String {
 }
 
 /// A word of a command as it is typed: with quotes only where the word needs them.
-fn command_word(word: &str) -> String {
+pub(crate) fn command_word(word: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "_-./=:@%+,${}~^*?[]!#&;|<>()".contains(c);
     if !word.is_empty() && word.chars().all(plain) && !word.contains("$$") {
         return word.to_owned();

@@ -6,7 +6,7 @@
 //! | `# …`, `NAME=value # …` | a comment, after a blank in unquoted values |
 //! | `NAME='text'` | as it is, also over several lines |
 //! | `NAME="text"` | `\n \r \t \" \\ \$` are what they are elsewhere; also over several lines |
-//! | `$X`, `${X}`, `${X:-text}` in unquoted and double-quoted values | an earlier line of this file, else the layer below |
+//! | `$X`, `${X}`, `${X:-text}` in unquoted and double-quoted values | an earlier line of this file, else the layer below, else nothing |
 //! | a lone `$` | itself |
 //!
 //! `{{…}}` has no meaning here.
@@ -194,7 +194,7 @@ fn expand(text: &str, found: &Variables, seen: &BTreeMap<String, usize>) -> Stri
                 (Some(&at), Some(otherwise)) if found[at].1.is_empty() => out.push_str(otherwise),
                 (Some(&at), Some(_)) => out.push_str(&found[at].1),
                 (None, Some(otherwise)) => out.push_str(&format!("${{{name}:-{otherwise}}}")),
-                (None, None) => out.push_str(&format!("${{{name}}}")),
+                (None, None) => out.push_str(&format!("${{{name}:-}}")),
             },
             Piece::Literal(text) => out.push_str(&format!("{{{{&{text}}}}}")),
             Piece::Reference(_) => {}
@@ -253,7 +253,7 @@ mod tests {
         assert_eq!(one("A='$x {{y}}' # c"), "A=$$x {{&y}}");
         assert_eq!(one("A=\"x\\n\\\"\\$Y\""), "A=x\n\"$$Y");
         assert_eq!(one("A=\"two\nlines\"\nB=2"), "A=two\nlines|B=2");
-        assert_eq!(one("A=1\nB=$A-$C ${A:-z}"), "A=1|B=1-${C} 1");
+        assert_eq!(one("A=1\nB=$A-$C ${A:-z}"), "A=1|B=1-${C:-} 1");
         assert_eq!(one("A=5$ $1"), "A=5$$ $$1");
         assert_eq!(one("A=1\nA=2"), "A=2");
         assert_eq!(one("A={{job}}"), "A={{&job}}");

@@ -19,6 +19,7 @@ pub(crate) fn tree(text: &str, file: u32, source: &mut dyn Source, report: &mut 
     let mut sections = Vec::new();
     gather(text, file, source, report, 0, &mut sections);
     let span = Span { file, start: 0, end: 0 };
+    drop_strangers(&mut sections);
     let mut jobs = Jobs::new(Dialect::Ini);
     let mut daemon: Option<(Table, Span)> = None;
     let mut envs = Vec::new();
@@ -60,6 +61,21 @@ pub(crate) fn tree(text: &str, file: u32, source: &mut dyn Source, report: &mut 
     }
     Some(tree)
 }
+
+/// Takes out keys of `[DEFAULT]` that a section has no use for.
+fn drop_strangers(sections: &mut [Section]) {
+    for Section { name, table, inherited, .. } in sections {
+        let is_job = name.starts_with("job:") || name.starts_with("process:");
+        let is_daemon = name == "gaffer";
+        table.0.retain(|key, _| {
+            let useful = (is_job && crate::legacy::is_property(key)) || (is_daemon && SETTINGS.contains(&key.as_str()));
+            useful || !inherited.contains(key)
+        });
+    }
+}
+
+/// Keys of `[gaffer]` that may stand in `[DEFAULT]`.
+const SETTINGS: &[&str] = &["bind", "backlog", "pidfile", "error_log", "log_level", "require_key", "broadcast_address"];
 
 /// Sections of a file, then those of its includes; a later section of one name replaces key by key.
 fn gather(

@@ -2,7 +2,7 @@
 
 use crate::node::{Entry, Node, Span, Table};
 use crate::report::Report;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// A section; values are texts, interpolated, with what `[DEFAULT]` gives.
 #[derive(Clone, Debug)]
@@ -10,6 +10,8 @@ pub(crate) struct Section {
     pub name: String,
     pub span: Span,
     pub table: Table,
+    /// Keys that come from `[DEFAULT]`: there for `%(key)s`, perhaps not meant for this section.
+    pub inherited: BTreeSet<String>,
 }
 
 /// References of references of ….
@@ -51,7 +53,7 @@ pub(crate) fn parse(text: &str, file: u32, report: &mut Report) -> Vec<Section> 
                 report.error(span, "", format!("section [{name}] comes twice"), &help);
             }
             index.insert(name.clone(), sections.len());
-            sections.push(Section { name, span, table: Table::default() });
+            sections.push(Section { name, span, table: Table::default(), inherited: BTreeSet::new() });
             continue;
         }
         key = None;
@@ -127,7 +129,6 @@ fn finish(mut sections: Vec<Section>, report: &mut Report) -> Vec<Section> {
     for section in &mut sections {
         let mut all = defaults.clone();
         all.overlay(&section.table);
-        // `[env:X]` and the like inherit too, but only what is meant for all: as the original does.
         let raw = all.clone();
         for (name, entry) in &mut all.0 {
             if let crate::node::Item::Str(text) = &mut entry.node.item
@@ -139,7 +140,8 @@ fn finish(mut sections: Vec<Section>, report: &mut Report) -> Vec<Section> {
                 }
             }
         }
-        section.table = all;
+        let own = std::mem::replace(&mut section.table, all);
+        section.inherited = section.table.0.keys().filter(|key| own.get(key).is_none()).cloned().collect();
     }
     sections
 }

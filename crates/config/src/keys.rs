@@ -312,6 +312,7 @@ pub(crate) const OLD: &[(&str, &str)] = &[
     ("tries", "retry.attempts"),
     ("max_retry", "flapping.rounds"),
     ("retry_in", "flapping.pause"),
+    ("flapping.attempts", "flapping.exits"),
     ("attempts", "retry.attempts"),
     ("base", "retry.delay"),
     ("max", "retry.max_delay"),
@@ -406,7 +407,9 @@ pub(crate) fn hint(keys: &'static [Key], prefix: &str, name: &str) -> String {
         let first = new.split([' ', ';']).next().unwrap_or_default();
         keys.iter().any(|key| key.path == first)
     };
-    let old = OLD.iter().find(|(old, new)| *old == plain.rsplit('.').next().unwrap_or_default() && known(new));
+    let last = plain.rsplit('.').next().unwrap_or_default();
+    let called = |name: &str| OLD.iter().find(|(old, new)| *old == name && known(new));
+    let old = called(&plain).or_else(|| called(last));
     if let Some((_, new)) = old {
         return match new.split_once("; ") {
             Some((new, remark)) => format!("use `{new}`; {remark}"),

@@ -88,7 +88,8 @@ impl Type {
             },
             Type::Command => command_shape(node),
             Type::Text | Type::Path => text(node).map(drop),
-            Type::Texts | Type::Paths | Type::Users => texts(node, usize::MAX).map(drop),
+            Type::Texts | Type::Paths => texts(node, usize::MAX).map(drop),
+            Type::Users => users(node).map(drop),
             Type::Labels(max) => texts(node, max).map(drop),
             Type::Name => text(node).map(drop),
             Type::Word(words) => word(node, words).map(drop),
@@ -371,7 +372,7 @@ pub(crate) fn user(node: &Node) -> Read<String> {
 pub(crate) fn users(node: &Node) -> Read<Vec<(String, Span)>> {
     match node.as_list() {
         Some(list) => list.iter().map(|one| Ok((user(one)?, one.span))).collect(),
-        None => wrong(node, "a list of names or ids", ""),
+        None => Ok(vec![(user(node)?, node.span)]),
     }
 }
 

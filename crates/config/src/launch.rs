@@ -229,13 +229,27 @@ pub(crate) fn port_variable(name: &str) -> String {
     format!("PORT_{}", name.to_uppercase().replace('-', "_"))
 }
 
+/// Somebody could not be found; it has been told.
+struct Unknown;
+
 /// Who runs it; none is the daemon's own user.
 fn user(resolver: &mut Resolver<'_, '_>) -> Option<User> {
     let table = resolver.table;
-    let asked = ["user", "group", "groups"].iter().any(|key| table.get(key).is_some());
-    if !asked {
-        return None;
+    let node = ["user", "group", "groups"].iter().find_map(|key| table.get(key))?;
+    match other_user(resolver) {
+        Ok(user) => user,
+        Err(Unknown) => {
+            // A job that names a user must never run as root because of a mistake.
+            if !resolver.report.has_errors() {
+                resolver.error(node.span, "user", "the user of the job cannot be found out", "");
+            }
+            None
+        }
     }
+}
+
+fn other_user(resolver: &mut Resolver<'_, '_>) -> Result<Option<User>, Unknown> {
+    let table = resolver.table;
     let own_uid = resolver.world.host.own_uid();
     let (mut user, span) = match table.get("user") {
         None => {
@@ -250,15 +264,16 @@ fn user(resolver: &mut Resolver<'_, '_>) -> Option<User> {
             };
             (own.unwrap_or(unnamed), Span::NONE)
         }
-        Some(node) => (named_user(resolver, node)?, node.span),
+        Some(node) => (named_user(resolver, node).ok_or(Unknown)?, node.span),
     };
     if let Some(node) = table.get("group") {
-        user.gid = group(resolver, &kind::user(node).ok()?, node.span, "group")?;
+        let name = kind::user(node).map_err(|_| Unknown)?;
+        user.gid = group(resolver, &name, node.span, "group").ok_or(Unknown)?;
     }
     if let Some(node) = table.get("groups") {
         let mut groups = Vec::new();
-        for (name, span) in kind::users(node).ok()? {
-            groups.push(group(resolver, &name, span, "groups")?);
+        for (name, span) in kind::users(node).map_err(|_| Unknown)? {
+            groups.push(group(resolver, &name, span, "groups").ok_or(Unknown)?);
         }
         groups.sort_unstable();
         groups.dedup();
@@ -275,13 +290,13 @@ fn user(resolver: &mut Resolver<'_, '_>) -> Option<User> {
             resolver.error(span, "group", message, "start gafferd as root, or leave them out");
         } else {
             // The daemon's own user: nothing has to change, and nothing could.
-            return None;
+            return Ok(None);
         }
     }
     if stored && own_uid != 0 && user.uid == own_uid {
-        return None;
+        return Ok(None);
     }
-    Some(user)
+    Ok(Some(user))
 }
 
 /// By name or id. In the store's text the answer of then is written beside the name: it counts, so that a
@@ -351,6 +366,10 @@ fn check_templates(resolver: &mut Resolver<'_, '_>, launch: &Launch) {
         if let Some(node) = table.get(key) {
             check_node(resolver, node, key, scripted, &known);
         }
+    }
+    let shared = resolver.layers.iter().filter(|layer| layer.from == "[env]");
+    for (name, value) in shared.flat_map(|layer| &layer.variables) {
+        check_text(resolver, value, Span::NONE, &format!("env.{name}"), false, &known);
     }
     if let Some(env) = table.get_table("env") {
         for (name, entry) in env.iter() {
@@ -423,7 +442,7 @@ impl<'a> Known<'a> {
                 Some(("task" | "params" | "sockets" | "steps" | "payload", _)) => {
                     return Err((format!("{text} is not yet supported"), String::new()));
                 }
-                _ => return Err(self.unknown(name, &text)),
+                _ => return Err(Known::unknown(name, &text)),
             },
         };
         if !is_number && (reference.offset != 0 || reference.width != 0) {
@@ -432,7 +451,7 @@ impl<'a> Known<'a> {
         Ok(())
     }
 
-    fn unknown(&self, name: &str, text: &str) -> (String, String) {
+    fn unknown(name: &str, text: &str) -> (String, String) {
         if ["step", "queue", "params"].contains(&name) {
             return (format!("{text} is not yet supported"), String::new());
         }
@@ -469,6 +488,8 @@ fn check_text(resolver: &mut Resolver<'_, '_>, text: &str, span: Span, key: &str
                 let message = format!("`${name}` in `{key}` cannot have a value");
                 resolver.error(span, key, message, &help);
             }
+            // What a file fills in was told when it was merged.
+            Piece::Reference(reference) if resolver.span != Span::NONE && from_file(reference.name) => {}
             Piece::Reference(reference) => {
                 if let Err((message, help)) = known.reference(&reference) {
                     resolver.error(span, key, format!("{message} (in `{key}`)"), &help);
@@ -477,4 +498,9 @@ fn check_text(resolver: &mut Resolver<'_, '_>, text: &str, span: Span, key: &str
             _ => {}
         }
     }
+}
+
+/// Is it filled in when a file is loaded?
+fn from_file(name: &str) -> bool {
+    name.starts_with("vars.") || ["profile", "file.dir"].contains(&name)
 }

@@ -27,6 +27,32 @@ pub(crate) enum Dialect {
 /// Priority of a job that names none beside others that do: it starts last.
 const LAST: i64 = 1_000_000_000;
 
+/// Properties of the original.
+const PROPERTIES: &[&str] = &[
+    "cmd",
+    "args",
+    "env",
+    "os_env",
+    "uid",
+    "gid",
+    "cwd",
+    "shell",
+    "detach",
+    "numprocesses",
+    "start",
+    "priority",
+    "flapping",
+    "graceful_timeout",
+    "redirect_output",
+    "redirect_input",
+    "custom_streams",
+];
+
+/// Does it mean something for a job?
+pub(crate) fn is_property(key: &str) -> bool {
+    PROPERTIES.contains(&key) || keys::find(JOB, key).is_some()
+}
+
 /// Jobs on their way into a tree.
 pub(crate) struct Jobs {
     dialect: Dialect,

@@ -210,7 +210,7 @@ impl Merger<'_> {
         match &mut node.item {
             Item::Str(text) => match self.filled(text, shell, span) {
                 Ok(filled) => *text = filled,
-                Err(why) => self.report.error(span, place, format!("{why} in `{}`", self.key_of(place)), ""),
+                Err(why) => self.report.error(span, place, format!("{why} (in `{}`)", self.key_of(place)), ""),
             },
             Item::List(list) => list.iter_mut().for_each(|one| self.fill_texts(one, shell, place)),
             Item::Table(table) => {
@@ -289,7 +289,7 @@ impl Merger<'_> {
         for (text, span) in &scope.env_files {
             match self.filled(text, false, *span) {
                 Ok(text) => files.push((text, *span)),
-                Err(why) => self.report.error(*span, "env_file", format!("{why} in `env_file`"), ""),
+                Err(why) => self.report.error(*span, "env_file", format!("{why} (in `env_file`)"), ""),
             }
         }
         if let Some(own) = table.remove("env_file") {

@@ -92,7 +92,8 @@ impl Node {
     pub fn kind(&self) -> &'static str {
         match &self.item {
             Item::Str(_) => "a text",
-            Item::Int(_) | Item::Float(_) => "a number",
+            Item::Int(_) => "a number",
+            Item::Float(_) => "a number with a fraction",
             Item::Bool(_) => "true or false",
             Item::List(_) => "a list",
             Item::Table(_) => "a table",
@@ -192,10 +193,6 @@ impl Table {
     /// Entries in the order of their names: what does not depend on how a file is arranged.
     pub fn in_order_by_name(&self) -> Vec<(&str, &Entry)> {
         self.iter().collect()
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
     }
 
     pub fn to_json(&self) -> Value {

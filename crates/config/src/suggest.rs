@@ -20,9 +20,11 @@ pub fn distance(a: &str, b: &str) -> usize {
     last[b.len()]
 }
 
-/// The most similar of `known`, if it is similar at all: a third of the letters, at least one, may differ.
+/// The most similar of `known`, if it is similar at all: a third of the letters, at least one, may differ, but
+/// not all of them.
 pub fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    let bound = (word.chars().count() / 3).clamp(1, 3);
+    let letters = word.chars().count();
+    let bound = (letters / 3).clamp(1, 3).min(letters.saturating_sub(1));
     known
         .into_iter()
         .map(|one| (distance(word, one), one))

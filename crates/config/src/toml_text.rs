@@ -14,8 +14,16 @@ pub(crate) fn parse(text: &str, file: u32, report: &mut Report) -> Option<Table>
     if errors.is_empty() {
         return Some(convert_table(table.into_inner(), file, 0));
     }
-    for error in errors.iter().take(5) {
+    let mut last: Option<usize> = None;
+    for error in &errors {
         let range = error.span().unwrap_or(0..0);
+        let line = text.get(..range.start).map_or(0, |before| before.matches('\n').count());
+        // What follows at once is mostly a consequence.
+        if last.is_some_and(|last| line <= last + 1) {
+            last = Some(line);
+            continue;
+        }
+        last = Some(line);
         let message = error.message().lines().next().unwrap_or("this is not TOML");
         let at = Span::new(file, range);
         report.error(at, "", format!("this is not TOML: {message}"), &repair(text, at, message));

@@ -42,6 +42,7 @@ pub fn parse_duration(text: &str) -> Result<Duration, UnitError> {
     let mut any = false;
     while !rest.is_empty() {
         let (number, after) = split_number(rest)?;
+        let after = after.trim_start();
         let letters = after.find(|c: char| !c.is_ascii_alphabetic()).unwrap_or(after.len());
         let (unit, next) = after.split_at(letters);
         let millis: u64 = match unit {
