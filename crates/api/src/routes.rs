@@ -2,7 +2,7 @@
 
 use crate::client::{Client, ClientError, ItemStream, WebSocket};
 use crate::types::{
-    ActionRequest, ApplyRequest, Doctor, Event, Instance, Job, LogLine, Node, Operation, Plan, Run,
+    ActionRequest, ApplyRequest, Doctor, Event, Health, Instance, Job, LogLine, Node, Operation, Plan, Run,
     RunRequest, ScaleRequest, Session, ShutdownRequest, SignalRequest, Stats,
 };
 use hyper::body::Bytes;
@@ -337,7 +337,7 @@ impl Client {
     }
 
     /// Ends the daemon: `stop` (jobs stop save `keep_running` ones), `stop-all`, `leave` (all go on), `reload` the file.
-    pub async fn shutdown(&self, mode: &str) -> Result<()> {
+    pub async fn shutdown(&self, mode: &str) -> Result<Health> {
         self.post(
             "/v1/node/shutdown",
             &ShutdownRequest {
@@ -348,7 +348,7 @@ impl Client {
     }
 
     /// Applies the daemon's own file again.
-    pub async fn reload(&self) -> Result<Operation> {
+    pub async fn reload(&self) -> Result<Health> {
         self.post("/v1/node/reload", &serde_json::json!({})).await
     }
 }

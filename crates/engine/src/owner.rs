@@ -424,8 +424,11 @@ impl State {
                 at,
                 lived: Duration::from_nanos(lived),
             };
+            let ends = self.stream_ends(&facts.slot);
             if let Some(facts) = self.runs.runs.get_mut(&run) {
                 facts.gone = true;
+                // Nobody wrote down where its bytes end; nobody else has written there since.
+                (facts.out.1, facts.err.1) = ends;
             }
             self.feed(Input::Exited {
                 run,
@@ -439,6 +442,16 @@ impl State {
             self.feed(Input::TreeGone { run });
         }
         self.drop_if_over(run);
+    }
+
+    /// Ends of a slot's `stdout` and `stderr` as they are on disk.
+    fn stream_ends(&self, slot: &str) -> (Option<u64>, Option<u64>) {
+        let Ok(slot) = slot.parse() else {
+            return (None, None);
+        };
+        let dir = crate::logs::directory(&self.settings.logs_dir(), &slot);
+        let end = |stream| Some(crate::logs::LogReader::open(&dir, stream).range().ok()?.1);
+        (end("stdout"), end("stderr"))
     }
 
     fn refused(&mut self, n: u64, run: RunId, code: RefusedCode, text: String) {

@@ -130,6 +130,26 @@ impl State {
             }));
             return;
         }
+        if let (
+            true,
+            Request::Act {
+                target,
+                act: Act::Stop(How { force: true, .. }),
+                ..
+            },
+        ) = (self.shutting_down, &request)
+        {
+            // A second signal: what is ending ends now. No wish: the next daemon starts it again.
+            for run in self.live_of(target) {
+                self.kill_tree(run);
+            }
+            let _gone = reply.send(Ok(Answer {
+                operation: OperationId(0),
+                slot: None,
+                plan: None,
+            }));
+            return;
+        }
         let mut prepared = Prepared {
             seq: self.next_seq(),
             verb: "",

@@ -171,13 +171,17 @@ pub(crate) fn death(row: &RunRow) -> Option<Death> {
 }
 
 fn ranges(facts: &RunFacts) -> BTreeMap<String, (u64, Option<u64>)> {
-    BTreeMap::from([("stdout".to_owned(), facts.out), ("stderr".to_owned(), facts.err)])
+    // A start that failed wrote nothing: its range is empty, not open.
+    let closed = |(from, to): (u64, Option<u64>)| (from, to.or(facts.failed.as_ref().map(|_| from)));
+    BTreeMap::from([
+        ("stdout".to_owned(), closed(facts.out)),
+        ("stderr".to_owned(), closed(facts.err)),
+    ])
 }
 
 fn ranges_text(facts: &RunFacts) -> String {
-    let end = |(from, to): (u64, Option<u64>)| {
-        to.map_or_else(|| format!("[{from},null]"), |to| format!("[{from},{to}]"))
-    };
+    // A settled run writes no more: what has no known end ends where it began.
+    let end = |(from, to): (u64, Option<u64>)| format!("[{from},{}]", to.unwrap_or(from));
     format!(r#"{{"stdout":{},"stderr":{}}}"#, end(facts.out), end(facts.err))
 }
 

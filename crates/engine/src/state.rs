@@ -360,7 +360,8 @@ impl State {
         }
     }
 
-    fn kill_tree(&mut self, run: RunId) {
+    /// Ends everything of a run: by its shim, or by ourselves when that is dead.
+    pub fn kill_tree(&mut self, run: RunId) {
         let Some(facts) = self.runs.runs.get(&run) else {
             return;
         };
