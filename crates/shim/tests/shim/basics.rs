@@ -77,3 +77,24 @@ fn the_journal_is_cut_into_segments_that_begin_with_the_table() {
     assert_eq!(shim.status(long), Status::Signal(libc::SIGKILL, false));
     shim.guard_ends();
 }
+
+#[test]
+fn the_start_time_on_file_is_the_one_that_proc_tells() {
+    let mut shim = Shim::start();
+    let runs: Vec<_> = (0..20)
+        .map(|n| {
+            let spawn = shim.script(&format!("web.{n}"), "exec sleep 60");
+            shim.spawn(spawn)
+        })
+        .collect();
+    for run in runs {
+        let pid = shim.started(run);
+        let ticks = shim.record("Started", |record| match record {
+            Record::Started {
+                run: of, start_ticks, ..
+            } if *of == run => Some(*start_ticks),
+            _ => None,
+        });
+        assert_eq!(Some(ticks), gaffer_shim::identity::start_ticks(pid));
+    }
+}
