@@ -229,8 +229,14 @@ impl Seat {
     }
 
     fn recall(&mut self, death: &Death, cx: &mut Cx<'_>) {
-        if matches!(death.cause, Cause::Stopped | Cause::Replaced) {
-            return;
+        match death.cause {
+            // The count of new runs nobody asked for begins anew with a stop by hand.
+            Cause::Stopped => {
+                self.restarts = 0;
+                return;
+            }
+            Cause::Replaced => return,
+            _ => self.restarts += 1,
         }
         let (ended, _) = self.judge(death, cx);
         let flapping = cx.spec.flapping.as_ref();
