@@ -113,9 +113,14 @@ pub fn gather(paths: &[PathBuf], options: &GatherOptions) -> Result<Bundle, Diag
         return Err(Diagnostic::error("there is no file to read").into());
     };
     bundle.root = absolute(root)?;
-    bundle.overlays = named.map(|path| absolute(path)).collect::<Result<_, _>>()?;
-    bundle.env_files =
-        options.env_files.iter().map(|path| absolute(path)).collect::<Result<_, _>>()?;
+    bundle.overlays = named
+        .map(|path| absolute(path.as_path()))
+        .collect::<Result<_, _>>()?;
+    bundle.env_files = options
+        .env_files
+        .iter()
+        .map(|path| absolute(path.as_path()))
+        .collect::<Result<_, _>>()?;
     let mut disk = Disk::default();
     let mut wrong = Vec::new();
     for path in std::iter::once(&bundle.root).chain(&bundle.overlays) {
@@ -124,7 +129,10 @@ pub fn gather(paths: &[PathBuf], options: &GatherOptions) -> Result<Bundle, Diag
                 Unread::Missing => "there is no such file".to_owned(),
                 Unread::Failed(text) => text,
             };
-            wrong.push(Diagnostic::error(format!("cannot read {}: {why}", path.display())));
+            wrong.push(Diagnostic::error(format!(
+                "cannot read {}: {why}",
+                path.display()
+            )));
         }
     }
     if !wrong.is_empty() {
@@ -134,7 +142,14 @@ pub fn gather(paths: &[PathBuf], options: &GatherOptions) -> Result<Bundle, Diag
     let mut report = Report::new(Path::new("/"));
     let mut found = front(&bundle, &mut disk, &mut report);
     let (front, source, report) = (&mut found, &mut disk as &mut dyn Source, &mut report);
-    Merger { bundle: &bundle, front, source, report, prefix: String::new() }.jobs();
+    Merger {
+        bundle: &bundle,
+        front,
+        source,
+        report,
+        prefix: String::new(),
+    }
+    .jobs();
     bundle.files = disk.files;
     bundle.unread = disk.unread;
     bundle.globs = disk.globs;
@@ -142,11 +157,22 @@ pub fn gather(paths: &[PathBuf], options: &GatherOptions) -> Result<Bundle, Diag
 }
 
 /// Names of a folder's configuration, best first.
-const IN_FOLDER: &[&str] = &["gaffer.toml", "gafferd.toml", "gafferd.ini", "gaffer.ini", "Procfile"];
+const IN_FOLDER: &[&str] = &[
+    "gaffer.toml",
+    "gafferd.toml",
+    "gafferd.ini",
+    "gaffer.ini",
+    "Procfile",
+];
 
 /// The absolute path; for a folder, the file in it.
-fn absolute(path: &Path) -> Result<PathBuf, Diagnostic> {
-    let cannot = |why: String| Diagnostic::error(format!("cannot read {}: {why}", path.display()));
+fn absolute(path: &Path) -> Result<PathBuf, Diagnostics> {
+    let cannot = |why: String| {
+        Diagnostics::from(Diagnostic::error(format!(
+            "cannot read {}: {why}",
+            path.display()
+        )))
+    };
     let full = std::path::absolute(path).map_err(|error| cannot(crate::source::plain(&error)))?;
     if full.to_str().is_none() {
         return Err(cannot("its path is not UTF-8 text".to_owned()));
@@ -154,7 +180,10 @@ fn absolute(path: &Path) -> Result<PathBuf, Diagnostic> {
     if !full.is_dir() {
         return Ok(full);
     }
-    let inside = IN_FOLDER.iter().map(|name| full.join(name)).find(|file| file.is_file());
+    let inside = IN_FOLDER
+        .iter()
+        .map(|name| full.join(name))
+        .find(|file| file.is_file());
     inside.ok_or_else(|| cannot(format!("the folder has none of {}", IN_FOLDER.join(", "))))
 }
 
@@ -167,12 +196,18 @@ pub(crate) fn read_text(path: &Path) -> io::Result<String> {
     let mut bytes = Vec::new();
     file.take(FILE_MAX + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > FILE_MAX {
-        return Err(io::Error::new(io::ErrorKind::FileTooLarge, "it is larger than 16M"));
+        return Err(io::Error::new(
+            io::ErrorKind::FileTooLarge,
+            "it is larger than 16M",
+        ));
     }
     let text = String::from_utf8(bytes).map_err(|error| {
         let good = &error.as_bytes()[..error.utf8_error().valid_up_to()];
         let line = good.iter().filter(|&&byte| byte == b'\n').count() + 1;
-        io::Error::new(io::ErrorKind::InvalidData, format!("line {line} is not UTF-8 text"))
+        io::Error::new(
+            io::ErrorKind::InvalidData,
+            format!("line {line} is not UTF-8 text"),
+        )
     })?;
     Ok(match text.strip_prefix('\u{feff}') {
         Some(rest) => rest.to_owned(),

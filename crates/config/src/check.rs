@@ -49,23 +49,48 @@ impl Checked<'_> {
         };
         match key.used {
             Use::NotYet => {
-                report.error(entry.key, &place, format!("`{whole}` is not yet supported"), "leave it out");
+                report.error(
+                    entry.key,
+                    &place,
+                    format!("`{whole}` is not yet supported"),
+                    "leave it out",
+                );
                 return;
             }
             Use::Refused(help) => {
-                report.error(entry.key, &place, format!("`{whole}` has no meaning in {}", self.what), help);
+                report.error(
+                    entry.key,
+                    &place,
+                    format!("`{whole}` has no meaning in {}", self.what),
+                    help,
+                );
                 return;
             }
             Use::Job if self.without == Some(Use::Job) => {
-                report.error(entry.key, &place, format!("`{whole}` is a key of jobs"), "put it into [defaults.job]");
+                report.error(
+                    entry.key,
+                    &place,
+                    format!("`{whole}` is a key of jobs"),
+                    "put it into [defaults.job]",
+                );
                 return;
             }
             Use::File if self.without.is_some() => {
-                report.error(entry.key, &place, format!("`{whole}` has no meaning in {}", self.what), "");
+                report.error(
+                    entry.key,
+                    &place,
+                    format!("`{whole}` has no meaning in {}", self.what),
+                    "",
+                );
                 return;
             }
             Use::File if self.written => {
-                report.error(entry.key, &place, format!("`{whole}` is understood in files only"), "leave it out");
+                report.error(
+                    entry.key,
+                    &place,
+                    format!("`{whole}` is understood in files only"),
+                    "leave it out",
+                );
                 return;
             }
             Use::Run | Use::Job | Use::File => {}
@@ -89,7 +114,12 @@ impl Checked<'_> {
 /// Checks one value.
 pub(crate) fn report_problem(ty: Type, name: &str, place: &str, node: &Node, report: &mut Report) {
     if let Err(problem) = ty.check(node) {
-        report.error(problem.span, place, format!("`{name}` {}", problem.says), &problem.help);
+        report.error(
+            problem.span,
+            place,
+            format!("`{name}` {}", problem.says),
+            &problem.help,
+        );
     }
 }
 
@@ -97,7 +127,9 @@ pub(crate) fn report_problem(ty: Type, name: &str, place: &str, node: &Node, rep
 pub(crate) fn lengthen(keys: &'static [Key], table: &mut Table) {
     for key in keys {
         let Some(short) = key.short else { continue };
-        let Some(entry) = table.0.get_mut(key.path) else { continue };
+        let Some(entry) = table.0.get_mut(key.path) else {
+            continue;
+        };
         if entry.node.as_table().is_none() {
             let span = entry.node.span;
             let below = Table::from_iter([(short.to_owned(), entry.node.clone())]);

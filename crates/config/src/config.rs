@@ -77,7 +77,14 @@ pub fn load(bundle: &Bundle, host: &dyn Host) -> Result<Config, Diagnostics> {
     let session = front.session.clone();
     let merged = {
         let (front, source, report) = (&mut front, &mut source as &mut dyn Source, &mut report);
-        Merger { bundle, front, source, report, prefix: String::new() }.jobs()
+        Merger {
+            bundle,
+            front,
+            source,
+            report,
+            prefix: String::new(),
+        }
+        .jobs()
     };
     let mut drafts = BTreeMap::new();
     for mut job in merged {
@@ -89,18 +96,35 @@ pub fn load(bundle: &Bundle, host: &dyn Host) -> Result<Config, Diagnostics> {
     dependencies(&mut drafts, &mut report);
     overlapping_ports(&drafts, &mut report);
     let session = Name::parse(&session).unwrap_or_else(|_| Name::default_session());
-    let jobs = drafts.into_iter().map(|(id, draft)| (id, draft.finish(&report))).collect();
+    let jobs = drafts
+        .into_iter()
+        .map(|(id, draft)| (id, draft.finish(&report)))
+        .collect();
     let failed = report.has_errors();
     let Diagnostics(warnings) = report.finish();
     if failed {
         return Err(Diagnostics(warnings));
     }
-    Ok(Config { daemon, daemon_section, jobs, session, warnings, file: bundle.root.clone() })
+    Ok(Config {
+        daemon,
+        daemon_section,
+        jobs,
+        session,
+        warnings,
+        file: bundle.root.clone(),
+    })
 }
 
 fn origin(report: &Report, span: Span) -> Origin {
-    let file = report.path_of(span).unwrap_or(Path::new("")).to_string_lossy().into_owned();
-    Origin { file, line: report.line_of(span).unwrap_or(0) }
+    let file = report
+        .path_of(span)
+        .unwrap_or(Path::new(""))
+        .to_string_lossy()
+        .into_owned();
+    Origin {
+        file,
+        line: report.line_of(span).unwrap_or(0),
+    }
 }
 
 /// A job on its way: resolved but for the names it waits for.
@@ -124,17 +148,29 @@ impl Draft {
         let origin = self.from_file.then(|| origin(report, self.span));
         let mut job = self.job;
         job.after = self.after;
-        LoadedJob { spec: Arc::new(job), typed, launch_digest, origin, profiles: self.profiles }
+        LoadedJob {
+            spec: Arc::new(job),
+            typed,
+            launch_digest,
+            origin,
+            profiles: self.profiles,
+        }
     }
 }
 
 /// The table, with what gaffer has found out: the layers under `env` and the user of that moment.
 fn typed(table: &Table, layers: &[Layer], job: &Job) -> Value {
-    let mut typed: BTreeMap<String, Value> =
-        table.iter().map(|(key, entry)| (key.to_owned(), entry.node.to_json())).collect();
+    let mut typed: BTreeMap<String, Value> = table
+        .iter()
+        .map(|(key, entry)| (key.to_owned(), entry.node.to_json()))
+        .collect();
     if !layers.is_empty() {
         let one = |layer: &Layer| {
-            let env: Vec<Value> = layer.variables.iter().map(|(name, value)| json!([name, value])).collect();
+            let env: Vec<Value> = layer
+                .variables
+                .iter()
+                .map(|(name, value)| json!([name, value]))
+                .collect();
             json!({ "env": env, "from": layer.from })
         };
         typed.insert("env_layers".to_owned(), layers.iter().map(one).collect());
@@ -149,7 +185,12 @@ fn typed(table: &Table, layers: &[Layer], job: &Job) -> Value {
     Value::Object(typed.into_iter().collect())
 }
 
-fn draft(merged: &mut Merged, bundle: &Bundle, world: &mut World<'_>, report: &mut Report) -> Option<(JobId, Draft)> {
+fn draft(
+    merged: &mut Merged,
+    bundle: &Bundle,
+    world: &mut World<'_>,
+    report: &mut Report,
+) -> Option<(JobId, Draft)> {
     let path = format!("job.{}", merged.name);
     let id = match (Name::parse(&merged.session), JobName::parse(&merged.name)) {
         (Ok(session), Ok(job)) => JobId { session, job },
@@ -171,10 +212,19 @@ fn draft(merged: &mut Merged, bundle: &Bundle, world: &mut World<'_>, report: &m
         layers: &merged.layers,
     };
     let Resolved { mut job, waits } = resolver.resolve();
-    let count = bundle.counts.get(id.job.as_str()).or_else(|| bundle.counts.get(&id.to_string()));
+    let count = bundle
+        .counts
+        .get(id.job.as_str())
+        .or_else(|| bundle.counts.get(&id.to_string()));
     if let Some(&count) = count {
         job.instances = count;
-        merged.table.put("instances", Node { item: Item::Int(i64::from(count)), span: merged.span });
+        merged.table.put(
+            "instances",
+            Node {
+                item: Item::Int(i64::from(count)),
+                span: merged.span,
+            },
+        );
     }
     let draft = Draft {
         job,
@@ -205,11 +255,20 @@ fn freeze_shell(table: &mut Table, world: &World<'_>) {
 fn check_counts(bundle: &Bundle, drafts: &BTreeMap<JobId, Draft>, report: &mut Report) {
     let names: Vec<&str> = drafts.keys().map(|id| id.job.as_str()).collect();
     for name in bundle.counts.keys() {
-        let known = drafts.keys().any(|id| id.job.as_str() == name || id.to_string() == *name);
+        let known = drafts
+            .keys()
+            .any(|id| id.job.as_str() == name || id.to_string() == *name);
         if !known && !report.has_errors() {
             let near = crate::suggest::nearest(name, names.iter().copied());
-            let help = near.map(|near| format!("did you mean `{near}`?")).unwrap_or_default();
-            report.error(Span::NONE, "instances", format!("there is no job `{name}` to count"), &help);
+            let help = near
+                .map(|near| format!("did you mean `{near}`?"))
+                .unwrap_or_default();
+            report.error(
+                Span::NONE,
+                "instances",
+                format!("there is no job `{name}` to count"),
+                &help,
+            );
         }
     }
 }
@@ -232,9 +291,14 @@ fn dependencies(drafts: &mut BTreeMap<JobId, Draft>, report: &mut Report) {
             }
         }
         for (other, (condition, span)) in &found {
-            let ends = drafts.get(other).is_none_or(|other| other.job.restart != Restart::Always);
+            let ends = drafts
+                .get(other)
+                .is_none_or(|other| other.job.restart != Restart::Always);
             if matches!(condition, Condition::Done | Condition::Ended) && !ends {
-                let message = format!("job `{}` waits for `{}` to end, which is always restarted", id.job, other.job);
+                let message = format!(
+                    "job `{}` waits for `{}` to end, which is always restarted",
+                    id.job, other.job
+                );
                 let path = format!("job.{}.after", id.job);
                 report.error(*span, &path, message, "give it restart = \"on-failure\"");
             }
@@ -243,26 +307,50 @@ fn dependencies(drafts: &mut BTreeMap<JobId, Draft>, report: &mut Report) {
     }
     if let Some(circle) = circle(&all) {
         let (first, next) = (&circle[0], &circle[1]);
-        let span = all.get(first).and_then(|after| after.get(next)).map_or(Span::NONE, |(_, span)| *span);
+        let span = all
+            .get(first)
+            .and_then(|after| after.get(next))
+            .map_or(Span::NONE, |(_, span)| *span);
         let names: Vec<String> = circle.iter().map(|id| format!("`{}`", id.job)).collect();
         let message = format!("jobs wait for each other in a circle: {}", names.join(" → "));
-        report.error(span, &format!("job.{}.after", first.job), message, "one of them has to start first");
+        report.error(
+            span,
+            &format!("job.{}.after", first.job),
+            message,
+            "one of them has to start first",
+        );
     }
     for (id, found) in all {
-        let Some(draft) = drafts.get_mut(&id) else { continue };
+        let Some(draft) = drafts.get_mut(&id) else {
+            continue;
+        };
         draft.places = found.iter().map(|(id, (_, span))| (id.clone(), *span)).collect();
-        draft.after = found.into_iter().map(|(id, (condition, _))| (id, condition)).collect();
+        draft.after = found
+            .into_iter()
+            .map(|(id, (condition, _))| (id, condition))
+            .collect();
     }
 }
 
 /// The job that a name in `after` means: one of the own session, else `session.job`.
 fn lookup(id: &JobId, wait: &Wait, ids: &BTreeSet<JobId>) -> Result<JobId, (String, String)> {
-    let missing = |help: String| (format!("job `{}` waits for `{}`, which does not exist", id.job, wait.name), help);
+    let missing = |help: String| {
+        (
+            format!("job `{}` waits for `{}`, which does not exist", id.job, wait.name),
+            help,
+        )
+    };
     if wait.name.starts_with("task:") {
-        return Err((format!("`after` with `{}` is not yet supported", wait.name), "name a job".to_owned()));
+        return Err((
+            format!("`after` with `{}` is not yet supported", wait.name),
+            "name a job".to_owned(),
+        ));
     }
     if let Ok(name) = JobName::parse(&wait.name) {
-        let own = JobId { session: id.session.clone(), job: name };
+        let own = JobId {
+            session: id.session.clone(),
+            job: name,
+        };
         if ids.contains(&own) {
             return Ok(own);
         }
@@ -275,12 +363,17 @@ fn lookup(id: &JobId, wait: &Wait, ids: &BTreeSet<JobId>) -> Result<JobId, (Stri
             return Ok(other);
         }
     }
-    let own = ids.iter().filter(|other| other.session == id.session && *other != id).map(|other| other.job.as_str());
+    let own = ids
+        .iter()
+        .filter(|other| other.session == id.session && *other != id)
+        .map(|other| other.job.as_str());
     let help = match crate::suggest::nearest(&wait.name, own) {
         Some(near) => format!("did you mean `{near}`?"),
         None => {
             let elsewhere = ids.iter().find(|other| other.job.as_str() == wait.name);
-            elsewhere.map(|other| format!("did you mean `{other}`?")).unwrap_or_default()
+            elsewhere
+                .map(|other| format!("did you mean `{other}`?"))
+                .unwrap_or_default()
         }
     };
     Err(missing(help))
@@ -326,7 +419,10 @@ fn overlapping_ports(drafts: &BTreeMap<JobId, Draft>, report: &mut Report) {
     for (id, draft) in drafts {
         let launch = &draft.job.launch;
         let own = launch.port.iter().map(|port| ("port".to_owned(), port));
-        let named = launch.ports.iter().map(|(name, port)| (format!("ports.{name}"), port));
+        let named = launch
+            .ports
+            .iter()
+            .map(|(name, port)| (format!("ports.{name}"), port));
         for (key, port) in own.chain(named) {
             if let Port::Fixed(port) = port {
                 let first = u32::from(*port);
@@ -346,7 +442,12 @@ fn overlapping_ports(drafts: &BTreeMap<JobId, Draft>, report: &mut Report) {
                 true => format!("two ports of job `{}` are both {first}", id.job),
                 false => format!("port {first} belongs to job `{}` too", other.job),
             };
-            report.warning(*span, &format!("job.{}.{key}", id.job), message, "instance n gets port + n - 1");
+            report.warning(
+                *span,
+                &format!("job.{}.{key}", id.job),
+                message,
+                "instance n gets port + n - 1",
+            );
         }
         if widest.is_none_or(|(taken, _)| *last > taken) {
             widest = Some((*last, id));
@@ -372,10 +473,22 @@ pub fn load_job_json(
         // The path of the request names them; a body may repeat them.
         own.remove(key);
     }
-    Checked { keys: JOB, path: &path, what: &what, without: None, written: true }.check(&own, &mut report);
+    Checked {
+        keys: JOB,
+        path: &path,
+        what: &what,
+        without: None,
+        written: true,
+    }
+    .check(&own, &mut report);
     for (key, value) in [("name", name), ("session", session)] {
         if table.remove(key).is_some_and(|node| node.as_str() != Some(value)) {
-            report.error(Span::NONE, &format!("{path}{key}"), format!("`{key}` is not that of the request"), "leave it out");
+            report.error(
+                Span::NONE,
+                &format!("{path}{key}"),
+                format!("`{key}` is not that of the request"),
+                "leave it out",
+            );
         }
     }
     lengthen(JOB, &mut table);
@@ -393,13 +506,23 @@ pub fn load_job_json(
         layers,
         profiles: Vec::new(),
     };
-    let draft = draft(&mut merged, &Bundle::default(), &mut World::new(host), &mut report);
+    let draft = draft(
+        &mut merged,
+        &Bundle::default(),
+        &mut World::new(host),
+        &mut report,
+    );
     let loaded = draft.map(|(id, mut draft)| {
         for wait in std::mem::take(&mut draft.waits) {
             // Which jobs there are is known to the engine only.
             match JobId::parse_in(&wait.name, &id.session) {
                 Ok(other) if other == id => {
-                    report.error(Span::NONE, "after", format!("job `{}` waits for itself", id.job), "");
+                    report.error(
+                        Span::NONE,
+                        "after",
+                        format!("job `{}` waits for itself", id.job),
+                        "",
+                    );
                 }
                 Ok(other) => {
                     draft.after.insert(other, wait.condition);
@@ -435,7 +558,12 @@ fn split(table: &mut Table, key: &str, scripted: bool) {
         && let (false, Some(text)) = (scripted, entry.node.as_str())
         && let Ok(words) = crate::template::split_words(text)
     {
-        entry.node.item = Item::List(words.into_iter().map(|word| Node::str(word, Span::NONE)).collect());
+        entry.node.item = Item::List(
+            words
+                .into_iter()
+                .map(|word| Node::str(word, Span::NONE))
+                .collect(),
+        );
     }
 }
 
@@ -443,7 +571,12 @@ fn split(table: &mut Table, key: &str, scripted: bool) {
 fn kept_layers(table: &mut Table, host: &dyn Host, report: &mut Report) -> Vec<Layer> {
     let files = table.remove("env_file");
     if let Some(kept) = table.remove("env_layers") {
-        return kept.as_list().unwrap_or_default().iter().filter_map(kept_layer).collect();
+        return kept
+            .as_list()
+            .unwrap_or_default()
+            .iter()
+            .filter_map(kept_layer)
+            .collect();
     }
     let mut layers = Vec::new();
     for (text, _) in files.as_ref().map(Node::texts).unwrap_or_default() {
@@ -455,7 +588,10 @@ fn kept_layers(table: &mut Table, host: &dyn Host, report: &mut Report) -> Vec<L
             Ok(text) => {
                 let file = report.add_file(Path::new(name), &text);
                 let variables = crate::env_text::parse(&text, file, report);
-                layers.push(Layer { from: name.to_owned(), variables });
+                layers.push(Layer {
+                    from: name.to_owned(),
+                    variables,
+                });
             }
             Err(error) if optional && error.kind() == std::io::ErrorKind::NotFound => {}
             Err(error) => {
@@ -478,7 +614,11 @@ fn kept_layer(node: &Node) -> Option<Layer> {
         _ => None,
     };
     Some(Layer {
-        from: table.get("from").and_then(Node::as_str).unwrap_or_default().to_owned(),
+        from: table
+            .get("from")
+            .and_then(Node::as_str)
+            .unwrap_or_default()
+            .to_owned(),
         variables: table.get("env")?.as_list()?.iter().filter_map(pair).collect(),
     })
 }

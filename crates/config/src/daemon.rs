@@ -152,7 +152,10 @@ impl Default for DaemonSettings {
             log_level: LogLevel::Info,
             log_to: "stderr".to_owned(),
             logs_total: LogsTotal::Percent(10),
-            history: History { runs: 200, age: Duration::from_secs(30 * 86_400) },
+            history: History {
+                runs: 200,
+                age: Duration::from_secs(30 * 86_400),
+            },
             stats_every: Duration::from_secs(1),
             start_spacing: Duration::ZERO,
             start_at_once: None,
@@ -187,7 +190,12 @@ pub(crate) fn settings(table: &Table, host: &dyn Host, report: &mut Report) -> D
     if let Some(node) = table.get("bind") {
         for (address, span) in node.texts() {
             if let Err(why) = check_address(address) {
-                report.error(span, "gaffer.bind", format!("`bind` has {address:?}: {why}"), "host:port, [v6]:port or unix:PATH");
+                report.error(
+                    span,
+                    "gaffer.bind",
+                    format!("`bind` has {address:?}: {why}"),
+                    "host:port, [v6]:port or unix:PATH",
+                );
             }
         }
     }
@@ -205,15 +213,23 @@ pub(crate) fn settings(table: &Table, host: &dyn Host, report: &mut Report) -> D
 
 /// `user:group` or `user`, by name or id.
 fn owner(text: &str, host: &dyn Host) -> Option<(u32, u32)> {
-    let (user, group) = text.split_once(':').map_or((text, None), |(user, group)| (user, Some(group)));
+    let (user, group) = text
+        .split_once(':')
+        .map_or((text, None), |(user, group)| (user, Some(group)));
     let known = match user.parse::<u32>() {
-        Ok(uid) => host.user_with_id(uid).map(|user| (user.uid, user.gid)).or(Some((uid, host.own_gid()))),
+        Ok(uid) => host
+            .user_with_id(uid)
+            .map(|user| (user.uid, user.gid))
+            .or(Some((uid, host.own_gid()))),
         Err(_) => host.user_named(user).map(|user| (user.uid, user.gid)),
     };
     let (uid, gid) = known?;
     let gid = match group {
         None => gid,
-        Some(group) => group.parse().ok().or_else(|| host.group_named(group).map(|group| group.gid))?,
+        Some(group) => group
+            .parse()
+            .ok()
+            .or_else(|| host.group_named(group).map(|group| group.gid))?,
     };
     Some((uid, gid))
 }
@@ -221,7 +237,11 @@ fn owner(text: &str, host: &dyn Host) -> Option<(u32, u32)> {
 /// Is it `host:port`, `[v6]:port` or `unix:PATH`?
 fn check_address(address: &str) -> Result<(), &'static str> {
     if let Some(path) = address.strip_prefix("unix:") {
-        return if path.starts_with('/') { Ok(()) } else { Err("the path must be absolute") };
+        return if path.starts_with('/') {
+            Ok(())
+        } else {
+            Err("the path must be absolute")
+        };
     }
     let (host, port) = address.rsplit_once(':').ok_or("the port is missing")?;
     if port.parse::<u16>().is_err() {
@@ -229,12 +249,19 @@ fn check_address(address: &str) -> Result<(), &'static str> {
     }
     if let Some(v6) = host.strip_prefix('[') {
         let inside = v6.strip_suffix(']').ok_or("`[` is not closed")?;
-        return inside.parse::<std::net::Ipv6Addr>().map(drop).map_err(|_| "this is not an IPv6 address");
+        return inside
+            .parse::<std::net::Ipv6Addr>()
+            .map(drop)
+            .map_err(|_| "this is not an IPv6 address");
     }
     if host.contains(':') {
         return Err("an IPv6 address stands in brackets");
     }
-    if host.is_empty() { Err("the host is missing; all addresses are 0.0.0.0 or [::]") } else { Ok(()) }
+    if host.is_empty() {
+        Err("the host is missing; all addresses are 0.0.0.0 or [::]")
+    } else {
+        Ok(())
+    }
 }
 
 fn strings(table: &Table, settings: &mut DaemonSettings, report: &Report) {
@@ -246,11 +273,18 @@ fn strings(table: &Table, settings: &mut DaemonSettings, report: &Report) {
     };
     let list = |key: &str| {
         let texts = table.get(key)?.texts();
-        Some(texts.into_iter().map(|(text, _)| text.to_owned()).collect::<Vec<_>>())
+        Some(
+            texts
+                .into_iter()
+                .map(|(text, _)| text.to_owned())
+                .collect::<Vec<_>>(),
+        )
     };
     settings.name = text("name");
     if let Some(labels) = table.get_table("labels") {
-        let pair = |(name, entry): (&str, &crate::node::Entry)| Some((name.to_owned(), crate::kind::scalar(&entry.node)?));
+        let pair = |(name, entry): (&str, &crate::node::Entry)| {
+            Some((name.to_owned(), crate::kind::scalar(&entry.node)?))
+        };
         settings.labels = labels.iter().filter_map(pair).collect();
     }
     settings.bind = list("bind").unwrap_or(settings.bind.clone());

@@ -197,7 +197,10 @@ impl Paint {
 impl Diagnostics {
     /// Number of errors (not warnings).
     pub fn errors(&self) -> usize {
-        self.0.iter().filter(|one| one.severity == Severity::Error).count()
+        self.0
+            .iter()
+            .filter(|one| one.severity == Severity::Error)
+            .count()
     }
 
     /// Each in turn.

@@ -40,7 +40,12 @@ pub fn diff(old: &LoadedJob, new: &LoadedJob) -> Vec<Change> {
         let (old, new) = (before.get(path), after.get(path));
         if old != new {
             let show = |value: Option<&String>| value.map(|text| shorten(text));
-            changes.push(Change { path: path.clone(), old: show(old), new: show(new), class: class_of(path) });
+            changes.push(Change {
+                path: path.clone(),
+                old: show(old),
+                new: show(new),
+                class: class_of(path),
+            });
         }
     }
     changes.sort_by_key(|change| (rank(&change.path), change.path.clone()));
@@ -77,7 +82,12 @@ fn flat(typed: &Value) -> BTreeMap<String, String> {
     let mut out = BTreeMap::new();
     let Some(map) = typed.as_object() else { return out };
     let layers = map.get("env_layers").and_then(Value::as_array);
-    for pair in layers.into_iter().flatten().filter_map(|layer| layer.get("env")?.as_array()).flatten() {
+    for pair in layers
+        .into_iter()
+        .flatten()
+        .filter_map(|layer| layer.get("env")?.as_array())
+        .flatten()
+    {
         if let (Some(name), Some(value)) = (pair.get(0).and_then(Value::as_str), pair.get(1)) {
             out.insert(format!("env.{name}"), toml_value(value));
         }
@@ -125,9 +135,15 @@ fn after(value: &Value, out: &mut BTreeMap<String, String>) {
 
 /// Words as one text, if that gives the same words back.
 pub(crate) fn command(value: &Value) -> String {
-    let Some(list) = value.as_array() else { return toml_value(value) };
+    let Some(list) = value.as_array() else {
+        return toml_value(value);
+    };
     let words: Vec<&str> = list.iter().filter_map(Value::as_str).collect();
-    let joined = words.iter().map(|word| command_word(word)).collect::<Vec<_>>().join(" ");
+    let joined = words
+        .iter()
+        .map(|word| command_word(word))
+        .collect::<Vec<_>>()
+        .join(" ");
     match crate::template::split_words(&joined) {
         Ok(again) if again == words => toml_value(&Value::from(joined)),
         _ => toml_value(value),
@@ -158,7 +174,9 @@ pub(crate) fn toml_value(value: &Value) -> String {
         Value::Array(list) => format!("[{}]", list.iter().map(toml_value).collect::<Vec<_>>().join(", ")),
         Value::Object(map) if map.is_empty() => "{}".to_owned(),
         Value::Object(map) => {
-            let pairs = map.iter().map(|(key, value)| format!("{} = {}", quoted_key(key), toml_value(value)));
+            let pairs = map
+                .iter()
+                .map(|(key, value)| format!("{} = {}", quoted_key(key), toml_value(value)));
             format!("{{ {} }}", pairs.collect::<Vec<_>>().join(", "))
         }
     }
@@ -189,5 +207,9 @@ fn toml_string(text: &str) -> String {
 /// A key, with quotes where TOML needs them.
 pub(crate) fn quoted_key(key: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
-    if !key.is_empty() && key.chars().all(plain) { key.to_owned() } else { toml_string(key) }
+    if !key.is_empty() && key.chars().all(plain) {
+        key.to_owned()
+    } else {
+        toml_string(key)
+    }
 }

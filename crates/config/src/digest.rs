@@ -28,7 +28,10 @@ pub(crate) fn launch_digest(job: &Job, table: &Table) -> u64 {
     if job.ready.is_some() && job.ready_within.as_secs() != 60 {
         map.insert("ready_within", exact_duration(job.ready_within).into());
     }
-    let sorted: Map<String, Value> = map.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
+    let sorted: Map<String, Value> = map
+        .into_iter()
+        .map(|(key, value)| (key.to_owned(), value))
+        .collect();
     fnv1a(Value::Object(sorted).to_string().as_bytes())
 }
 
@@ -64,8 +67,16 @@ fn launch(launch: &Launch, map: &mut BTreeMap<&'static str, Value>) {
     put("oom_score", launch.oom_score != 0, json!(launch.oom_score));
     put("no_new_privs", launch.no_new_privs, json!(true));
     put("rlimits", !launch.rlimits.is_empty(), json!(launch.rlimits));
-    put("port", launch.port.is_some(), launch.port.map_or(Value::Null, port));
-    let ports: BTreeMap<&str, Value> = launch.ports.iter().map(|(name, one)| (name.as_str(), port(*one))).collect();
+    put(
+        "port",
+        launch.port.is_some(),
+        launch.port.map_or(Value::Null, port),
+    );
+    let ports: BTreeMap<&str, Value> = launch
+        .ports
+        .iter()
+        .map(|(name, one)| (name.as_str(), port(*one)))
+        .collect();
     put("ports", !ports.is_empty(), json!(ports));
     let stdin = match &launch.stdin {
         Stdin::Null => Value::Null,
@@ -75,8 +86,16 @@ fn launch(launch: &Launch, map: &mut BTreeMap<&'static str, Value>) {
     put("stdin", launch.stdin != Stdin::Null, stdin);
     put("pty", launch.pty, json!(true));
     put("streams", !launch.streams.is_empty(), json!(launch.streams));
-    put("stdout", launch.stdout != Output::Keep, json!(output(launch.stdout)));
-    put("stderr", launch.stderr != Output::Keep, json!(output(launch.stderr)));
+    put(
+        "stdout",
+        launch.stdout != Output::Keep,
+        json!(output(launch.stdout)),
+    );
+    put(
+        "stderr",
+        launch.stderr != Output::Keep,
+        json!(output(launch.stderr)),
+    );
 }
 
 fn output(output: Output) -> &'static str {

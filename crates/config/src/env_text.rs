@@ -100,13 +100,19 @@ impl Reader<'_> {
     fn variable(&mut self) -> Result<(String, Raw), Wrong> {
         let line = self.rest().lines().next().unwrap_or_default();
         let Some(equals) = line.find('=') else {
-            return Err(("this line has no `=`", "write NAME=value, or `#` before a comment"));
+            return Err((
+                "this line has no `=`",
+                "write NAME=value, or `#` before a comment",
+            ));
         };
         let name = line[..equals].trim();
         let name = name.strip_prefix("export ").map_or(name, str::trim);
         let plain = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '.' || c == '-';
         if name.is_empty() || !name.chars().all(plain) || name.starts_with(|c: char| c.is_ascii_digit()) {
-            return Err(("this is not the name of a variable", "use letters, digits and `_`"));
+            return Err((
+                "this is not the name of a variable",
+                "use letters, digits and `_`",
+            ));
         }
         let name = name.to_owned();
         self.at += equals + 1;
@@ -130,7 +136,11 @@ impl Reader<'_> {
             _ => {
                 let line = self.rest().lines().next().unwrap_or_default();
                 let end = line.find(" #").or_else(|| line.find("\t#")).unwrap_or(line.len());
-                let value = if line.starts_with('#') { "" } else { line[..end].trim() };
+                let value = if line.starts_with('#') {
+                    ""
+                } else {
+                    line[..end].trim()
+                };
                 let value = Raw::Open(value.to_owned());
                 self.skip_line();
                 value
@@ -170,7 +180,10 @@ impl Reader<'_> {
     fn end_of_line(&mut self) -> Result<(), Wrong> {
         let line = self.rest().lines().next().unwrap_or_default().trim();
         if !line.is_empty() && !line.starts_with('#') {
-            return Err(("something follows the closing quote", "put all of the value into quotes"));
+            return Err((
+                "something follows the closing quote",
+                "put all of the value into quotes",
+            ));
         }
         self.skip_line();
         Ok(())
@@ -241,7 +254,11 @@ mod tests {
     fn one(line: &str) -> String {
         let (found, said) = read(line);
         assert_eq!(said, "", "{line}");
-        found.into_iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join("|")
+        found
+            .into_iter()
+            .map(|(name, value)| format!("{name}={value}"))
+            .collect::<Vec<_>>()
+            .join("|")
     }
 
     #[test]
@@ -269,7 +286,11 @@ mod tests {
             "error: this line has no `=`\n  ┌─ .env:2:1\n 2│ nonsense\n  │ ^^^^^^^^ write NAME=value, or `#` before a comment"
         );
         assert!(read("A='open\n").1.contains("a single quote is not closed"));
-        assert!(read("A=\"x\" y\n").1.contains("something follows the closing quote"));
+        assert!(
+            read("A=\"x\" y\n")
+                .1
+                .contains("something follows the closing quote")
+        );
     }
 
     #[test]

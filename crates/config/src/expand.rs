@@ -100,25 +100,45 @@ const NEVER_INHERITED: &[&str] = &[
 /// Fills in a launch for one run: builds the environment in layers, then the words.
 pub fn expand(launch: &Launch, context: &RunContext<'_>) -> Result<Expanded, ExpandError> {
     let own = own_variables(context);
-    let mut filler = Filler { launch, context, env: inherited(launch, context.base_env), own: &own };
+    let mut filler = Filler {
+        launch,
+        context,
+        env: inherited(launch, context.base_env),
+        own: &own,
+    };
     for layer in &launch.env {
         let values: Vec<(String, String)> = layer
             .iter()
-            .map(|(name, value)| Ok((name.clone(), filler.fill(value, false, &|| format!("env.{name}"))?)))
+            .map(|(name, value)| {
+                Ok((
+                    name.clone(),
+                    filler.fill(value, false, &|| format!("env.{name}"))?,
+                ))
+            })
             .collect::<Result<_, ExpandError>>()?;
         // All of a layer at once: its values see the layer below only.
         filler.env.extend(values);
     }
     if launch.pty {
-        filler.env.entry("TERM".to_owned()).or_insert_with(|| "xterm-256color".to_owned());
+        filler
+            .env
+            .entry("TERM".to_owned())
+            .or_insert_with(|| "xterm-256color".to_owned());
     }
     let argv = argv(launch, &filler)?;
     let place = |name: &'static str| move || name.to_owned();
-    let argv0 = launch.argv0.as_ref().map(|text| filler.fill(text, false, &place("argv0"))).transpose()?;
+    let argv0 = launch
+        .argv0
+        .as_ref()
+        .map(|text| filler.fill(text, false, &place("argv0")))
+        .transpose()?;
     let cwd = filler.fill(&launch.cwd, false, &place("cwd"))?;
     if !cwd.starts_with('/') {
         let text = format!("`{cwd}` is not an absolute path");
-        return Err(ExpandError::Syntax { text, place: "cwd".to_owned() });
+        return Err(ExpandError::Syntax {
+            text,
+            place: "cwd".to_owned(),
+        });
     }
     let stdin = match &launch.stdin {
         Stdin::File(path) => Stdin::File(filler.fill(path, false, &place("stdin"))?),
@@ -127,10 +147,21 @@ pub fn expand(launch: &Launch, context: &RunContext<'_>) -> Result<Expanded, Exp
     let mut env = filler.env;
     env.extend(own);
     env.extend(context.added.iter().cloned());
-    if let Some((name, _)) = env.iter().find(|(name, value)| name.contains(['\0', '=']) || value.contains('\0')) {
-        return Err(ExpandError::Nul { place: format!("env.{}", name.escape_debug()) });
+    if let Some((name, _)) = env
+        .iter()
+        .find(|(name, value)| name.contains(['\0', '=']) || value.contains('\0'))
+    {
+        return Err(ExpandError::Nul {
+            place: format!("env.{}", name.escape_debug()),
+        });
     }
-    Ok(Expanded { argv, argv0, env: env.into_iter().collect(), cwd, stdin })
+    Ok(Expanded {
+        argv,
+        argv0,
+        env: env.into_iter().collect(),
+        cwd,
+        stdin,
+    })
 }
 
 fn argv(launch: &Launch, filler: &Filler<'_>) -> Result<Vec<String>, ExpandError> {
@@ -162,8 +193,11 @@ fn inherited(launch: &Launch, base: &BTreeMap<String, String>) -> BTreeMap<Strin
                 || (patterns.iter().any(|pattern| wild(pattern, name)) && !any(NEVER_INHERITED, name))
         }
     };
-    let mut env: BTreeMap<String, String> =
-        base.iter().filter(|(name, _)| taken(name)).map(|(name, value)| (name.clone(), value.clone())).collect();
+    let mut env: BTreeMap<String, String> = base
+        .iter()
+        .filter(|(name, _)| taken(name))
+        .map(|(name, value)| (name.clone(), value.clone()))
+        .collect();
     if launch.env_inherit == EnvInherit::None {
         return env;
     }
@@ -196,7 +230,11 @@ fn own_variables(context: &RunContext<'_>) -> BTreeMap<String, String> {
         ("GAFFER_ATTEMPT".to_owned(), context.attempt.to_string()),
     ]);
     for (name, port) in context.ports {
-        let variable = if name.is_empty() { "PORT".to_owned() } else { port_variable(name) };
+        let variable = if name.is_empty() {
+            "PORT".to_owned()
+        } else {
+            port_variable(name)
+        };
         own.insert(variable, port.to_string());
     }
     own
@@ -212,8 +250,17 @@ struct Filler<'a> {
 
 impl Filler<'_> {
     fn variable(&self, name: &str) -> Option<&str> {
-        let added = || self.context.added.iter().rev().find(|(known, _)| known == name).map(|(_, value)| value);
-        let value = added().or_else(|| self.own.get(name)).or_else(|| self.env.get(name));
+        let added = || {
+            self.context
+                .added
+                .iter()
+                .rev()
+                .find(|(known, _)| known == name)
+                .map(|(_, value)| value)
+        };
+        let value = added()
+            .or_else(|| self.own.get(name))
+            .or_else(|| self.env.get(name));
         value.map(String::as_str)
     }
 
@@ -228,7 +275,11 @@ impl Filler<'_> {
             "attempt" => context.attempt.to_string(),
             "user" => match &self.launch.user {
                 Some(user) => user.name.clone(),
-                None => context.base_env.get("USER").or_else(|| context.base_env.get("LOGNAME"))?.clone(),
+                None => context
+                    .base_env
+                    .get("USER")
+                    .or_else(|| context.base_env.get("LOGNAME"))?
+                    .clone(),
             },
             _ => context.ports.get(name.strip_prefix("ports.")?)?.to_string(),
         })
@@ -246,14 +297,24 @@ impl Filler<'_> {
                     out.push_str("}}");
                 }
                 Piece::Variable { name, otherwise } => {
-                    let value = self.variable(name).filter(|value| otherwise.is_none() || !value.is_empty());
+                    let value = self
+                        .variable(name)
+                        .filter(|value| otherwise.is_none() || !value.is_empty());
                     match value.or(otherwise) {
                         Some(value) => out.push_str(value),
-                        None => return Err(ExpandError::NoVariable { name: name.to_owned(), place: place() }),
+                        None => {
+                            return Err(ExpandError::NoVariable {
+                                name: name.to_owned(),
+                                place: place(),
+                            });
+                        }
                     }
                 }
                 Piece::Reference(reference) => {
-                    let unknown = || ExpandError::NoReference { name: reference.name.to_owned(), place: place() };
+                    let unknown = || ExpandError::NoReference {
+                        name: reference.name.to_owned(),
+                        place: place(),
+                    };
                     let value = self.reference(reference.name).ok_or_else(unknown)?;
                     let text = reference.format(&value);
                     out.push_str(&text.map_err(|text| ExpandError::Syntax { text, place: place() })?);
@@ -273,9 +334,17 @@ mod tests {
     use gaffer_core::job::User;
 
     fn base() -> BTreeMap<String, String> {
-        [("PATH", "/bin"), ("LC_ALL", "C"), ("HOME", "/root"), ("USER", "root"), ("SECRET", "s"), ("NOTIFY_SOCKET", "/n"), ("GAFFER_TOKEN", "t")]
-            .map(|(name, value)| (name.to_owned(), value.to_owned()))
-            .into()
+        [
+            ("PATH", "/bin"),
+            ("LC_ALL", "C"),
+            ("HOME", "/root"),
+            ("USER", "root"),
+            ("SECRET", "s"),
+            ("NOTIFY_SOCKET", "/n"),
+            ("GAFFER_TOKEN", "t"),
+        ]
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .into()
     }
 
     fn run(launch: &Launch) -> Result<Expanded, ExpandError> {
@@ -300,7 +369,11 @@ mod tests {
     }
 
     fn value<'a>(expanded: &'a Expanded, name: &str) -> Option<&'a str> {
-        expanded.env.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
+        expanded
+            .env
+            .iter()
+            .find(|(known, _)| known == name)
+            .map(|(_, value)| value.as_str())
     }
 
     #[test]
@@ -315,31 +388,61 @@ mod tests {
         assert_eq!(value(&expanded, "PORT"), Some("5000"));
         assert_eq!(value(&expanded, "PORT_ADMIN_UI"), Some("6000"));
         assert_eq!(value(&expanded, "GAFFER_ATTEMPT"), Some("3"));
-        let all = Launch { env_inherit: EnvInherit::All, ..Launch::of(words(&["x"])) };
+        let all = Launch {
+            env_inherit: EnvInherit::All,
+            ..Launch::of(words(&["x"]))
+        };
         let expanded = run(&all).unwrap();
         assert_eq!(value(&expanded, "SECRET"), Some("s"));
         assert_eq!(value(&expanded, "GAFFER_TOKEN"), None);
-        let none = Launch { env_inherit: EnvInherit::None, ..Launch::of(words(&["x"])) };
+        let none = Launch {
+            env_inherit: EnvInherit::None,
+            ..Launch::of(words(&["x"]))
+        };
         assert_eq!(value(&run(&none).unwrap(), "PATH"), None);
         assert_eq!(value(&run(&none).unwrap(), "HOME"), None);
     }
 
     #[test]
     fn a_value_sees_the_layer_below() {
-        let mut launch = Launch::of(words(&["$A", "${B:-none}", "$$", "{{instance-1:02}}", "{{&job}}", "{{ports.admin-ui}}"]));
-        let layer = |pairs: &[(&str, &str)]| pairs.iter().map(|(a, b)| ((*a).to_owned(), (*b).to_owned())).collect();
-        launch.env = vec![layer(&[("A", "1")]), layer(&[("A", "$A-$PORT-{{job}}"), ("PATH", "/x:$PATH")])];
+        let mut launch = Launch::of(words(&[
+            "$A",
+            "${B:-none}",
+            "$$",
+            "{{instance-1:02}}",
+            "{{&job}}",
+            "{{ports.admin-ui}}",
+        ]));
+        let layer = |pairs: &[(&str, &str)]| {
+            pairs
+                .iter()
+                .map(|(a, b)| ((*a).to_owned(), (*b).to_owned()))
+                .collect()
+        };
+        launch.env = vec![
+            layer(&[("A", "1")]),
+            layer(&[("A", "$A-$PORT-{{job}}"), ("PATH", "/x:$PATH")]),
+        ];
         let expanded = run(&launch).unwrap();
-        assert_eq!(expanded.argv, ["1-5000-web", "none", "$", "01", "{{job}}", "6000"]);
+        assert_eq!(
+            expanded.argv,
+            ["1-5000-web", "none", "$", "01", "{{job}}", "6000"]
+        );
         assert_eq!(value(&expanded, "PATH"), Some("/x:/bin"));
     }
 
     #[test]
     fn what_has_no_value_fails_with_its_name_and_place() {
         let error = run(&Launch::of(words(&["x", "$NOPE"]))).unwrap_err();
-        assert_eq!(error.to_string(), "`$NOPE` in cmd has no value in the environment of the run");
+        assert_eq!(
+            error.to_string(),
+            "`$NOPE` in cmd has no value in the environment of the run"
+        );
         let error = run(&Launch::of(words(&["{{ports.nope}}"]))).unwrap_err();
-        assert_eq!(error.to_string(), "`{{ports.nope}}` in cmd is not known for this run");
+        assert_eq!(
+            error.to_string(),
+            "`{{ports.nope}}` in cmd is not known for this run"
+        );
     }
 
     #[test]
@@ -347,7 +450,10 @@ mod tests {
         let mut launch = Launch::of(words(&["echo $A {{instance}} $$"]));
         launch.shell = Some("bash".to_owned());
         launch.wrap = words(&["nice", "-n5"]);
-        assert_eq!(run(&launch).unwrap().argv, ["nice", "-n5", "bash", "-c", "echo $A 2 $$"]);
+        assert_eq!(
+            run(&launch).unwrap().argv,
+            ["nice", "-n5", "bash", "-c", "echo $A 2 $$"]
+        );
     }
 
     #[test]
@@ -369,7 +475,9 @@ mod tests {
 
     #[test]
     fn what_is_escaped_comes_out_as_it_was() {
-        for text in ["$HOME", "{{job}}", "100%", "$", "{{&x}}", "{{{x}}}", "}}{{", "${A:-b}", "$$"] {
+        for text in [
+            "$HOME", "{{job}}", "100%", "$", "{{&x}}", "{{{x}}}", "}}{{", "${A:-b}", "$$",
+        ] {
             let escaped = crate::template::escape_templates(text);
             let expanded = run(&Launch::of(vec![escaped])).unwrap();
             assert_eq!(expanded.argv, [text]);

@@ -66,21 +66,35 @@ pub(crate) fn in_start_order(config: &Config) -> Vec<(&JobId, &LoadedJob)> {
 /// variable for it.
 fn as_variables(text: &str, scripted: bool) -> Option<String> {
     let mut out = String::new();
-    for piece in pieces(text, scripted).ok()? {
-        match piece {
+    let list = pieces(text, scripted).ok()?;
+    for (at, piece) in list.iter().enumerate() {
+        let next = list.get(at + 1);
+        match *piece {
             Piece::Text("$") if !scripted => out.push_str("$$"),
             Piece::Text(text) => out.push_str(text),
             Piece::Literal(text) => out.push_str(&format!("{{{{{text}}}}}")),
-            Piece::Variable { otherwise: Some(_), .. } => return None,
-            Piece::Variable { name, .. } => out.push_str(&format!("${{{name}}}")),
+            Piece::Variable {
+                otherwise: Some(_), ..
+            } => return None,
+            Piece::Variable { name, .. } => out.push_str(&variable(name, next)),
             Piece::Reference(reference) if reference.offset != 0 || reference.width != 0 => return None,
             Piece::Reference(reference) => match variable_of(reference.name) {
-                Some(name) => out.push_str(&format!("${{{name}}}")),
+                Some(name) => out.push_str(&variable(&name, next)),
                 None => return None,
             },
         }
     }
     Some(out)
+}
+
+/// `$NAME`, in braces where the next letter would join it.
+fn variable(name: &str, next: Option<&Piece<'_>>) -> String {
+    let joins = matches!(next, Some(Piece::Text(text)) if text.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '_'));
+    if joins {
+        format!("${{{name}}}")
+    } else {
+        format!("${name}")
+    }
 }
 
 /// The variable that holds what a reference gives.
@@ -95,8 +109,10 @@ pub(crate) fn variable_of(reference: &str) -> Option<String> {
 
 /// Words for a line that is split again; none if one of them cannot be said.
 fn line_of(words: &[String]) -> Option<String> {
-    let words: Option<Vec<String>> =
-        words.iter().map(|word| Some(command_word(&as_variables(word, false)?))).collect();
+    let words: Option<Vec<String>> = words
+        .iter()
+        .map(|word| Some(command_word(&as_variables(word, false)?)))
+        .collect();
     Some(words?.join(" "))
 }
 
@@ -117,12 +133,17 @@ fn procfile(config: &Config) -> String {
     let mut out = String::new();
     for (id, job) in in_start_order(config) {
         let name = id.job.as_str();
-        let plain = name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '-');
+        let plain = name
+            .chars()
+            .all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '-');
         match line_of(&whole_command(job)).filter(|line| plain && !line.contains('\n')) {
             Some(line) => out.push_str(&format!("{name}: {line}\n")),
             None => out.push_str(&format!("# {name}: a Procfile cannot say this name or command\n")),
         }
-        let untold = untold(job, &["cmd", "cwd", "env_inherit", "priority", "shell", "wrap", "port"]);
+        let untold = untold(
+            job,
+            &["cmd", "cwd", "env_inherit", "priority", "shell", "wrap", "port"],
+        );
         if !untold.is_empty() {
             out.push_str(&format!("# {name}: not said here: {}\n", untold.join(", ")));
         }
@@ -134,25 +155,37 @@ fn procfile(config: &Config) -> String {
 fn untold(job: &LoadedJob, told: &[&str]) -> Vec<String> {
     let keys = job.typed.as_object().into_iter().flat_map(Map::keys);
     let own = |key: &&String| !told.contains(&key.as_str()) && key.as_str() != "run_as";
-    keys.filter(own).map(|key| if key == "env_layers" { "env".to_owned() } else { key.clone() }).collect()
+    keys.filter(own)
+        .map(|key| {
+            if key == "env_layers" {
+                "env".to_owned()
+            } else {
+                key.clone()
+            }
+        })
+        .collect()
 }
 
 /// The environment in one layer: `$X` of a value is put in where a lower layer of the job has `X`.
 pub(crate) fn flat_env(launch: &Launch) -> BTreeMap<String, String> {
     let mut flat: BTreeMap<String, String> = BTreeMap::new();
     for layer in &launch.env {
-        let values: Vec<(String, String)> =
-            layer.iter().map(|(name, value)| (name.clone(), inlined(value, &flat))).collect();
+        let values: Vec<(String, String)> = layer
+            .iter()
+            .map(|(name, value)| (name.clone(), inlined(value, &flat)))
+            .collect();
         flat.extend(values);
     }
     flat
 }
 
 fn inlined(value: &str, below: &BTreeMap<String, String>) -> String {
-    let Ok(list) = pieces(value, false) else { return value.to_owned() };
+    let Ok(list) = pieces(value, false) else {
+        return value.to_owned();
+    };
     let mut out = String::new();
-    for piece in list {
-        match piece {
+    for (at, piece) in list.iter().enumerate() {
+        match *piece {
             Piece::Text("$") => out.push_str("$$"),
             Piece::Text(text) => out.push_str(text),
             Piece::Literal(text) => out.push_str(&format!("{{{{&{text}}}}}")),
@@ -161,7 +194,7 @@ fn inlined(value: &str, below: &BTreeMap<String, String>) -> String {
                 (Some(value), Some(otherwise)) if value.is_empty() => out.push_str(otherwise),
                 (Some(value), _) => out.push_str(value),
                 (None, Some(otherwise)) => out.push_str(&format!("${{{name}:-{otherwise}}}")),
-                (None, None) => out.push_str(&format!("${{{name}}}")),
+                (None, None) => out.push_str(&variable(name, list.get(at + 1))),
             },
         }
     }
@@ -216,7 +249,11 @@ fn properties(job: &LoadedJob) -> Vec<(&'static str, Value)> {
     put("detach", spec.keep_running, json!(true));
     put("redirect_input", launch.stdin == Stdin::Pipe, json!(true));
     put("graceful_timeout", true, seconds(spec.stop.timeout));
-    put("custom_streams", !launch.streams.is_empty(), json!(launch.streams));
+    put(
+        "custom_streams",
+        !launch.streams.is_empty(),
+        json!(launch.streams),
+    );
     if let Some(labels) = job.typed.pointer("/logs/labels") {
         put("redirect_output", true, labels.clone());
     }
@@ -236,14 +273,26 @@ fn ini(config: &Config) -> String {
     let mut out = String::new();
     for (id, job) in in_start_order(config) {
         let Some(line) = line_of(&whole_command(job)).filter(|line| !line.contains('\n')) else {
-            out.push_str(&format!("# [process:{}:{}]: an ini cannot say its command\n\n", id.session, id.job));
+            out.push_str(&format!(
+                "# [process:{}:{}]: an ini cannot say its command\n\n",
+                id.session, id.job
+            ));
             continue;
         };
-        out.push_str(&format!("[process:{}:{}]\ncmd = {}\n", id.session, id.job, percent(&line)));
+        out.push_str(&format!(
+            "[process:{}:{}]\ncmd = {}\n",
+            id.session,
+            id.job,
+            percent(&line)
+        ));
         for (key, value) in properties(job) {
             let text = match &value {
                 Value::String(text) => text.clone(),
-                Value::Array(list) => list.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(", "),
+                Value::Array(list) => list
+                    .iter()
+                    .filter_map(Value::as_str)
+                    .collect::<Vec<_>>()
+                    .join(", "),
                 Value::Object(map) => map.values().map(Value::to_string).collect::<Vec<_>>().join(", "),
                 other => other.to_string(),
             };
@@ -251,7 +300,10 @@ fn ini(config: &Config) -> String {
         }
         let (env, mut without) = literal_env(job);
         let (fits, long): (Vec<_>, Vec<_>) = env.into_iter().partition(|(name, value)| {
-            !value.contains('\n') && value.trim() == value && name.to_uppercase() == *name && !name.contains(':')
+            !value.contains('\n')
+                && value.trim() == value
+                && name.to_uppercase() == *name
+                && !name.contains(':')
         });
         without.extend(long.into_iter().map(|(name, _)| name));
         if !without.is_empty() {
@@ -273,7 +325,10 @@ fn percent(text: &str) -> String {
 }
 
 fn json_file(config: &Config) -> String {
-    let jobs: Vec<Value> = in_start_order(config).into_iter().map(|(id, job)| json_job(id, job)).collect();
+    let jobs: Vec<Value> = in_start_order(config)
+        .into_iter()
+        .map(|(id, job)| json_job(id, job))
+        .collect();
     let value = match <[Value; 1]>::try_from(jobs) {
         Ok([one]) => one,
         Err(jobs) => json!({ "jobs": jobs }),
@@ -286,9 +341,14 @@ fn json_file(config: &Config) -> String {
 fn json_job(id: &JobId, job: &LoadedJob) -> Value {
     let mut map = Map::new();
     map.insert("name".to_owned(), json!(id.to_string()));
-    let mut words = whole_command(job).into_iter().map(|word| as_variables(&word, false).unwrap_or(word));
+    let mut words = whole_command(job)
+        .into_iter()
+        .map(|word| as_variables(&word, false).unwrap_or(word));
     // `cmd` is split: one word that must stay one is quoted.
-    map.insert("cmd".to_owned(), json!(words.next().map(|word| command_word(&word))));
+    map.insert(
+        "cmd".to_owned(),
+        json!(words.next().map(|word| command_word(&word))),
+    );
     map.insert("args".to_owned(), json!(words.collect::<Vec<_>>()));
     map.insert("env".to_owned(), json!(literal_env(job).0));
     for (key, value) in properties(job) {
@@ -302,9 +362,14 @@ fn toml(config: &Config) -> String {
     for (id, job) in in_start_order(config) {
         out.push_str(&format!("\n[job.{}]\n", quoted_key(id.job.as_str())));
         if id.session != config.session {
-            out.push_str(&format!("session = {}\n", toml_value(&json!(id.session.as_str()))));
+            out.push_str(&format!(
+                "session = {}\n",
+                toml_value(&json!(id.session.as_str()))
+            ));
         }
-        let Some(typed) = job.typed.as_object() else { continue };
+        let Some(typed) = job.typed.as_object() else {
+            continue;
+        };
         let mut lines: Vec<(String, String)> = Vec::new();
         for (key, value) in typed {
             match key.as_str() {
@@ -313,7 +378,10 @@ fn toml(config: &Config) -> String {
             }
         }
         let env = flat_env(&job.spec.launch);
-        lines.extend(env.iter().map(|(name, value)| (format!("env.{}", quoted_key(name)), toml_value(&json!(value)))));
+        lines.extend(
+            env.iter()
+                .map(|(name, value)| (format!("env.{}", quoted_key(name)), toml_value(&json!(value)))),
+        );
         lines.sort_by_key(|(path, _)| (crate::diff::rank(path), path.clone()));
         for (path, value) in lines {
             out.push_str(&format!("{path} = {value}\n"));

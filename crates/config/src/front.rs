@@ -103,7 +103,11 @@ pub(crate) fn front(bundle: &Bundle, source: &mut dyn Source, report: &mut Repor
 /// The format that a name tells.
 pub(crate) fn kind_of(path: &Path) -> Option<Kind> {
     let name = path.file_name()?.to_string_lossy().to_lowercase();
-    match path.extension().map(|extension| extension.to_string_lossy().to_lowercase()).as_deref() {
+    match path
+        .extension()
+        .map(|extension| extension.to_string_lossy().to_lowercase())
+        .as_deref()
+    {
         Some("toml") => Some(Kind::Toml),
         Some("ini" | "conf" | "cfg") => Some(Kind::Ini),
         Some("json") => Some(Kind::Json),
@@ -114,23 +118,36 @@ pub(crate) fn kind_of(path: &Path) -> Option<Kind> {
 
 impl Loader<'_> {
     fn run(&mut self) {
-        let paths: Vec<PathBuf> =
-            std::iter::once(&self.bundle.root).chain(&self.bundle.overlays).cloned().collect();
+        let paths: Vec<PathBuf> = std::iter::once(&self.bundle.root)
+            .chain(&self.bundle.overlays)
+            .cloned()
+            .collect();
         let mut root = Table::default();
         let mut includes = Vec::new();
         let mut procfile = false;
         for (at, path) in paths.iter().enumerate() {
             self.read.insert(path.clone());
-            let kind = self.bundle.kind.filter(|_| at == 0).or_else(|| kind_of(path)).unwrap_or(Kind::Toml);
+            let kind = self
+                .bundle
+                .kind
+                .filter(|_| at == 0)
+                .or_else(|| kind_of(path))
+                .unwrap_or(Kind::Toml);
             procfile |= kind == Kind::Procfile;
-            let Some(mut tree) = self.tree(path, kind, None) else { continue };
+            let Some(mut tree) = self.tree(path, kind, None) else {
+                continue;
+            };
             includes.extend(tree.remove("include"));
             root.overlay(&tree);
         }
         self.vars_of_command_line();
         self.file(root, Scope::default(), includes, 0, procfile);
-        self.front.session =
-            self.front.scopes.first().and_then(|scope| scope.session.clone()).map_or_else(|| "default".to_owned(), |(name, _)| name);
+        self.front.session = self
+            .front
+            .scopes
+            .first()
+            .and_then(|scope| scope.session.clone())
+            .map_or_else(|| "default".to_owned(), |(name, _)| name);
         self.lay_over();
         self.check_profiles();
     }
@@ -158,7 +175,14 @@ impl Loader<'_> {
             }
             Kind::Procfile => {
                 let ports = self.bundle.base_port.map(|base| (base, 100));
-                Some(procfile::tree(&text, file, path, ports, named_at.is_none(), self.report))
+                Some(procfile::tree(
+                    &text,
+                    file,
+                    path,
+                    ports,
+                    named_at.is_none(),
+                    self.report,
+                ))
             }
             Kind::Ini => ini::tree(&text, file, self.source, self.report),
             Kind::Json => json_jobs::tree(&text, file, self.report),
@@ -176,15 +200,26 @@ impl Loader<'_> {
             };
             let misplaced = in_profile && ["include", "profile"].contains(&name);
             if key.used == Use::NotYet {
-                self.report.error(entry.key, &place, format!("`{name}` is not yet supported"), "leave it out");
+                self.report.error(
+                    entry.key,
+                    &place,
+                    format!("`{name}` is not yet supported"),
+                    "leave it out",
+                );
             } else if misplaced {
-                self.report.error(entry.key, &place, format!("`{name}` has no meaning inside of a profile"), "");
+                self.report.error(
+                    entry.key,
+                    &place,
+                    format!("`{name}` has no meaning inside of a profile"),
+                    "",
+                );
             } else {
                 report_problem(key.ty, name, &place, &entry.node, self.report);
             }
         }
         self.check_tables(tree, path);
-        if !in_profile && let Some(Entry { node, .. }) = tree.0.get_mut("profile")
+        if !in_profile
+            && let Some(Entry { node, .. }) = tree.0.get_mut("profile")
             && let crate::node::Item::Table(profiles) = &mut node.item
         {
             for (name, entry) in &mut profiles.0 {
@@ -214,7 +249,9 @@ impl Loader<'_> {
     fn check_tables(&mut self, tree: &mut Table, path: &str) {
         use crate::node::Item;
         for (name, entry) in &mut tree.0 {
-            let Item::Table(table) = &mut entry.node.item else { continue };
+            let Item::Table(table) = &mut entry.node.item else {
+                continue;
+            };
             match name.as_str() {
                 "defaults" => {
                     let job = table.remove("job");
@@ -222,16 +259,32 @@ impl Loader<'_> {
                         if let Some(entry) = table.0.remove(kind) {
                             let what = format!("defaults.{kind}");
                             let place = format!("{path}{what}");
-                            self.report.error(entry.key, &place, format!("`{what}` is not yet supported"), "leave it out");
+                            self.report.error(
+                                entry.key,
+                                &place,
+                                format!("`{what}` is not yet supported"),
+                                "leave it out",
+                            );
                         }
                     }
                     self.check_object(table, &format!("{path}defaults."), "[defaults]", Some(Use::Job));
                     if let Some(mut node) = job {
                         match &mut node.item {
                             Item::Table(job) => {
-                                self.check_object(job, &format!("{path}defaults.job."), "[defaults.job]", Some(Use::File));
+                                self.check_object(
+                                    job,
+                                    &format!("{path}defaults.job."),
+                                    "[defaults.job]",
+                                    Some(Use::File),
+                                );
                             }
-                            _ => report_problem(Type::Table, "defaults.job", "defaults.job", &node, self.report),
+                            _ => report_problem(
+                                Type::Table,
+                                "defaults.job",
+                                "defaults.job",
+                                &node,
+                                self.report,
+                            ),
                         }
                         table.put("job", node);
                     }
@@ -242,12 +295,24 @@ impl Loader<'_> {
                         let what = format!("{name} `{object}`");
                         match &mut entry.node.item {
                             Item::Table(below) => self.check_object(below, &format!("{place}."), &what, None),
-                            _ => report_problem(Type::Table, &format!("{name}.{object}"), &place, &entry.node, self.report),
+                            _ => report_problem(
+                                Type::Table,
+                                &format!("{name}.{object}"),
+                                &place,
+                                &entry.node,
+                                self.report,
+                            ),
                         }
                     }
                 }
                 "gaffer" => {
-                    let checked = Checked { keys: DAEMON, path: &format!("{path}gaffer."), what: "[gaffer]", without: None, written: false };
+                    let checked = Checked {
+                        keys: DAEMON,
+                        path: &format!("{path}gaffer."),
+                        what: "[gaffer]",
+                        without: None,
+                        written: false,
+                    };
                     checked.check(table, self.report);
                 }
                 _ => {}
@@ -256,7 +321,14 @@ impl Loader<'_> {
     }
 
     fn check_object(&mut self, table: &mut Table, path: &str, what: &str, without: Option<Use>) {
-        Checked { keys: JOB, path, what, without, written: false }.check(table, self.report);
+        Checked {
+            keys: JOB,
+            path,
+            what,
+            without,
+            written: false,
+        }
+        .check(table, self.report);
         lengthen(JOB, table);
     }
 
@@ -270,7 +342,9 @@ impl Loader<'_> {
         let selected = self.selected(profiles.as_ref());
         for (_, profile) in &selected {
             let mut shared = profile.clone();
-            shared.0.retain(|name, _| !["job", "template"].contains(&name.as_str()));
+            shared
+                .0
+                .retain(|name, _| !["job", "template"].contains(&name.as_str()));
             tree.overlay(&shared);
         }
         let scope = self.scope(&tree, above);
@@ -278,9 +352,17 @@ impl Loader<'_> {
         self.front.scopes.push(scope.clone());
         for (order, mut profile) in selected {
             for (kind, is_job) in [("template", false), ("job", true)] {
-                let Some(crate::node::Item::Table(table)) = profile.remove(kind).map(|node| node.item) else { continue };
+                let Some(crate::node::Item::Table(table)) = profile.remove(kind).map(|node| node.item) else {
+                    continue;
+                };
                 let overlays = table.0.into_iter();
-                self.overlays.extend(overlays.map(|(name, entry)| Overlay { order, scope: index, is_job, name, entry }));
+                self.overlays.extend(overlays.map(|(name, entry)| Overlay {
+                    order,
+                    scope: index,
+                    is_job,
+                    name,
+                    entry,
+                }));
             }
         }
         if let Some(vars) = tree.get_table("vars") {
@@ -300,9 +382,13 @@ impl Loader<'_> {
 
     /// The selected profiles of a file, weakest first, each with its place in the selection.
     fn selected(&self, profiles: Option<&Node>) -> Vec<(usize, Table)> {
-        let Some(profiles) = profiles.and_then(Node::as_table) else { return Vec::new() };
+        let Some(profiles) = profiles.and_then(Node::as_table) else {
+            return Vec::new();
+        };
         let named = self.bundle.profiles.iter().enumerate();
-        named.filter_map(|(order, name)| Some((order, profiles.get_table(name)?.clone()))).collect()
+        named
+            .filter_map(|(order, name)| Some((order, profiles.get_table(name)?.clone())))
+            .collect()
     }
 
     fn scope(&mut self, tree: &Table, above: Scope) -> Scope {
@@ -333,7 +419,12 @@ impl Loader<'_> {
             scope.env.overlay(env);
         }
         if let Some(files) = tree.get("env_file") {
-            scope.env_files.extend(files.texts().into_iter().map(|(path, span)| (path.to_owned(), span)));
+            scope.env_files.extend(
+                files
+                    .texts()
+                    .into_iter()
+                    .map(|(path, span)| (path.to_owned(), span)),
+            );
         }
         scope
     }
@@ -356,23 +447,38 @@ impl Loader<'_> {
                 let Item::Table(table) = node.item else { continue };
                 if let Some(first) = self.front.templates.get(&name).and_then(|layers| layers.first()) {
                     let help = format!("first in {}", self.report.place(first.1));
-                    self.report.error(key, "", format!("template `{name}` is defined twice"), &help);
+                    self.report
+                        .error(key, "", format!("template `{name}` is defined twice"), &help);
                     continue;
                 }
                 self.front.templates.insert(name, vec![(table, key)]);
             }
         }
-        let Some(Item::Table(jobs)) = tree.remove("job").map(|node| node.item) else { return };
+        let Some(Item::Table(jobs)) = tree.remove("job").map(|node| node.item) else {
+            return;
+        };
         for (key_name, Entry { key, node }) in jobs.0 {
             let Item::Table(table) = node.item else { continue };
             let (session, name) = self.identity(scope, &key_name, &table);
             let id = (session.clone(), name.clone());
             if let Some(first) = self.front.jobs.get(&id) {
                 let help = format!("first in {}", self.report.place(first.span));
-                self.report.error(key, &format!("job.{name}"), format!("job `{name}` is defined twice"), &help);
+                self.report.error(
+                    key,
+                    &format!("job.{name}"),
+                    format!("job `{name}` is defined twice"),
+                    &help,
+                );
                 continue;
             }
-            let def = JobDef { name, session, span: key, scope, layers: vec![table], procfile };
+            let def = JobDef {
+                name,
+                session,
+                span: key,
+                scope,
+                layers: vec![table],
+                procfile,
+            };
             self.front.jobs.insert(id, def);
         }
     }
@@ -394,7 +500,12 @@ impl Loader<'_> {
             vec![full]
         };
         if depth >= INCLUDE_DEPTH_MAX {
-            self.report.error(span, "include", format!("`include` is more than {INCLUDE_DEPTH_MAX} deep"), "");
+            self.report.error(
+                span,
+                "include",
+                format!("`include` is more than {INCLUDE_DEPTH_MAX} deep"),
+                "",
+            );
             return;
         }
         for path in found {
@@ -402,7 +513,9 @@ impl Loader<'_> {
                 continue;
             }
             let kind = kind_of(&path).unwrap_or(Kind::Toml);
-            let Some(mut tree) = self.tree(&path, kind, Some(span)) else { continue };
+            let Some(mut tree) = self.tree(&path, kind, Some(span)) else {
+                continue;
+            };
             let includes = tree.remove("include").into_iter().collect();
             self.file(tree, scope.clone(), includes, depth + 1, kind == Kind::Procfile);
         }
@@ -412,10 +525,23 @@ impl Loader<'_> {
     fn lay_over(&mut self) {
         let mut overlays = std::mem::take(&mut self.overlays);
         overlays.sort_by_key(|overlay| overlay.order);
-        for Overlay { scope, is_job, name, entry, .. } in overlays {
-            let crate::node::Item::Table(table) = entry.node.item else { continue };
+        for Overlay {
+            scope,
+            is_job,
+            name,
+            entry,
+            ..
+        } in overlays
+        {
+            let crate::node::Item::Table(table) = entry.node.item else {
+                continue;
+            };
             if !is_job {
-                self.front.templates.entry(name).or_default().push((table, entry.key));
+                self.front
+                    .templates
+                    .entry(name)
+                    .or_default()
+                    .push((table, entry.key));
                 continue;
             }
             let (session, name) = self.identity(scope, &name, &table);
@@ -423,7 +549,14 @@ impl Loader<'_> {
             match self.front.jobs.get_mut(&id) {
                 Some(job) => job.layers.push(table),
                 None => {
-                    let def = JobDef { name, session, span: entry.key, scope, layers: vec![table], procfile: false };
+                    let def = JobDef {
+                        name,
+                        session,
+                        span: entry.key,
+                        scope,
+                        layers: vec![table],
+                        procfile: false,
+                    };
                     self.front.jobs.insert(id, def);
                 }
             }
@@ -435,7 +568,8 @@ impl Loader<'_> {
         for job in self.front.jobs.values() {
             let lists = job.layers.iter().filter_map(|table| table.get("profiles"));
             for list in lists {
-                self.profiles_seen.extend(list.texts().into_iter().map(|(name, _)| name.to_owned()));
+                self.profiles_seen
+                    .extend(list.texts().into_iter().map(|(name, _)| name.to_owned()));
             }
         }
         for name in &self.bundle.profiles {
@@ -451,7 +585,12 @@ impl Loader<'_> {
                     format!("there are {}", all.join(", "))
                 }
             };
-            self.report.error(Span::NONE, "profile", format!("there is no profile `{name}`"), &help);
+            self.report.error(
+                Span::NONE,
+                "profile",
+                format!("there is no profile `{name}`"),
+                &help,
+            );
         }
     }
 }
@@ -475,7 +614,12 @@ impl Front {
             }
             Err(Unread::Missing) => None,
             Err(Unread::Failed(why)) => {
-                report.error(span, "env_file", format!("cannot read {}: {why}", path.display()), "");
+                report.error(
+                    span,
+                    "env_file",
+                    format!("cannot read {}: {why}", path.display()),
+                    "",
+                );
                 // Told once; an empty file is not told again as missing.
                 Some(Rc::new(Variables::new()))
             }

@@ -60,7 +60,13 @@ impl Host for SystemHost {
         passwd(|entry, buffer, out| {
             // SAFETY: the name ends with NUL, the buffer has the given length, `out` is writable.
             unsafe {
-                libc::getpwnam_r(name.as_ptr(), entry, buffer.as_mut_ptr().cast(), buffer.len(), out)
+                libc::getpwnam_r(
+                    name.as_ptr(),
+                    entry,
+                    buffer.as_mut_ptr().cast(),
+                    buffer.len(),
+                    out,
+                )
             }
         })
     }
@@ -96,7 +102,10 @@ impl Host for SystemHost {
             if errno != 0 || found.is_null() {
                 return None;
             }
-            return Some(Group { name: name.to_owned(), gid: entry.gr_gid });
+            return Some(Group {
+                name: name.to_owned(),
+                gid: entry.gr_gid,
+            });
         }
     }
 

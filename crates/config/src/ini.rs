@@ -18,14 +18,21 @@ const INCLUDE_DEPTH_MAX: usize = 8;
 pub(crate) fn tree(text: &str, file: u32, source: &mut dyn Source, report: &mut Report) -> Option<Table> {
     let mut sections = Vec::new();
     gather(text, file, source, report, 0, &mut sections);
-    let span = Span { file, start: 0, end: 0 };
+    let span = Span {
+        file,
+        start: 0,
+        end: 0,
+    };
     drop_strangers(&mut sections);
     let mut jobs = Jobs::new(Dialect::Ini);
     let mut daemon: Option<(Table, Span)> = None;
     let mut envs = Vec::new();
     for section in &sections {
         let name = section.name.as_str();
-        match name.split_once(':').map_or((name, None), |(kind, name)| (kind, Some(name.trim()))) {
+        match name
+            .split_once(':')
+            .map_or((name, None), |(kind, name)| (kind, Some(name.trim())))
+        {
             ("job" | "process", Some(job)) => {
                 if section.table.get("cmd").is_none() {
                     let message = format!("[{name}] has no `cmd`: it is left out");
@@ -37,12 +44,28 @@ pub(crate) fn tree(text: &str, file: u32, source: &mut dyn Source, report: &mut 
             ("env", Some(job)) => envs.push((job, section)),
             ("gaffer", None) => daemon = Some((settings(section, &sections, report), section.span)),
             ("endpoint", Some(_)) => {}
-            ("auth", None) => warn_unused(section, "users and keys of the original are not read; `gaffer token create` makes new ones", report),
+            ("auth", None) => warn_unused(
+                section,
+                "users and keys of the original are not read; `gaffer token create` makes new ones",
+                report,
+            ),
             ("ssl" | "lookup_ssl" | "webhooks", None) => {
-                report.error(section.span, name, format!("[{name}] is not yet supported"), "leave it out");
+                report.error(
+                    section.span,
+                    name,
+                    format!("[{name}] is not yet supported"),
+                    "leave it out",
+                );
             }
             _ => {
-                let known = ["gaffer", "job:NAME", "env:NAME", "process:NAME", "endpoint:NAME", "DEFAULT"];
+                let known = [
+                    "gaffer",
+                    "job:NAME",
+                    "env:NAME",
+                    "process:NAME",
+                    "endpoint:NAME",
+                    "DEFAULT",
+                ];
                 let near = crate::suggest::nearest(name, known);
                 let help = match near {
                     Some(near) => format!("did you mean [{near}]?"),
@@ -57,25 +80,46 @@ pub(crate) fn tree(text: &str, file: u32, source: &mut dyn Source, report: &mut 
     }
     let mut tree = jobs.into_tree(span);
     if let Some((table, span)) = daemon {
-        tree.0.insert("gaffer".to_owned(), Entry { key: span, node: Node::table(table, span) });
+        tree.0.insert(
+            "gaffer".to_owned(),
+            Entry {
+                key: span,
+                node: Node::table(table, span),
+            },
+        );
     }
     Some(tree)
 }
 
 /// Takes out keys of `[DEFAULT]` that a section has no use for.
 fn drop_strangers(sections: &mut [Section]) {
-    for Section { name, table, inherited, .. } in sections {
+    for Section {
+        name,
+        table,
+        inherited,
+        ..
+    } in sections
+    {
         let is_job = name.starts_with("job:") || name.starts_with("process:");
         let is_daemon = name == "gaffer";
         table.0.retain(|key, _| {
-            let useful = (is_job && crate::legacy::is_property(key)) || (is_daemon && SETTINGS.contains(&key.as_str()));
+            let useful = (is_job && crate::legacy::is_property(key))
+                || (is_daemon && SETTINGS.contains(&key.as_str()));
             useful || !inherited.contains(key)
         });
     }
 }
 
 /// Keys of `[gaffer]` that may stand in `[DEFAULT]`.
-const SETTINGS: &[&str] = &["bind", "backlog", "pidfile", "error_log", "log_level", "require_key", "broadcast_address"];
+const SETTINGS: &[&str] = &[
+    "bind",
+    "backlog",
+    "pidfile",
+    "error_log",
+    "log_level",
+    "require_key",
+    "broadcast_address",
+];
 
 /// Sections of a file, then those of its includes; a later section of one name replaces key by key.
 fn gather(
@@ -104,10 +148,19 @@ fn gather(
     for (name, span, is_dir) in includes {
         let folder = report.folder_of(span).unwrap_or(Path::new("/")).to_owned();
         let path = folder.join(&name);
-        let found = if is_dir { source.glob(&path.join("*.ini")) } else { vec![path] };
+        let found = if is_dir {
+            source.glob(&path.join("*.ini"))
+        } else {
+            vec![path]
+        };
         for path in found {
             if depth >= INCLUDE_DEPTH_MAX {
-                report.error(span, "include", format!("`include` is more than {INCLUDE_DEPTH_MAX} deep"), "");
+                report.error(
+                    span,
+                    "include",
+                    format!("`include` is more than {INCLUDE_DEPTH_MAX} deep"),
+                    "",
+                );
                 return;
             }
             match source.read(&path) {
@@ -120,7 +173,12 @@ fn gather(
                         Unread::Missing => "there is no such file".to_owned(),
                         Unread::Failed(text) => text,
                     };
-                    report.error(span, "include", format!("cannot read {}: {why}", path.display()), "");
+                    report.error(
+                        span,
+                        "include",
+                        format!("cannot read {}: {why}", path.display()),
+                        "",
+                    );
                 }
             }
         }
@@ -155,9 +213,26 @@ fn settings(section: &Section, sections: &[Section], report: &mut Report) -> Tab
             "backlog" => out.put("backlog", number(text, node.span)),
             "broadcast_address" => out.put("advertise", node.clone()),
             "require_key" => match text.to_lowercase().as_str() {
-                "1" | "yes" | "true" | "on" => out.put("require_token", Node { item: Item::Bool(true), span: node.span }),
-                "0" | "no" | "false" | "off" => out.put("require_token", Node { item: Item::Bool(false), span: node.span }),
-                _ => report.error(node.span, "gaffer.require_key", "`require_key` is yes or no", "write true or false"),
+                "1" | "yes" | "true" | "on" => out.put(
+                    "require_token",
+                    Node {
+                        item: Item::Bool(true),
+                        span: node.span,
+                    },
+                ),
+                "0" | "no" | "false" | "off" => out.put(
+                    "require_token",
+                    Node {
+                        item: Item::Bool(false),
+                        span: node.span,
+                    },
+                ),
+                _ => report.error(
+                    node.span,
+                    "gaffer.require_key",
+                    "`require_key` is yes or no",
+                    "write true or false",
+                ),
             },
             "pidfile" | "log_to" | "socket" | "state_dir" | "name" | "shell" => out.put(key, node.clone()),
             "error_log" if text == "-" => out.put("log_to", Node::str("stderr", node.span)),
@@ -170,21 +245,49 @@ fn settings(section: &Section, sections: &[Section], report: &mut Report) -> Tab
                 };
                 out.put("log_level", Node::str(word, node.span));
             }
-            "daemonize" => report.warning(entry.key, "gaffer.daemonize", "`daemonize` has no effect", "start gafferd --daemon"),
+            "daemonize" => report.warning(
+                entry.key,
+                "gaffer.daemonize",
+                "`daemonize` has no effect",
+                "start gafferd --daemon",
+            ),
             "http_endpoints" => {
                 let names = text.split(',').map(str::trim).filter(|name| !name.is_empty());
-                let binds: Vec<Node> = names.flat_map(|name| endpoint(name, node.span, sections, report)).collect();
-                out.put("bind", Node { item: Item::List(binds), span: node.span });
+                let binds: Vec<Node> = names
+                    .flat_map(|name| endpoint(name, node.span, sections, report))
+                    .collect();
+                out.put(
+                    "bind",
+                    Node {
+                        item: Item::List(binds),
+                        span: node.span,
+                    },
+                );
             }
             "plugins_dir" | "plugin_dir" => {
-                report.error(entry.key, "gaffer.plugins_dir", format!("`{key}` is not yet supported"), "leave it out");
+                report.error(
+                    entry.key,
+                    "gaffer.plugins_dir",
+                    format!("`{key}` is not yet supported"),
+                    "leave it out",
+                );
             }
             _ if key.starts_with("lookupd_address") => {
-                report.error(entry.key, "gaffer.lookup", format!("`{key}` is not yet supported"), "leave it out");
+                report.error(
+                    entry.key,
+                    "gaffer.lookup",
+                    format!("`{key}` is not yet supported"),
+                    "leave it out",
+                );
             }
             _ => {
                 let help = crate::keys::hint(crate::keys::DAEMON, "", key);
-                report.error(entry.key, &format!("gaffer.{key}"), format!("unknown key `{key}` in [gaffer]"), &help);
+                report.error(
+                    entry.key,
+                    &format!("gaffer.{key}"),
+                    format!("unknown key `{key}` in [gaffer]"),
+                    &help,
+                );
             }
         }
     }
@@ -202,15 +305,29 @@ fn settings(section: &Section, sections: &[Section], report: &mut Report) -> Tab
 fn endpoint(name: &str, span: Span, sections: &[Section], report: &mut Report) -> Vec<Node> {
     let wanted = format!("endpoint:{name}");
     let Some(section) = sections.iter().find(|section| section.name == wanted) else {
-        report.error(span, "gaffer.http_endpoints", format!("there is no section [{wanted}]"), "");
+        report.error(
+            span,
+            "gaffer.http_endpoints",
+            format!("there is no section [{wanted}]"),
+            "",
+        );
         return Vec::new();
     };
     for key in ["certfile", "keyfile"] {
         if let Some(entry) = section.table.0.get(key) {
-            report.error(entry.key, "gaffer.tls", format!("`{key}` is not yet supported"), "leave it out");
+            report.error(
+                entry.key,
+                "gaffer.tls",
+                format!("`{key}` is not yet supported"),
+                "leave it out",
+            );
         }
     }
-    match section.table.get("bind").map(|node| addresses(node.as_str().unwrap_or_default(), node.span).item) {
+    match section
+        .table
+        .get("bind")
+        .map(|node| addresses(node.as_str().unwrap_or_default(), node.span).item)
+    {
         Some(Item::List(list)) => list,
         _ => Vec::new(),
     }
@@ -224,13 +341,22 @@ fn addresses(text: &str, span: Span) -> Node {
         _ if address.ends_with(']') || !address.contains(':') => format!("{address}:5000"),
         _ => address.to_owned(),
     };
-    let list = text.split(',').map(str::trim).filter(|address| !address.is_empty());
-    Node { item: Item::List(list.map(|address| Node::str(one(address), span)).collect()), span }
+    let list = text
+        .split(',')
+        .map(str::trim)
+        .filter(|address| !address.is_empty());
+    Node {
+        item: Item::List(list.map(|address| Node::str(one(address), span)).collect()),
+        span,
+    }
 }
 
 fn number(text: &str, span: Span) -> Node {
     match text.parse() {
-        Ok(number) => Node { item: Item::Int(number), span },
+        Ok(number) => Node {
+            item: Item::Int(number),
+            span,
+        },
         Err(_) => Node::str(text, span),
     }
 }

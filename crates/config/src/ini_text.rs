@@ -53,16 +53,31 @@ pub(crate) fn parse(text: &str, file: u32, report: &mut Report) -> Vec<Section> 
                 report.error(span, "", format!("section [{name}] comes twice"), &help);
             }
             index.insert(name.clone(), sections.len());
-            sections.push(Section { name, span, table: Table::default(), inherited: BTreeSet::new() });
+            sections.push(Section {
+                name,
+                span,
+                table: Table::default(),
+                inherited: BTreeSet::new(),
+            });
             continue;
         }
         key = None;
         let Some(section) = sections.last_mut() else {
-            report.error(span, "", "a key stands before the first section", "write [gaffer] or [job:NAME] above it");
+            report.error(
+                span,
+                "",
+                "a key stands before the first section",
+                "write [gaffer] or [job:NAME] above it",
+            );
             continue;
         };
         let Some(at) = trimmed.find(['=', ':']) else {
-            report.error(span, "", "this line has neither `=` nor `:`", "write key = value; an indented line continues a value");
+            report.error(
+                span,
+                "",
+                "this line has neither `=` nor `:`",
+                "write key = value; an indented line continues a value",
+            );
             continue;
         };
         key = entry(section, trimmed, at, start + indent, file, report);
@@ -70,12 +85,24 @@ pub(crate) fn parse(text: &str, file: u32, report: &mut Report) -> Vec<Section> 
     finish(sections, report)
 }
 
-fn entry(section: &mut Section, line: &str, at: usize, start: usize, file: u32, report: &mut Report) -> Option<String> {
+fn entry(
+    section: &mut Section,
+    line: &str,
+    at: usize,
+    start: usize,
+    file: u32,
+    report: &mut Report,
+) -> Option<String> {
     let name = line[..at].trim().to_lowercase();
     let value = line[at + 1..].trim();
     let key_span = Span::new(file, start..start + line[..at].trim_end().len());
     if name.is_empty() {
-        report.error(Span::new(file, start..start + line.len()), "", "there is no key before the sign", "");
+        report.error(
+            Span::new(file, start..start + line.len()),
+            "",
+            "there is no key before the sign",
+            "",
+        );
         return None;
     }
     let value_start = start + line.len() - line[at + 1..].trim_start().len();
@@ -97,10 +124,21 @@ fn entry(section: &mut Section, line: &str, at: usize, start: usize, file: u32, 
     }
     if let Some(first) = section.table.0.get(&name) {
         let help = format!("first in {}", report.place(first.key));
-        report.error(key_span, "", format!("`{name}` comes twice in [{}]", section.name), &help);
+        report.error(
+            key_span,
+            "",
+            format!("`{name}` comes twice in [{}]", section.name),
+            &help,
+        );
         return None;
     }
-    section.table.0.insert(name.clone(), Entry { key: key_span, node: Node::str(value, value_span) });
+    section.table.0.insert(
+        name.clone(),
+        Entry {
+            key: key_span,
+            node: Node::str(value, value_span),
+        },
+    );
     Some(name)
 }
 
@@ -136,12 +174,23 @@ fn finish(mut sections: Vec<Section>, report: &mut Report) -> Vec<Section> {
             {
                 match interpolate(text, &raw, 0) {
                     Ok(value) => *text = value,
-                    Err(why) => report.error(entry.node.span, name, format!("{why} in `{name}`"), "a percent sign is written %%"),
+                    Err(why) => report.error(
+                        entry.node.span,
+                        name,
+                        format!("{why} in `{name}`"),
+                        "a percent sign is written %%",
+                    ),
                 }
             }
         }
         let own = std::mem::replace(&mut section.table, all);
-        section.inherited = section.table.0.keys().filter(|key| own.get(key).is_none()).cloned().collect();
+        section.inherited = section
+            .table
+            .0
+            .keys()
+            .filter(|key| own.get(key).is_none())
+            .cloned()
+            .collect();
     }
     sections
 }
@@ -161,7 +210,10 @@ fn interpolate(text: &str, raw: &Table, depth: usize) -> Result<String, String> 
         } else if let Some(inside) = after.strip_prefix('(') {
             let end = inside.find(")s").ok_or("`%(` is not closed by `)s`")?;
             let name = inside[..end].to_lowercase();
-            let value = raw.get(&name).and_then(Node::as_str).ok_or_else(|| format!("`%({name})s` names no key of the section"))?;
+            let value = raw
+                .get(&name)
+                .and_then(Node::as_str)
+                .ok_or_else(|| format!("`%({name})s` names no key of the section"))?;
             out.push_str(&interpolate(value, raw, depth + 1)?);
             rest = &inside[end + 2..];
         } else {

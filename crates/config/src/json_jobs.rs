@@ -20,7 +20,12 @@ pub(crate) fn tree(text: &str, file: u32, report: &mut Report) -> Option<Table> 
                 for one in objects {
                     match one.as_table() {
                         Some(job) => jobs.add_object(job, one.span, report),
-                        None => report.error(one.span, "jobs", format!("a job is an object, not {}", one.kind()), ""),
+                        None => report.error(
+                            one.span,
+                            "jobs",
+                            format!("a job is an object, not {}", one.kind()),
+                            "",
+                        ),
                     }
                 }
                 if let Some((key, entry)) = table.iter().next() {
@@ -33,7 +38,12 @@ pub(crate) fn tree(text: &str, file: u32, report: &mut Report) -> Option<Table> 
             for one in &list {
                 match one.as_table() {
                     Some(job) => jobs.add_object(job, one.span, report),
-                    None => report.error(one.span, "jobs", format!("a job is an object, not {}", one.kind()), ""),
+                    None => report.error(
+                        one.span,
+                        "jobs",
+                        format!("a job is an object, not {}", one.kind()),
+                        "",
+                    ),
                 }
             }
         }

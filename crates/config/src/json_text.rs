@@ -11,7 +11,11 @@ pub(crate) fn parse(text: &str, file: u32, report: &mut Report) -> Option<Node> 
     let mut reader = Reader { text, at: 0, file };
     let value = reader.value(0).and_then(|node| {
         reader.blank();
-        if reader.at == text.len() { Ok(node) } else { Err("nothing may follow the first value") }
+        if reader.at == text.len() {
+            Ok(node)
+        } else {
+            Err("nothing may follow the first value")
+        }
     });
     match value {
         Ok(node) => Some(node),
@@ -62,7 +66,10 @@ impl Reader<'_> {
             Some(b'-' | b'0'..=b'9') => self.number()?,
             Some(_) => self.word()?,
         };
-        Ok(Node { item, span: Span::new(self.file, start..self.at) })
+        Ok(Node {
+            item,
+            span: Span::new(self.file, start..self.at),
+        })
     }
 
     fn word(&mut self) -> Read<Item> {
@@ -81,7 +88,9 @@ impl Reader<'_> {
 
     fn number(&mut self) -> Read<Item> {
         let rest = &self.text[self.at..];
-        let end = rest.find(|c: char| !c.is_ascii_digit() && !"+-.eE".contains(c)).unwrap_or(rest.len());
+        let end = rest
+            .find(|c: char| !c.is_ascii_digit() && !"+-.eE".contains(c))
+            .unwrap_or(rest.len());
         let text = &rest[..end];
         let parsed: serde_json::Number = text.parse().map_err(|_| "this is not a number")?;
         self.at += end;

@@ -43,7 +43,15 @@ const fn key(
     used: Use,
     doc: &'static str,
 ) -> Key {
-    Key { path, ty, default, class, used, doc, short: None }
+    Key {
+        path,
+        ty,
+        default,
+        class,
+        used,
+        doc,
+        short: None,
+    }
 }
 
 const fn table(
@@ -53,7 +61,15 @@ const fn table(
     used: Use,
     doc: &'static str,
 ) -> Key {
-    Key { path, ty: Type::Table, default: "", class, used, doc, short }
+    Key {
+        path,
+        ty: Type::Table,
+        default: "",
+        class,
+        used,
+        doc,
+        short,
+    }
 }
 
 const fn not_yet(path: &'static str, doc: &'static str) -> Key {
@@ -66,6 +82,7 @@ const PORT_DOC: &str = "`$PORT` of instance 1; instance n gets `port + n - 1`";
 const RELOAD_DOC: &str = "how a change that needs new runs is rolled out";
 
 /// Keys of `[job.X]`, in the order of the reference.
+#[rustfmt::skip] // A table reads better as one.
 pub(crate) const JOB: &[Key] = &[
     // ── what to run ──
     key("cmd", Type::Command, "", R, Run, "what to run: words, or a text that is split like a shell does, without a shell"),
@@ -208,6 +225,7 @@ pub(crate) const JOB: &[Key] = &[
 ];
 
 /// Keys of `[gaffer]`.
+#[rustfmt::skip] // A table reads better as one.
 pub(crate) const DAEMON: &[Key] = &[
     key("name", Type::Name, "host name", D, Run, "name of the node"),
     key("labels", Type::Map, "{}", L, Run, "for `--label k=v`"),
@@ -248,6 +266,7 @@ pub(crate) const DAEMON: &[Key] = &[
 ];
 
 /// Tables and keys at the top of a file. Their contents are looked at elsewhere.
+#[rustfmt::skip] // A table reads better as one.
 pub(crate) const TOP: &[Key] = &[
     key("session", Type::Name, "\"default\"", L, Run, "session of everything in this file"),
     key("include", Type::Paths, "[]", L, Run, "files or globs, relative to this file"),

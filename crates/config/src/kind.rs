@@ -17,7 +17,11 @@ pub(crate) struct Problem {
 pub(crate) type Read<T> = Result<T, Problem>;
 
 pub(crate) fn problem<T>(node: &Node, says: impl Into<String>, help: impl Into<String>) -> Read<T> {
-    Err(Problem { says: says.into(), help: help.into(), span: node.span })
+    Err(Problem {
+        says: says.into(),
+        help: help.into(),
+        span: node.span,
+    })
 }
 
 /// What a key takes.
@@ -119,7 +123,11 @@ impl Type {
             Type::LogTo => log_to(node),
             Type::Empty => match node.as_list() {
                 Some([]) => Ok(()),
-                _ => problem(node, "is not yet supported", "leave it out; `gaffer logs` shows what is kept"),
+                _ => problem(
+                    node,
+                    "is not yet supported",
+                    "leave it out; `gaffer logs` shows what is kept",
+                ),
             },
             Type::Table => match node.as_table() {
                 Some(_) => Ok(()),
@@ -169,7 +177,11 @@ pub(crate) fn int(node: &Node, min: i64, max: i64) -> Read<i64> {
         return wrong(node, "a whole number", &help);
     };
     if number < min {
-        let says = if min == 0 { "must not be negative".to_owned() } else { format!("must be at least {min}") };
+        let says = if min == 0 {
+            "must not be negative".to_owned()
+        } else {
+            format!("must be at least {min}")
+        };
         return problem(node, says, "");
     }
     if number > max {
@@ -186,7 +198,11 @@ pub(crate) fn count(node: &Node, min: i64) -> Read<Option<u32>> {
     if let Item::Int(-1 | 0) = node.item
         && min > 0
     {
-        return problem(node, format!("must be at least {min}"), "without end is \"unlimited\"");
+        return problem(
+            node,
+            format!("must be at least {min}"),
+            "without end is \"unlimited\"",
+        );
     }
     let number = int(node, min, i64::from(u32::MAX))?;
     Ok(u32::try_from(number).ok())
@@ -211,23 +227,37 @@ pub(crate) fn number(node: &Node, min: f64, max: f64) -> Read<f64> {
 pub(crate) fn duration(node: &Node) -> Read<Duration> {
     let text = match &node.item {
         Item::Str(text) => text,
-        Item::Int(number) if *number < 0 => return problem(node, "is a duration and must not be negative", ""),
+        Item::Int(number) if *number < 0 => {
+            return problem(node, "is a duration and must not be negative", "");
+        }
         Item::Int(number) => {
-            return problem(node, "is a duration and needs a unit", format!("write \"{number}s\""));
+            return problem(
+                node,
+                "is a duration and needs a unit",
+                format!("write \"{number}s\""),
+            );
         }
         Item::Float(number) => {
-            return problem(node, "is a duration and needs a unit", format!("write \"{number}s\""));
+            return problem(
+                node,
+                "is a duration and needs a unit",
+                format!("write \"{number}s\""),
+            );
         }
         _ => return wrong(node, "a duration", "write \"30s\", \"250ms\", \"1h30m\""),
     };
     parse_duration(text).or_else(|error| match error {
-        UnitError::NoUnit => {
-            problem(node, "is a duration and needs a unit", format!("write \"{}s\"", text.trim()))
-        }
+        UnitError::NoUnit => problem(
+            node,
+            "is a duration and needs a unit",
+            format!("write \"{}s\"", text.trim()),
+        ),
         UnitError::Negative => problem(node, "is a duration and must not be negative", ""),
-        UnitError::UnknownUnit(unit, known) => {
-            problem(node, format!("is a duration, and `{unit}` is not a unit"), format!("there are {known}"))
-        }
+        UnitError::UnknownUnit(unit, known) => problem(
+            node,
+            format!("is a duration, and `{unit}` is not a unit"),
+            format!("there are {known}"),
+        ),
         UnitError::TooLarge => problem(node, "is longer than a hundred years", ""),
         UnitError::NoNumber => problem(node, "is a duration", "write \"30s\", \"250ms\", \"1h30m\""),
     })
@@ -258,13 +288,17 @@ pub(crate) fn size(node: &Node) -> Read<u64> {
         _ => return wrong(node, "a size", "write \"512M\", \"2G\", \"64K\""),
     };
     parse_size(text).or_else(|error| match error {
-        UnitError::NoUnit => {
-            problem(node, "is a size and needs a unit", format!("write \"{}M\"", text.trim()))
-        }
+        UnitError::NoUnit => problem(
+            node,
+            "is a size and needs a unit",
+            format!("write \"{}M\"", text.trim()),
+        ),
         UnitError::Negative => problem(node, "is a size and must not be negative", ""),
-        UnitError::UnknownUnit(unit, known) => {
-            problem(node, format!("is a size, and `{unit}` is not a unit"), format!("there are {known}"))
-        }
+        UnitError::UnknownUnit(unit, known) => problem(
+            node,
+            format!("is a size, and `{unit}` is not a unit"),
+            format!("there are {known}"),
+        ),
         UnitError::TooLarge => problem(node, "is too large", ""),
         UnitError::NoNumber => problem(node, "is a size", "write \"512M\", \"2G\", \"64K\""),
     })
@@ -296,7 +330,11 @@ pub(crate) fn texts(node: &Node, max: usize) -> Read<Vec<&str>> {
 }
 
 pub(crate) fn word(node: &Node, words: &'static [&'static str]) -> Read<&'static str> {
-    let known = words.iter().map(|word| format!("\"{word}\"")).collect::<Vec<_>>().join(", ");
+    let known = words
+        .iter()
+        .map(|word| format!("\"{word}\""))
+        .collect::<Vec<_>>()
+        .join(", ");
     let Some(text) = node.as_str() else {
         return wrong(node, "a word", &format!("one of {known}"));
     };
@@ -332,7 +370,8 @@ pub(crate) fn signal(node: &Node) -> Read<i32> {
             Some(number) => Ok(number),
             None => {
                 let upper = name.trim_start_matches("SIG").to_uppercase();
-                let near = crate::suggest::nearest(&upper, crate::signal::NAMES.iter().map(|(name, _)| *name));
+                let near =
+                    crate::suggest::nearest(&upper, crate::signal::NAMES.iter().map(|(name, _)| *name));
                 let help = match near {
                     Some(near) => format!("did you mean \"{near}\"?"),
                     None => "write \"TERM\", \"HUP\", \"USR1\", …".to_owned(),
@@ -340,7 +379,11 @@ pub(crate) fn signal(node: &Node) -> Read<i32> {
                 problem(node, format!("names no signal: \"{name}\""), help)
             }
         },
-        _ => wrong(node, "the name of a signal", "write \"TERM\", \"HUP\", \"USR1\", …"),
+        _ => wrong(
+            node,
+            "the name of a signal",
+            "write \"TERM\", \"HUP\", \"USR1\", …",
+        ),
     }
 }
 
@@ -392,9 +435,11 @@ pub(crate) fn shell(node: &Node) -> Read<Option<String>> {
 fn inherit(node: &Node) -> Read<()> {
     match &node.item {
         Item::Str(word) if ["base", "all", "none"].contains(&word.as_str()) => Ok(()),
-        Item::Str(word) => {
-            problem(node, format!("cannot be \"{word}\""), "\"base\", \"all\", \"none\", or a list of names: [\"SSH_*\"]")
-        }
+        Item::Str(word) => problem(
+            node,
+            format!("cannot be \"{word}\""),
+            "\"base\", \"all\", \"none\", or a list of names: [\"SSH_*\"]",
+        ),
         Item::Bool(true) => wrong(node, "a word", "write \"all\""),
         Item::Bool(false) => wrong(node, "a word", "write \"none\""),
         Item::List(list) => list.iter().try_for_each(|name| text(name).map(drop)),
@@ -409,7 +454,11 @@ fn env(node: &Node) -> Read<()> {
     for (name, entry) in table.in_order() {
         if !env_name(name) {
             let says = format!("has a variable named `{name}`: a name has no `=` and is not empty");
-            return Err(Problem { says, help: String::new(), span: entry.key });
+            return Err(Problem {
+                says,
+                help: String::new(),
+                span: entry.key,
+            });
         }
         match &entry.node.item {
             Item::Str(text) if text.contains('\0') => {
@@ -451,7 +500,11 @@ fn map(node: &Node) -> Read<()> {
         return wrong(node, "a table of texts", "");
     };
     match table.iter().find(|(_, entry)| scalar(&entry.node).is_none()) {
-        Some((name, entry)) => problem(&entry.node, format!("takes texts: `{name}` is {}", entry.node.kind()), ""),
+        Some((name, entry)) => problem(
+            &entry.node,
+            format!("takes texts: `{name}` is {}", entry.node.kind()),
+            "",
+        ),
         None => Ok(()),
     }
 }
@@ -481,7 +534,11 @@ fn ports(node: &Node) -> Read<()> {
         let plain = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
         if name.is_empty() || name.len() > 64 || !name.chars().all(plain) {
             let says = format!("has a port named `{name}`: use letters, digits, `_` and `-`");
-            return Err(Problem { says, help: String::new(), span: entry.key });
+            return Err(Problem {
+                says,
+                help: String::new(),
+                span: entry.key,
+            });
         }
         port(&entry.node)?;
     }
@@ -495,14 +552,22 @@ fn stdin(node: &Node) -> Read<()> {
         _ if word.starts_with("socket:") => problem(node, "is not yet supported with \"socket:\"", ""),
         _ => match word.strip_prefix("file:") {
             Some(path) if !path.is_empty() => Ok(()),
-            _ => problem(node, format!("cannot be \"{word}\""), "\"null\", \"pipe\" or \"file:PATH\""),
+            _ => problem(
+                node,
+                format!("cannot be \"{word}\""),
+                "\"null\", \"pipe\" or \"file:PATH\"",
+            ),
         },
     }
 }
 
 fn start(node: &Node) -> Read<()> {
     match node.as_str() {
-        Some("on-socket") => problem(node, "is not yet supported as \"on-socket\"", "write true or false"),
+        Some("on-socket") => problem(
+            node,
+            "is not yet supported as \"on-socket\"",
+            "write true or false",
+        ),
         _ => boolean(node).map(drop),
     }
 }
@@ -512,9 +577,15 @@ pub(crate) const CONDITIONS: &[&str] = &["started", "ready", "done", "ended"];
 
 fn after_shape(node: &Node) -> Read<()> {
     match &node.item {
-        Item::Str(_) => wrong(node, "a list or a table", &format!("write [\"{}\"]", node.as_str().unwrap_or_default())),
+        Item::Str(_) => wrong(
+            node,
+            "a list or a table",
+            &format!("write [\"{}\"]", node.as_str().unwrap_or_default()),
+        ),
         Item::List(list) => list.iter().try_for_each(|name| text(name).map(drop)),
-        Item::Table(table) => table.iter().try_for_each(|(_, entry)| word(&entry.node, CONDITIONS).map(drop)),
+        Item::Table(table) => table
+            .iter()
+            .try_for_each(|(_, entry)| word(&entry.node, CONDITIONS).map(drop)),
         _ => wrong(node, "a list of names, or a table of names and conditions", ""),
     }
 }
@@ -526,7 +597,11 @@ pub(crate) fn batch(node: &Node) -> Read<Batch> {
             Some(share @ 1..=100) => Ok(Batch::Percent(share)),
             _ => problem(node, "is a number of instances or a share", "write 2 or \"25%\""),
         },
-        _ => problem(node, "is a number of instances or a share, at least 1", "write 2 or \"25%\""),
+        _ => problem(
+            node,
+            "is a number of instances or a share, at least 1",
+            "write 2 or \"25%\"",
+        ),
     }
 }
 
@@ -550,9 +625,17 @@ fn url(node: &Node) -> Read<()> {
         };
     }
     if url.starts_with("https://") {
-        return problem(node, "is not yet supported with https://", "a probe on this machine can do with http://");
+        return problem(
+            node,
+            "is not yet supported with https://",
+            "a probe on this machine can do with http://",
+        );
     }
-    problem(node, "is a URL that begins with http://", "write \"http://127.0.0.1:$PORT/up\"")
+    problem(
+        node,
+        "is a URL that begins with http://",
+        "write \"http://127.0.0.1:$PORT/up\"",
+    )
 }
 
 fn address(node: &Node) -> Read<()> {
@@ -568,7 +651,11 @@ fn address(node: &Node) -> Read<()> {
             None => address.contains('$') || address.contains("{{"),
         },
     };
-    if good { Ok(()) } else { problem(node, "is an address", "write \"127.0.0.1:6379\" or \"unix:PATH\"") }
+    if good {
+        Ok(())
+    } else {
+        problem(node, "is an address", "write \"127.0.0.1:6379\" or \"unix:PATH\"")
+    }
 }
 
 fn log_to(node: &Node) -> Read<()> {
@@ -576,6 +663,10 @@ fn log_to(node: &Node) -> Read<()> {
     match word {
         "stderr" | "journal" | "syslog" => Ok(()),
         _ if word.strip_prefix("file:").is_some_and(|path| !path.is_empty()) => Ok(()),
-        _ => problem(node, format!("cannot be \"{word}\""), "\"stderr\", \"journal\", \"syslog\" or \"file:PATH\""),
+        _ => problem(
+            node,
+            format!("cannot be \"{word}\""),
+            "\"stderr\", \"journal\", \"syslog\" or \"file:PATH\"",
+        ),
     }
 }

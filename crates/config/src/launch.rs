@@ -34,13 +34,23 @@ pub(crate) fn launch(resolver: &mut Resolver<'_, '_>) -> Launch {
     let cmd = match table.get("cmd") {
         Some(node) => {
             if scripted && node.as_list().is_some() {
-                resolver.error(node.span, "cmd", "`shell` runs a script: `cmd` must be one text", "write cmd = \"…\"");
+                resolver.error(
+                    node.span,
+                    "cmd",
+                    "`shell` runs a script: `cmd` must be one text",
+                    "write cmd = \"…\"",
+                );
             }
             command(resolver, node, scripted, "cmd").unwrap_or_default()
         }
         None => {
             let name = resolver.name;
-            resolver.error(Span::NONE, "cmd", format!("job `{name}` has no `cmd`"), "write what to run: cmd = \"…\"");
+            resolver.error(
+                Span::NONE,
+                "cmd",
+                format!("job `{name}` has no `cmd`"),
+                "write what to run: cmd = \"…\"",
+            );
             Vec::new()
         }
     };
@@ -60,8 +70,14 @@ pub(crate) fn launch(resolver: &mut Resolver<'_, '_>) -> Launch {
     launch.nice = small(table.get("nice"));
     launch.oom_score = small(table.get("oom_score"));
     let named_user = table.get("user").is_some();
-    launch.no_new_privs = table.get("no_new_privs").and_then(Node::as_bool).unwrap_or(named_user);
-    launch.rlimits = table.get("rlimits").and_then(|node| crate::rlimit::rlimits(node).ok()).unwrap_or_default();
+    launch.no_new_privs = table
+        .get("no_new_privs")
+        .and_then(Node::as_bool)
+        .unwrap_or(named_user);
+    launch.rlimits = table
+        .get("rlimits")
+        .and_then(|node| crate::rlimit::rlimits(node).ok())
+        .unwrap_or_default();
     ports(resolver, &mut launch);
     launch.stdin = match table.get("stdin").and_then(Node::as_str) {
         Some("pipe") => Stdin::Pipe,
@@ -100,7 +116,12 @@ fn text(resolver: &Resolver<'_, '_>, key: &str) -> Option<String> {
 }
 
 /// Words of a command, or its one script.
-pub(crate) fn command(resolver: &mut Resolver<'_, '_>, node: &Node, scripted: bool, key: &str) -> Option<Vec<String>> {
+pub(crate) fn command(
+    resolver: &mut Resolver<'_, '_>,
+    node: &Node,
+    scripted: bool,
+    key: &str,
+) -> Option<Vec<String>> {
     let words = match &node.item {
         Item::Str(script) if scripted => vec![script.clone()],
         // Of a PUT: files have been split when they were merged.
@@ -115,7 +136,12 @@ pub(crate) fn command(resolver: &mut Resolver<'_, '_>, node: &Node, scripted: bo
         _ => return None,
     };
     if words.first().is_none_or(|word| word.trim().is_empty()) {
-        resolver.error(node.span, key, format!("`{key}` is empty"), "write the program to run");
+        resolver.error(
+            node.span,
+            key,
+            format!("`{key}` is empty"),
+            "write the program to run",
+        );
         return None;
     }
     Some(words)
@@ -124,7 +150,11 @@ pub(crate) fn command(resolver: &mut Resolver<'_, '_>, node: &Node, scripted: bo
 /// The shell that runs a script, if one does.
 pub(crate) fn shell(resolver: &Resolver<'_, '_>, node: Option<&Node>, _key: &str) -> Option<String> {
     let named = kind::shell(node?).ok()??;
-    Some(if named.is_empty() { resolver.world.shell.clone() } else { named })
+    Some(if named.is_empty() {
+        resolver.world.shell.clone()
+    } else {
+        named
+    })
 }
 
 fn cwd(resolver: &mut Resolver<'_, '_>) -> String {
@@ -146,14 +176,21 @@ fn cwd(resolver: &mut Resolver<'_, '_>) -> String {
             () if named => "it must exist when the file is used",
             () => "",
         };
-        resolver.error(span, "cwd", format!("`cwd` is {path}, where there is no folder"), help);
+        resolver.error(
+            span,
+            "cwd",
+            format!("`cwd` is {path}, where there is no folder"),
+            help,
+        );
     }
     cwd
 }
 
 /// A text without templates, its escapes taken back.
 fn plain_text(text: &str) -> String {
-    let Ok(list) = pieces(text, false) else { return text.to_owned() };
+    let Ok(list) = pieces(text, false) else {
+        return text.to_owned();
+    };
     list.into_iter()
         .map(|piece| match piece {
             Piece::Text(text) => text.to_owned(),
@@ -176,7 +213,11 @@ fn inherit(node: Option<&Node>) -> EnvInherit {
 }
 
 fn env(resolver: &Resolver<'_, '_>) -> Vec<EnvLayer> {
-    let mut layers: Vec<EnvLayer> = resolver.layers.iter().map(|layer| layer.variables.clone()).collect();
+    let mut layers: Vec<EnvLayer> = resolver
+        .layers
+        .iter()
+        .map(|layer| layer.variables.clone())
+        .collect();
     let own: EnvLayer = resolver
         .table
         .get_table("env")
@@ -194,14 +235,20 @@ fn ports(resolver: &mut Resolver<'_, '_>, launch: &mut Launch) {
     let table = resolver.table;
     launch.port = table.get("port").and_then(|node| kind::port(node).ok());
     if let Some(ports) = table.get_table("ports") {
-        let read = |(name, entry): (&str, &crate::node::Entry)| Some((name.to_owned(), kind::port(&entry.node).ok()?));
+        let read = |(name, entry): (&str, &crate::node::Entry)| {
+            Some((name.to_owned(), kind::port(&entry.node).ok()?))
+        };
         launch.ports = ports.iter().filter_map(read).collect();
     }
     let instances = match table.get("instances").map(|node| &node.item) {
         Some(Item::Int(number)) => *number,
         _ => 1,
     };
-    let all = launch.port.iter().map(|port| ("port", port)).chain(launch.ports.iter().map(|(name, port)| (name.as_str(), port)));
+    let all = launch
+        .port
+        .iter()
+        .map(|port| ("port", port))
+        .chain(launch.ports.iter().map(|(name, port)| (name.as_str(), port)));
     let beyond: Vec<(String, u16)> = all
         .filter_map(|(name, port)| match port {
             Port::Fixed(port) if i64::from(*port) + instances - 1 > 65_535 => Some((name.to_owned(), *port)),
@@ -209,7 +256,11 @@ fn ports(resolver: &mut Resolver<'_, '_>, launch: &mut Launch) {
         })
         .collect();
     for (name, port) in beyond {
-        let key = if name == "port" { name } else { format!("ports.{name}") };
+        let key = if name == "port" {
+            name
+        } else {
+            format!("ports.{name}")
+        };
         let span = table.at(&key).map_or(Span::NONE, |node| node.span);
         let message = format!("`{key}` is {port}, and instance {instances} would get a port beyond 65535");
         resolver.error(span, &key, message, "");
@@ -235,7 +286,9 @@ struct Unknown;
 /// Who runs it; none is the daemon's own user.
 fn user(resolver: &mut Resolver<'_, '_>) -> Option<User> {
     let table = resolver.table;
-    let node = ["user", "group", "groups"].iter().find_map(|key| table.get(key))?;
+    let node = ["user", "group", "groups"]
+        .iter()
+        .find_map(|key| table.get(key))?;
     match other_user(resolver) {
         Ok(user) => user,
         Err(Unknown) => {
@@ -283,7 +336,10 @@ fn other_user(resolver: &mut Resolver<'_, '_>) -> Result<Option<User>, Unknown> 
     if own_uid != 0 && !stored {
         if user.uid != own_uid {
             let help = "start gafferd as root, or leave `user` out";
-            let message = format!("only root may run a job as `{}`: the daemon is user {own_uid}", user.name);
+            let message = format!(
+                "only root may run a job as `{}`: the daemon is user {own_uid}",
+                user.name
+            );
             resolver.error(span, "user", message, help);
         } else if user.gid != resolver.world.host.own_gid() || table.get("groups").is_some() {
             let message = "only root may choose the groups of a job";
@@ -315,12 +371,29 @@ fn named_user(resolver: &mut Resolver<'_, '_>, node: &Node) -> Option<User> {
     if let Ok(uid) = name.parse::<u32>() {
         if let Some(node) = resolver.table.get("group") {
             let gid = group(resolver, &kind::user(node).ok()?, node.span, "group")?;
-            return Some(User { name, uid, gid, groups: Vec::new(), home: "/".to_owned(), shell: "/bin/sh".to_owned() });
+            return Some(User {
+                name,
+                uid,
+                gid,
+                groups: Vec::new(),
+                home: "/".to_owned(),
+                shell: "/bin/sh".to_owned(),
+            });
         }
-        resolver.error(node.span, "user", format!("user {uid} has no name and no group here"), "write `group` too");
+        resolver.error(
+            node.span,
+            "user",
+            format!("user {uid} has no name and no group here"),
+            "write `group` too",
+        );
         return None;
     }
-    resolver.error(node.span, "user", format!("there is no user `{name}` on this machine"), "create it, or name another one");
+    resolver.error(
+        node.span,
+        "user",
+        format!("there is no user `{name}` on this machine"),
+        "create it, or name another one",
+    );
     None
 }
 
@@ -352,7 +425,12 @@ fn group(resolver: &mut Resolver<'_, '_>, name: &str, span: Span, key: &str) -> 
     };
     let found = found.or_else(kept);
     if found.is_none() {
-        resolver.error(span, key, format!("there is no group `{name}` on this machine"), "create it, or name another one");
+        resolver.error(
+            span,
+            key,
+            format!("there is no group `{name}` on this machine"),
+            "create it, or name another one",
+        );
     }
     found
 }
@@ -362,7 +440,13 @@ fn check_templates(resolver: &mut Resolver<'_, '_>, launch: &Launch) {
     let known = Known::of(launch);
     let table = resolver.table;
     let scripted = launch.shell.is_some();
-    for (key, scripted) in [("cmd", scripted), ("wrap", false), ("argv0", false), ("cwd", false), ("stdin", false)] {
+    for (key, scripted) in [
+        ("cmd", scripted),
+        ("wrap", false),
+        ("argv0", false),
+        ("cwd", false),
+        ("stdin", false),
+    ] {
         if let Some(node) = table.get(key) {
             check_node(resolver, node, key, scripted, &known);
         }
@@ -391,7 +475,10 @@ pub(crate) fn check_template(resolver: &mut Resolver<'_, '_>, node: &Node, key: 
 fn ports_only(table: &Table, launch: &mut Launch) {
     launch.port = table.get("port").and_then(|node| kind::port(node).ok());
     if let Some(ports) = table.get_table("ports") {
-        launch.ports = ports.iter().filter_map(|(name, entry)| Some((name.to_owned(), kind::port(&entry.node).ok()?))).collect();
+        launch.ports = ports
+            .iter()
+            .filter_map(|(name, entry)| Some((name.to_owned(), kind::port(&entry.node).ok()?)))
+            .collect();
     }
 }
 
@@ -405,7 +492,10 @@ impl<'a> Known<'a> {
     fn of(launch: &'a Launch) -> Known<'a> {
         let mut port_variables: Vec<String> = launch.ports.keys().map(|name| port_variable(name)).collect();
         port_variables.extend(launch.port.map(|_| "PORT".to_owned()));
-        Known { launch, port_variables }
+        Known {
+            launch,
+            port_variables,
+        }
     }
 
     /// Could this variable have a value?
@@ -413,8 +503,12 @@ impl<'a> Known<'a> {
         let inherited = match &self.launch.env_inherit {
             EnvInherit::All => true,
             EnvInherit::None => false,
-            EnvInherit::Base => BASE_VARIABLES.iter().any(|pattern| crate::source::wild(pattern, name)),
-            EnvInherit::Patterns(patterns) => patterns.iter().any(|pattern| crate::source::wild(pattern, name)),
+            EnvInherit::Base => BASE_VARIABLES
+                .iter()
+                .any(|pattern| crate::source::wild(pattern, name)),
+            EnvInherit::Patterns(patterns) => {
+                patterns.iter().any(|pattern| crate::source::wild(pattern, name))
+            }
         };
         inherited
             || OWN_VARIABLES.contains(&name)
@@ -433,8 +527,11 @@ impl<'a> Known<'a> {
             _ => match name.split_once('.') {
                 Some(("ports", port)) => {
                     if !self.launch.ports.contains_key(port) {
-                        let near = crate::suggest::nearest(port, self.launch.ports.keys().map(String::as_str));
-                        let help = near.map_or("declare it in `ports`".to_owned(), |near| format!("did you mean {{{{ports.{near}}}}}?"));
+                        let near =
+                            crate::suggest::nearest(port, self.launch.ports.keys().map(String::as_str));
+                        let help = near.map_or("declare it in `ports`".to_owned(), |near| {
+                            format!("did you mean {{{{ports.{near}}}}}?")
+                        });
                         return Err((format!("{text} names a port that is not in `ports`"), help));
                     }
                     true
@@ -455,7 +552,9 @@ impl<'a> Known<'a> {
         if ["step", "queue", "params"].contains(&name) {
             return (format!("{text} is not yet supported"), String::new());
         }
-        let known = ["session", "job", "instance", "node", "run", "attempt", "user", "profile", "file.dir"];
+        let known = [
+            "session", "job", "instance", "node", "run", "attempt", "user", "profile", "file.dir",
+        ];
         let help = match crate::suggest::nearest(name, known) {
             Some(near) => format!("did you mean {{{{{near}}}}}?"),
             None => format!("literally it is written {{{{&{name}}}}}"),
@@ -467,23 +566,39 @@ impl<'a> Known<'a> {
 fn check_node(resolver: &mut Resolver<'_, '_>, node: &Node, key: &str, scripted: bool, known: &Known<'_>) {
     match &node.item {
         Item::Str(text) => check_text(resolver, text, node.span, key, scripted, known),
-        Item::List(list) => list.iter().for_each(|one| check_node(resolver, one, key, scripted, known)),
+        Item::List(list) => list
+            .iter()
+            .for_each(|one| check_node(resolver, one, key, scripted, known)),
         _ => {}
     }
 }
 
-fn check_text(resolver: &mut Resolver<'_, '_>, text: &str, span: Span, key: &str, scripted: bool, known: &Known<'_>) {
+fn check_text(
+    resolver: &mut Resolver<'_, '_>,
+    text: &str,
+    span: Span,
+    key: &str,
+    scripted: bool,
+    known: &Known<'_>,
+) {
     let list = match pieces(text, scripted) {
         Ok(list) => list,
         Err(why) => {
-            let help = if key == "cmd" { "or let a shell have it: shell = true" } else { "" };
+            let help = if key == "cmd" {
+                "or let a shell have it: shell = true"
+            } else {
+                ""
+            };
             resolver.error(span, key, format!("{why} (in `{key}`)"), help);
             return;
         }
     };
     for piece in list {
         match piece {
-            Piece::Variable { name, otherwise: None } if !known.variable(name) => {
+            Piece::Variable {
+                name,
+                otherwise: None,
+            } if !known.variable(name) => {
                 let help = format!("set it in `env`, take it with env_inherit, or write $${name}");
                 let message = format!("`${name}` in `{key}` cannot have a value");
                 resolver.error(span, key, message, &help);

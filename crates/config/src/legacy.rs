@@ -63,14 +63,23 @@ pub(crate) struct Jobs {
 
 impl Jobs {
     pub fn new(dialect: Dialect) -> Jobs {
-        Jobs { dialect, table: Table::default(), prioritised: false }
+        Jobs {
+            dialect,
+            table: Table::default(),
+            prioritised: false,
+        }
     }
 
     /// A job object with its name inside.
     pub fn add_object(&mut self, object: &Table, span: Span, report: &mut Report) {
         let Some(name) = object.get("name").and_then(Node::as_str) else {
             let at = object.get("name").map_or(span, |node| node.span);
-            report.error(at, "name", "a job needs a `name`", "\"name\": \"session.job\" or \"job\"");
+            report.error(
+                at,
+                "name",
+                "a job needs a `name`",
+                "\"name\": \"session.job\" or \"job\"",
+            );
             return;
         };
         let at = object.get("name").map_or(span, |node| node.span);
@@ -86,15 +95,31 @@ impl Jobs {
         let key = format!("{}\0{job}", session.unwrap_or_default());
         if let Some(first) = self.table.0.get(&key) {
             let help = format!("first in {}", report.place(first.key));
-            report.error(span, &format!("job.{job}"), format!("job `{job}` is defined twice"), &help);
+            report.error(
+                span,
+                &format!("job.{job}"),
+                format!("job `{job}` is defined twice"),
+                &help,
+            );
             return;
         }
-        let mut table = Reader { dialect: self.dialect, job, report }.job(properties, span);
+        let mut table = Reader {
+            dialect: self.dialect,
+            job,
+            report,
+        }
+        .job(properties, span);
         if let Some(session) = session {
             table.put("session", Node::str(session, span));
         }
         self.prioritised |= table.get("priority").is_some();
-        self.table.0.insert(key, Entry { key: span, node: Node::table(table, span) });
+        self.table.0.insert(
+            key,
+            Entry {
+                key: span,
+                node: Node::table(table, span),
+            },
+        );
     }
 
     /// Variables of a job that come from elsewhere (`[env:NAME]`).
@@ -102,9 +127,16 @@ impl Jobs {
         let (session, job) = split_name(name);
         let key = format!("{}\0{job}", session.unwrap_or_default());
         let Some(Item::Table(table)) = self.table.0.get_mut(&key).map(|entry| &mut entry.node.item) else {
-            let known: Vec<&str> = self.table.0.keys().map(|key| key.trim_start_matches('\0')).collect();
+            let known: Vec<&str> = self
+                .table
+                .0
+                .keys()
+                .map(|key| key.trim_start_matches('\0'))
+                .collect();
             let near = crate::suggest::nearest(name, known);
-            let help = near.map(|near| format!("did you mean [env:{near}]?")).unwrap_or_default();
+            let help = near
+                .map(|near| format!("did you mean [env:{near}]?"))
+                .unwrap_or_default();
             report.error(span, "env", format!("[env:{name}] belongs to no job"), &help);
             return;
         };
@@ -120,7 +152,13 @@ impl Jobs {
                 if let Item::Table(job) = &mut entry.node.item
                     && job.get("priority").is_none()
                 {
-                    job.put("priority", Node { item: Item::Int(LAST), span: entry.key });
+                    job.put(
+                        "priority",
+                        Node {
+                            item: Item::Int(LAST),
+                            span: entry.key,
+                        },
+                    );
                 }
             }
         }
@@ -130,7 +168,10 @@ impl Jobs {
 
 /// The first dot separates, else the first colon or slash.
 fn split_name(name: &str) -> (Option<&str>, &str) {
-    let split = name.split_once(':').or_else(|| name.split_once('.')).or_else(|| name.split_once('/'));
+    let split = name
+        .split_once(':')
+        .or_else(|| name.split_once('.'))
+        .or_else(|| name.split_once('/'));
     match split {
         Some((session, job)) => (Some(session.trim()), job.trim()),
         None => (None, name),
@@ -145,7 +186,8 @@ struct Reader<'a> {
 
 impl Reader<'_> {
     fn error(&mut self, span: Span, key: &str, message: impl Into<String>, help: &str) {
-        self.report.error(span, &format!("job.{}.{key}", self.job), message, help);
+        self.report
+            .error(span, &format!("job.{}.{key}", self.job), message, help);
     }
 
     fn job(&mut self, properties: &Table, span: Span) -> Table {
@@ -163,7 +205,14 @@ impl Reader<'_> {
         }
         // Today's keys among them are checked as in every file.
         let (path, what) = (format!("job.{}.", self.job), format!("job `{}`", self.job));
-        Checked { keys: JOB, path: &path, what: &what, without: None, written: false }.check(&out, self.report);
+        Checked {
+            keys: JOB,
+            path: &path,
+            what: &what,
+            without: None,
+            written: false,
+        }
+        .check(&out, self.report);
         lengthen(JOB, &mut out);
         out
     }
@@ -176,12 +225,22 @@ impl Reader<'_> {
                 "1" | "yes" | "true" | "on" => Some(true),
                 "0" | "no" | "false" | "off" => Some(false),
                 _ => {
-                    self.error(node.span, key, format!("`{key}` is yes or no"), "write true or false");
+                    self.error(
+                        node.span,
+                        key,
+                        format!("`{key}` is yes or no"),
+                        "write true or false",
+                    );
                     None
                 }
             },
             _ => {
-                self.error(node.span, key, format!("`{key}` is true or false, not {}", node.kind()), "");
+                self.error(
+                    node.span,
+                    key,
+                    format!("`{key}` is true or false, not {}", node.kind()),
+                    "",
+                );
                 None
             }
         }
@@ -191,7 +250,9 @@ impl Reader<'_> {
     fn command(&mut self, properties: &Table, out: &mut Table, span: Span) {
         let shell = self.flag(properties, "shell").unwrap_or(false);
         let Some(node) = properties.get("cmd") else { return };
-        let args = properties.get("args").filter(|args| !matches!(&args.item, Item::Str(text) if text.trim().is_empty()));
+        let args = properties
+            .get("args")
+            .filter(|args| !matches!(&args.item, Item::Str(text) if text.trim().is_empty()));
         let Some(cmd) = node.as_str() else {
             out.put("cmd", node.clone());
             return;
@@ -208,7 +269,13 @@ impl Reader<'_> {
                 _ => {}
             }
             out.put("cmd", Node::str(escape_braces(&script), node.span));
-            out.put("shell", Node { item: Item::Bool(true), span });
+            out.put(
+                "shell",
+                Node {
+                    item: Item::Bool(true),
+                    span,
+                },
+            );
             return;
         }
         let mut words = self.words(cmd, node.span, "cmd");
@@ -218,14 +285,25 @@ impl Reader<'_> {
                 for word in list {
                     match word.as_str() {
                         Some(text) => words.push(Node::str(escape_braces(text), word.span)),
-                        None => self.error(word.span, "args", format!("`args` holds texts, not {}", word.kind()), ""),
+                        None => self.error(
+                            word.span,
+                            "args",
+                            format!("`args` holds texts, not {}", word.kind()),
+                            "",
+                        ),
                     }
                 }
             }
             Some((Item::Other("null"), _)) | None => {}
             Some((_, at)) => self.error(at, "args", "`args` is a list or a text", ""),
         }
-        out.put("cmd", Node { item: Item::List(words), span: node.span });
+        out.put(
+            "cmd",
+            Node {
+                item: Item::List(words),
+                span: node.span,
+            },
+        );
     }
 
     fn words(&mut self, text: &str, span: Span, key: &str) -> Vec<Node> {
@@ -252,7 +330,10 @@ impl Reader<'_> {
             "start" if node.as_str() != Some("on-socket") => self.put_flag(key, entry, "start", out),
             "numprocesses" => out.put("instances", self.number(node)),
             "priority" => out.put("priority", self.number(node)),
-            "graceful_timeout" => self.seconds(node, key).into_iter().for_each(|time| put_at(out, "stop", "timeout", time)),
+            "graceful_timeout" => self
+                .seconds(node, key)
+                .into_iter()
+                .for_each(|time| put_at(out, "stop", "timeout", time)),
             "flapping" => self.flapping(node, out),
             "redirect_output" => self.labels(node, out),
             "redirect_input" => {
@@ -273,14 +354,23 @@ impl Reader<'_> {
     fn put_flag(&mut self, key: &str, entry: &Entry, new: &str, out: &mut Table) {
         let table = Table::from_iter([(key.to_owned(), entry.node.clone())]);
         if let Some(value) = self.flag(&table, key) {
-            out.put(new, Node { item: Item::Bool(value), span: entry.node.span });
+            out.put(
+                new,
+                Node {
+                    item: Item::Bool(value),
+                    span: entry.node.span,
+                },
+            );
         }
     }
 
     /// A number, also if an ini has it as text; other things are left for the check.
     fn number(&self, node: &Node) -> Node {
         match node.as_str().map(|text| text.trim().parse::<i64>()) {
-            Some(Ok(number)) if self.dialect == Dialect::Ini => Node { item: Item::Int(number), span: node.span },
+            Some(Ok(number)) if self.dialect == Dialect::Ini => Node {
+                item: Item::Int(number),
+                span: node.span,
+            },
             _ => node.clone(),
         }
     }
@@ -290,7 +380,11 @@ impl Reader<'_> {
         let seconds = match &node.item {
             Item::Int(number) => Some(*number as f64),
             Item::Float(number) => Some(*number),
-            Item::Str(text) => text.trim().parse::<f64>().ok().filter(|number| number.is_finite()),
+            Item::Str(text) => text
+                .trim()
+                .parse::<f64>()
+                .ok()
+                .filter(|number| number.is_finite()),
             _ => None,
         };
         match seconds {
@@ -299,7 +393,12 @@ impl Reader<'_> {
                 Some(Node::str(crate::units::exact_duration(time), node.span))
             }
             _ => {
-                self.error(node.span, key, format!("`{key}` is a number of seconds, at least 0"), "");
+                self.error(
+                    node.span,
+                    key,
+                    format!("`{key}` is a number of seconds, at least 0"),
+                    "",
+                );
                 None
             }
         }
@@ -328,7 +427,9 @@ impl Reader<'_> {
         let mut values: Vec<(&str, Node)> = Vec::new();
         match &node.item {
             Item::Table(object) => {
-                if object.iter().all(|(key, _)| keys::find(JOB, &format!("flapping.{key}")).is_some() && !fields[..1].contains(&key)) {
+                if object.iter().all(|(key, _)| {
+                    keys::find(JOB, &format!("flapping.{key}")).is_some() && !fields[..1].contains(&key)
+                }) {
                     // Today's form.
                     out.put("flapping", node.clone());
                     return;
@@ -336,27 +437,51 @@ impl Reader<'_> {
                 for (key, entry) in object.in_order() {
                     match fields.iter().find(|field| **field == key) {
                         Some(field) => values.push((field, entry.node.clone())),
-                        None => self.error(entry.key, "flapping", format!("unknown member `{key}` in `flapping`"), "there are attempts, window, retry_in, max_retry"),
+                        None => self.error(
+                            entry.key,
+                            "flapping",
+                            format!("unknown member `{key}` in `flapping`"),
+                            "there are attempts, window, retry_in, max_retry",
+                        ),
                     }
                 }
             }
             Item::Str(text) => {
-                let words: Vec<&str> = text.split([',', ' ', '\t']).filter(|word| !word.is_empty()).collect();
+                let words: Vec<&str> = text
+                    .split([',', ' ', '\t'])
+                    .filter(|word| !word.is_empty())
+                    .collect();
                 if words.len() > fields.len() || words.is_empty() {
-                    self.error(node.span, "flapping", "`flapping` has up to four numbers", "attempts, window, retry_in, max_retry: 2, 1., 7., 5");
+                    self.error(
+                        node.span,
+                        "flapping",
+                        "`flapping` has up to four numbers",
+                        "attempts, window, retry_in, max_retry: 2, 1., 7., 5",
+                    );
                     return;
                 }
                 let pairs = fields.iter().zip(words);
                 values.extend(pairs.map(|(field, word)| (*field, Node::str(word, node.span))));
             }
             _ => {
-                self.error(node.span, "flapping", format!("`flapping` is a table, not {}", node.kind()), "");
+                self.error(
+                    node.span,
+                    "flapping",
+                    format!("`flapping` is a table, not {}", node.kind()),
+                    "",
+                );
                 return;
             }
         }
         // The defaults of the original, which differ from today's.
         for (new, default) in [("exits", Item::Int(2)), ("window", Item::Str("1s".to_owned()))] {
-            table.put(new, Node { item: default, span: node.span });
+            table.put(
+                new,
+                Node {
+                    item: default,
+                    span: node.span,
+                },
+            );
         }
         for (field, value) in values {
             let (new, value) = match field {
@@ -378,9 +503,10 @@ impl Reader<'_> {
             _ => None,
         };
         match number {
-            Some(number) if number.fract() == 0.0 && number.abs() < 1e9 => {
-                Node { item: Item::Int(number as i64), span: node.span }
-            }
+            Some(number) if number.fract() == 0.0 && number.abs() < 1e9 => Node {
+                item: Item::Int(number as i64),
+                span: node.span,
+            },
             _ => node.clone(),
         }
     }
@@ -394,15 +520,27 @@ impl Reader<'_> {
         {
             put_at(out, "logs", "stderr", Node::str("stdout", node.span));
         }
-        let labels: Vec<Node> = labels.into_iter().map(|(label, span)| Node::str(label, span)).collect();
+        let labels: Vec<Node> = labels
+            .into_iter()
+            .map(|(label, span)| Node::str(label, span))
+            .collect();
         if !labels.is_empty() {
-            put_at(out, "logs", "labels", Node { item: Item::List(labels), span: node.span });
+            put_at(
+                out,
+                "logs",
+                "labels",
+                Node {
+                    item: Item::List(labels),
+                    span: node.span,
+                },
+            );
         }
     }
 
     /// A key of today is taken as it is; anything else is kept and shown, as the original did.
     fn other(&mut self, key: &str, entry: &Entry, out: &mut Table) {
-        let known = keys::find(JOB, key).filter(|key| !matches!(key.used, Use::File) || key.path == "session");
+        let known =
+            keys::find(JOB, key).filter(|key| !matches!(key.used, Use::File) || key.path == "session");
         if let Some(known) = known {
             let node = match (self.dialect, known.ty) {
                 (Dialect::Ini, crate::kind::Type::Int(..)) => self.number(&entry.node),
@@ -424,7 +562,12 @@ impl Reader<'_> {
                 help if help.is_empty() => "it is kept in `meta`".to_owned(),
                 help => help,
             };
-            self.report.warning(entry.key, &format!("job.{}.{key}", self.job), format!("unknown property `{key}` in job `{}`", self.job), &help);
+            self.report.warning(
+                entry.key,
+                &format!("job.{}.{key}", self.job),
+                format!("unknown property `{key}` in job `{}`", self.job),
+                &help,
+            );
         }
         put_at(out, "meta", key, Node::str(value, entry.node.span));
     }
@@ -433,7 +576,10 @@ impl Reader<'_> {
 /// A digit string is an id.
 fn id(node: &Node) -> Node {
     match node.as_str().map(|text| text.trim().parse::<i64>()) {
-        Some(Ok(id)) => Node { item: Item::Int(id), span: node.span },
+        Some(Ok(id)) => Node {
+            item: Item::Int(id),
+            span: node.span,
+        },
         _ => node.clone(),
     }
 }
@@ -442,8 +588,14 @@ fn id(node: &Node) -> Node {
 fn list_of(node: &Node) -> Node {
     match &node.item {
         Item::Str(text) => {
-            let words = text.split([',', '\n']).map(str::trim).filter(|word| !word.is_empty());
-            Node { item: Item::List(words.map(|word| Node::str(word, node.span)).collect()), span: node.span }
+            let words = text
+                .split([',', '\n'])
+                .map(str::trim)
+                .filter(|word| !word.is_empty());
+            Node {
+                item: Item::List(words.map(|word| Node::str(word, node.span)).collect()),
+                span: node.span,
+            }
         }
         _ => node.clone(),
     }

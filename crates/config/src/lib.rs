@@ -66,6 +66,4 @@ pub use reference::reference_markdown;
 pub use schema::schema_json;
 pub use suggest::{distance, nearest};
 pub use template::escape_templates;
-pub use units::{
-    UnitError, format_duration, format_size, parse_duration, parse_size, shell_quote,
-};
+pub use units::{UnitError, format_duration, format_size, parse_duration, parse_size, shell_quote};

@@ -58,7 +58,9 @@ impl Merger<'_> {
         let defs = std::mem::take(&mut self.front.jobs);
         let scopes = std::mem::take(&mut self.front.scopes);
         let templates = std::mem::take(&mut self.front.templates);
-        defs.into_values().filter_map(|def| self.job(&scopes[def.scope], &templates, def)).collect()
+        defs.into_values()
+            .filter_map(|def| self.job(&scopes[def.scope], &templates, def))
+            .collect()
     }
 
     fn job(&mut self, scope: &Scope, templates: &Templates, def: JobDef) -> Option<Merged> {
@@ -80,7 +82,12 @@ impl Merger<'_> {
         }
         let profiles: Vec<String> = table
             .get("profiles")
-            .map(|list| list.texts().into_iter().map(|(name, _)| name.to_owned()).collect())
+            .map(|list| {
+                list.texts()
+                    .into_iter()
+                    .map(|(name, _)| name.to_owned())
+                    .collect()
+            })
             .unwrap_or_default();
         if !profiles.is_empty() && !profiles.iter().any(|name| self.bundle.profiles.contains(name)) {
             return None;
@@ -94,24 +101,29 @@ impl Merger<'_> {
         self.fill(&mut table, &path);
         let layers = self.layers(&mut table, scope, &below, &gone_variables, &path);
         self.choices(&def, &mut table, &layers);
-        Some(Merged { session: def.session, name: def.name, span: def.span, table, layers, profiles })
+        Some(Merged {
+            session: def.session,
+            name: def.name,
+            span: def.span,
+            table,
+            layers,
+            profiles,
+        })
     }
 
     /// The templates named by `extends`, farthest first.
-    fn templates<'t>(
-        &mut self,
-        known: &'t Templates,
-        extends: &Node,
-        levels: &mut Vec<&'t Table>,
-    ) {
+    fn templates<'t>(&mut self, known: &'t Templates, extends: &Node, levels: &mut Vec<&'t Table>) {
         let mut chain: Vec<&str> = Vec::new();
         let mut groups: Vec<&'t Vec<(Table, Span)>> = Vec::new();
         let mut next = extends.as_str().map(|name| (name.to_owned(), extends.span));
         while let Some((name, span)) = next.take() {
             let Some((name, group)) = known.get_key_value(&name) else {
                 let near = crate::suggest::nearest(&name, known.keys().map(String::as_str));
-                let help = near.map(|near| format!("did you mean `{near}`?")).unwrap_or_default();
-                self.report.error(span, "extends", format!("there is no template `{name}`"), &help);
+                let help = near
+                    .map(|near| format!("did you mean `{near}`?"))
+                    .unwrap_or_default();
+                self.report
+                    .error(span, "extends", format!("there is no template `{name}`"), &help);
                 break;
             };
             if chain.contains(&name.as_str()) {
@@ -131,11 +143,23 @@ impl Merger<'_> {
         levels.extend(groups.into_iter().rev().flatten().map(|(table, _)| table));
     }
 
-    fn unset(&mut self, table: &mut Table, below: &mut Table, path: &str, span: Span, gone: &mut Vec<String>) {
+    fn unset(
+        &mut self,
+        table: &mut Table,
+        below: &mut Table,
+        path: &str,
+        span: Span,
+        gone: &mut Vec<String>,
+    ) {
         let first = path.split('.').next().unwrap_or_default();
         if crate::keys::find(crate::keys::JOB, first).is_none() {
             let help = crate::keys::hint(crate::keys::JOB, "", first);
-            self.report.error(span, "unset", format!("`unset` names `{path}`, which is not a key"), &help);
+            self.report.error(
+                span,
+                "unset",
+                format!("`unset` names `{path}`, which is not a key"),
+                &help,
+            );
             return;
         }
         let there = table.unset(path);
@@ -146,7 +170,12 @@ impl Merger<'_> {
         } else if path == "env" {
             below.0.clear();
         } else if !there && path != "env_file" {
-            self.report.warning(span, "unset", format!("`unset` names `{path}`, which was not inherited"), "");
+            self.report.warning(
+                span,
+                "unset",
+                format!("`unset` names `{path}`, which was not inherited"),
+                "",
+            );
         }
     }
 
@@ -195,7 +224,12 @@ impl Merger<'_> {
                     let span = node.span;
                     node.item = Item::List(words.into_iter().map(|word| Node::str(word, span)).collect());
                 }
-                Err(why) => self.report.error(node.span, place, format!("`{}` cannot be split: {why}", self.key_of(place)), ""),
+                Err(why) => self.report.error(
+                    node.span,
+                    place,
+                    format!("`{}` cannot be split: {why}", self.key_of(place)),
+                    "",
+                ),
             }
         }
         self.fill_texts(node, shell, place);
@@ -210,7 +244,10 @@ impl Merger<'_> {
         match &mut node.item {
             Item::Str(text) => match self.filled(text, shell, span) {
                 Ok(filled) => *text = filled,
-                Err(why) => self.report.error(span, place, format!("{why} (in `{}`)", self.key_of(place)), ""),
+                Err(why) => {
+                    self.report
+                        .error(span, place, format!("{why} (in `{}`)", self.key_of(place)), "")
+                }
             },
             Item::List(list) => list.iter_mut().for_each(|one| self.fill_texts(one, shell, place)),
             Item::Table(table) => {
@@ -228,16 +265,26 @@ impl Merger<'_> {
     }
 
     fn filled(&self, text: &str, shell: bool, span: Span) -> Result<String, String> {
-        let folder = || self.report.folder_of(span).unwrap_or(Path::new("/")).to_string_lossy().into_owned();
+        let folder = || {
+            self.report
+                .folder_of(span)
+                .unwrap_or(Path::new("/"))
+                .to_string_lossy()
+                .into_owned()
+        };
         substitute(text, shell, &|name| {
             if let Some(var) = name.strip_prefix("vars.") {
                 return Some(self.front.vars.get(var).cloned().ok_or_else(|| self.no_var(var)));
             }
             match name {
                 "file.dir" => Some(Ok(folder())),
-                "profile" => Some(self.bundle.profiles.last().cloned().ok_or_else(|| {
-                    "`{{profile}}` has no value without a selected profile".to_owned()
-                })),
+                "profile" => {
+                    Some(
+                        self.bundle.profiles.last().cloned().ok_or_else(|| {
+                            "`{{profile}}` has no value without a selected profile".to_owned()
+                        }),
+                    )
+                }
                 _ => None,
             }
         })
@@ -245,13 +292,20 @@ impl Merger<'_> {
 
     fn no_var(&self, var: &str) -> String {
         let near = crate::suggest::nearest(var, self.front.vars.keys().map(String::as_str));
-        let help = near.map(|near| format!(" (did you mean `{near}`?)")).unwrap_or_default();
+        let help = near
+            .map(|near| format!(" (did you mean `{near}`?)"))
+            .unwrap_or_default();
         format!("`{{{{vars.{var}}}}}` is not in [vars]{help}")
     }
 
     /// Relative to the folder of the file where it is written. What begins with `$` or `{{` is left alone.
     fn absolute(&self, node: &mut Node, key: &str) {
-        let folder = self.report.folder_of(node.span).unwrap_or(Path::new("/")).to_string_lossy().into_owned();
+        let folder = self
+            .report
+            .folder_of(node.span)
+            .unwrap_or(Path::new("/"))
+            .to_string_lossy()
+            .into_owned();
         let Item::Str(text) = &mut node.item else { return };
         let (prefix, path) = match key {
             "stdin" => match text.strip_prefix("file:") {
@@ -274,7 +328,14 @@ impl Merger<'_> {
     }
 
     /// The layers under `env`: `[env]`, files of the top, files of the job, files of the command line.
-    fn layers(&mut self, table: &mut Table, scope: &Scope, below: &Table, gone: &[String], path: &str) -> Vec<Layer> {
+    fn layers(
+        &mut self,
+        table: &mut Table,
+        scope: &Scope,
+        below: &Table,
+        gone: &[String],
+        path: &str,
+    ) -> Vec<Layer> {
         let mut layers = Vec::new();
         let mut shared = Node::table(below.clone(), Span::NONE);
         self.texts(&mut shared, "env");
@@ -284,18 +345,31 @@ impl Merger<'_> {
             .flat_map(Table::in_order)
             .filter_map(|(name, entry)| Some((name.to_owned(), env_value(&entry.node)?)))
             .collect();
-        layers.push(Layer { from: "[env]".to_owned(), variables });
+        layers.push(Layer {
+            from: "[env]".to_owned(),
+            variables,
+        });
         let mut files: Vec<(String, Span)> = Vec::new();
         for (text, span) in &scope.env_files {
             match self.filled(text, false, *span) {
                 Ok(text) => files.push((text, *span)),
-                Err(why) => self.report.error(*span, "env_file", format!("{why} (in `env_file`)"), ""),
+                Err(why) => self
+                    .report
+                    .error(*span, "env_file", format!("{why} (in `env_file`)"), ""),
             }
         }
         if let Some(own) = table.remove("env_file") {
-            files.extend(own.texts().into_iter().map(|(text, span)| (text.to_owned(), span)));
+            files.extend(
+                own.texts()
+                    .into_iter()
+                    .map(|(text, span)| (text.to_owned(), span)),
+            );
         }
-        let options = self.bundle.env_files.iter().map(|file| (file.to_string_lossy().into_owned(), Span::NONE));
+        let options = self
+            .bundle
+            .env_files
+            .iter()
+            .map(|file| (file.to_string_lossy().into_owned(), Span::NONE));
         files.extend(options);
         for (text, span) in files {
             layers.extend(self.layer(&text, span, path));
@@ -321,11 +395,19 @@ impl Merger<'_> {
             if !optional {
                 let place = format!("{path}.env_file");
                 let message = format!("`env_file` names {name}, which does not exist");
-                self.report.error(span, &place, message, "a file that may be missing is written \"?path\"");
+                self.report.error(
+                    span,
+                    &place,
+                    message,
+                    "a file that may be missing is written \"?path\"",
+                );
             }
             return None;
         };
-        Some(Layer { from: file.to_string_lossy().into_owned(), variables: (*variables).clone() })
+        Some(Layer {
+            from: file.to_string_lossy().into_owned(),
+            variables: (*variables).clone(),
+        })
     }
 
     /// What the command line and the way of starting decide.
@@ -334,8 +416,14 @@ impl Merger<'_> {
             table.put("env_inherit", Node::str("all", def.span));
         }
         if def.procfile {
-            let named = layers.iter().flat_map(|layer| &layer.variables).filter(|(name, _)| name == "GAFFER_REDIRECT_INPUT");
-            if named.last().is_some_and(|(_, jobs)| jobs.split_whitespace().any(|job| job == def.name)) {
+            let mut named = layers
+                .iter()
+                .flat_map(|layer| &layer.variables)
+                .filter(|(name, _)| name == "GAFFER_REDIRECT_INPUT");
+            if named
+                .next_back()
+                .is_some_and(|(_, jobs)| jobs.split_whitespace().any(|job| job == def.name))
+            {
                 table.put("stdin", Node::str("pipe", def.span));
             }
         }
@@ -354,8 +442,16 @@ fn overlay_job(table: &mut Table, level: &Table) {
         if !new.iter().any(|(name, _)| PROBES.contains(&name)) {
             continue;
         }
-        if let Some(Entry { node: Node { item: Item::Table(old), .. }, .. }) = table.0.get_mut(key) {
-            old.0.retain(|name, _| !PROBES.contains(&name.as_str()) && name != "shell");
+        if let Some(Entry {
+            node: Node {
+                item: Item::Table(old),
+                ..
+            },
+            ..
+        }) = table.0.get_mut(key)
+        {
+            old.0
+                .retain(|name, _| !PROBES.contains(&name.as_str()) && name != "shell");
         }
     }
     table.overlay(level);

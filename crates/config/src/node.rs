@@ -13,11 +13,19 @@ pub(crate) struct Span {
 
 impl Span {
     /// Of values that nobody wrote.
-    pub const NONE: Span = Span { file: u32::MAX, start: 0, end: 0 };
+    pub const NONE: Span = Span {
+        file: u32::MAX,
+        start: 0,
+        end: 0,
+    };
 
     pub fn new(file: u32, range: std::ops::Range<usize>) -> Span {
         let offset = |at: usize| u32::try_from(at).unwrap_or(u32::MAX);
-        Span { file, start: offset(range.start), end: offset(range.end) }
+        Span {
+            file,
+            start: offset(range.start),
+            end: offset(range.end),
+        }
     }
 }
 
@@ -53,11 +61,17 @@ pub(crate) struct Table(pub BTreeMap<String, Entry>);
 
 impl Node {
     pub fn str(text: impl Into<String>, span: Span) -> Node {
-        Node { item: Item::Str(text.into()), span }
+        Node {
+            item: Item::Str(text.into()),
+            span,
+        }
     }
 
     pub fn table(table: Table, span: Span) -> Node {
-        Node { item: Item::Table(table), span }
+        Node {
+            item: Item::Table(table),
+            span,
+        }
     }
 
     pub fn as_str(&self) -> Option<&str> {
@@ -105,9 +119,10 @@ impl Node {
     pub fn texts(&self) -> Vec<(&str, Span)> {
         match &self.item {
             Item::Str(text) => vec![(text, self.span)],
-            Item::List(list) => {
-                list.iter().filter_map(|one| Some((one.as_str()?, one.span))).collect()
-            }
+            Item::List(list) => list
+                .iter()
+                .filter_map(|one| Some((one.as_str()?, one.span)))
+                .collect(),
             _ => Vec::new(),
         }
     }
@@ -141,7 +156,10 @@ impl Node {
                     .collect(),
             ),
         };
-        Node { item, span: Span::NONE }
+        Node {
+            item,
+            span: Span::NONE,
+        }
     }
 }
 
@@ -197,8 +215,10 @@ impl Table {
 
     pub fn to_json(&self) -> Value {
         // `Map` keeps the order of insertion: sorted here, so the text is canonical.
-        let map: Map<String, Value> =
-            self.iter().map(|(key, entry)| (key.to_owned(), entry.node.to_json())).collect();
+        let map: Map<String, Value> = self
+            .iter()
+            .map(|(key, entry)| (key.to_owned(), entry.node.to_json()))
+            .collect();
         Value::Object(map)
     }
 
@@ -207,8 +227,7 @@ impl Table {
         for (key, entry) in &over.0 {
             match self.0.get_mut(key) {
                 Some(mine) => {
-                    if let (Item::Table(below), Item::Table(above)) =
-                        (&mut mine.node.item, &entry.node.item)
+                    if let (Item::Table(below), Item::Table(above)) = (&mut mine.node.item, &entry.node.item)
                     {
                         below.overlay(above);
                     } else {

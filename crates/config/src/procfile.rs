@@ -20,19 +20,31 @@ pub(crate) fn tree(
     is_root: bool,
     report: &mut Report,
 ) -> Table {
-    let top = Span { file, start: 0, end: 0 };
+    let top = Span {
+        file,
+        start: 0,
+        end: 0,
+    };
     let mut tree = Table::default();
     if is_root {
         tree.put("session", Node::str(session_of(path), top));
     }
-    tree.put("env_file", Node { item: Item::List(vec![Node::str("?.env", top)]), span: top });
+    tree.put(
+        "env_file",
+        Node {
+            item: Item::List(vec![Node::str("?.env", top)]),
+            span: top,
+        },
+    );
     let mut jobs = Table::default();
     let mut offset = 0;
     let mut count = 0u32;
     for line in text.split_inclusive('\n') {
         let start = offset;
         offset += line.len();
-        let Some((name, command, at)) = split_line(line, file, start, report) else { continue };
+        let Some((name, command, at)) = split_line(line, file, start, report) else {
+            continue;
+        };
         let span = Span::new(file, start..start + name.len());
         if name == "release" {
             let message = "`release` is a task, which is not yet supported: the line is skipped";
@@ -40,30 +52,57 @@ pub(crate) fn tree(
             continue;
         }
         if jobs.get(name).is_some() {
-            report.error(span, &format!("job.{name}"), format!("`{name}` stands there twice"), "each name once");
+            report.error(
+                span,
+                &format!("job.{name}"),
+                format!("`{name}` stands there twice"),
+                "each name once",
+            );
             continue;
         }
         let command_span = Span::new(file, at..at + command.len());
         let mut job = Table::default();
         job.put("cmd", words(name, command, command_span, ports.is_some(), report));
         job.put("env_inherit", Node::str("all", span));
-        job.put("priority", Node { item: Item::Int(i64::from(count)), span });
+        job.put(
+            "priority",
+            Node {
+                item: Item::Int(i64::from(count)),
+                span,
+            },
+        );
         if let Some((base, step)) = ports {
             let port = i64::from(base) + i64::from(step) * i64::from(count);
-            job.put("port", Node { item: Item::Int(port), span });
+            job.put(
+                "port",
+                Node {
+                    item: Item::Int(port),
+                    span,
+                },
+            );
         }
         jobs.put(name, Node::table(job, span));
         count += 1;
     }
     if count == 0 && !report.has_errors() {
-        report.error(top, "", "there is no line `name: command` in it", "write one for each program: web: python3 web.py");
+        report.error(
+            top,
+            "",
+            "there is no line `name: command` in it",
+            "write one for each program: web: python3 web.py",
+        );
     }
     tree.put("job", Node::table(jobs, top));
     tree
 }
 
 /// Name, command and where the command begins; what looks wrong is told.
-fn split_line<'a>(line: &'a str, file: u32, start: usize, report: &mut Report) -> Option<(&'a str, &'a str, usize)> {
+fn split_line<'a>(
+    line: &'a str,
+    file: u32,
+    start: usize,
+    report: &mut Report,
+) -> Option<(&'a str, &'a str, usize)> {
     let content = line.trim_end();
     if content.trim().is_empty() || content.trim_start().starts_with('#') {
         return None;
@@ -73,8 +112,17 @@ fn split_line<'a>(line: &'a str, file: u32, start: usize, report: &mut Report) -
     };
     let blank = content.len() - content.trim_start().len();
     if blank > 0 {
-        let what = if content.starts_with('\t') { "a tab" } else { "a blank" };
-        wrong(0, blank, &format!("the line begins with {what}"), "begin it with the name");
+        let what = if content.starts_with('\t') {
+            "a tab"
+        } else {
+            "a blank"
+        };
+        wrong(
+            0,
+            blank,
+            &format!("the line begins with {what}"),
+            "begin it with the name",
+        );
         return None;
     }
     let plain = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
@@ -83,25 +131,55 @@ fn split_line<'a>(line: &'a str, file: u32, start: usize, report: &mut Report) -
     let rest = &content[end..];
     let Some(command) = rest.strip_prefix(':') else {
         match rest.chars().next() {
-            Some('\t') => wrong(end, end + 1, &format!("a tab follows `{name}`"), &format!("write `{name}: …`: a colon belongs there")),
+            Some('\t') => wrong(
+                end,
+                end + 1,
+                &format!("a tab follows `{name}`"),
+                &format!("write `{name}: …`: a colon belongs there"),
+            ),
             Some(' ') if rest.trim_start().starts_with(':') => {
-                wrong(end, end + 1, "a blank stands before the colon", &format!("write `{name}: …`"));
+                wrong(
+                    end,
+                    end + 1,
+                    "a blank stands before the colon",
+                    &format!("write `{name}: …`"),
+                );
             }
-            Some(' ') | None => wrong(0, end.max(1), "the line has no colon after its name", "write `name: command`"),
+            Some(' ') | None => wrong(
+                0,
+                end.max(1),
+                "the line has no colon after its name",
+                "write `name: command`",
+            ),
             Some(c) => {
                 let message = format!("`{}` cannot be part of a name", c.escape_debug());
-                wrong(end, end + c.len_utf8(), &message, "use letters, digits, `_` and `-`");
+                wrong(
+                    end,
+                    end + c.len_utf8(),
+                    &message,
+                    "use letters, digits, `_` and `-`",
+                );
             }
         }
         return None;
     };
     if name.is_empty() {
-        wrong(0, 1, "the line has no name before its colon", "write `name: command`");
+        wrong(
+            0,
+            1,
+            "the line has no name before its colon",
+            "write `name: command`",
+        );
         return None;
     }
     let at = end + 1 + (command.len() - command.trim_start().len());
     if command.trim().is_empty() {
-        wrong(0, end + 1, &format!("`{name}` has no command"), "write what to run after the colon");
+        wrong(
+            0,
+            end + 1,
+            &format!("`{name}` has no command"),
+            "write what to run after the colon",
+        );
         return None;
     }
     Some((name, command.trim(), start + at))
@@ -115,27 +193,63 @@ fn words(name: &str, command: &str, span: Span, has_port: bool, report: &mut Rep
     };
     let path = format!("job.{name}.cmd");
     let assigns = words.first().is_some_and(|word| {
-        word.split_once('=').is_some_and(|(key, _)| key.chars().all(|c| c.is_ascii_alphanumeric() || c == '_'))
+        word.split_once('=')
+            .is_some_and(|(key, _)| key.chars().all(|c| c.is_ascii_alphanumeric() || c == '_'))
     });
-    if let Some(word) = words.iter().find(|word| SHELL_WORDS.contains(&word.as_str()) || word.ends_with(';')) {
+    if let Some(word) = words
+        .iter()
+        .find(|word| SHELL_WORDS.contains(&word.as_str()) || word.ends_with(';'))
+    {
         let message = format!("`{word}` is passed to the program as a word: no shell runs this line");
         report.warning(span, &path, message, "write sh -c '…'");
     } else if assigns {
-        report.warning(span, &path, "no shell runs this line: a variable cannot be set in front", "write env NAME=value program, or put it into .env");
+        report.warning(
+            span,
+            &path,
+            "no shell runs this line: a variable cannot be set in front",
+            "write env NAME=value program, or put it into .env",
+        );
     }
     let uses_port = words.iter().any(|word| {
-        pieces(word, false).is_ok_and(|list| list.iter().any(|piece| matches!(piece, Piece::Variable { name: "PORT", otherwise: None })))
+        pieces(word, false).is_ok_and(|list| {
+            list.iter().any(|piece| {
+                matches!(
+                    piece,
+                    Piece::Variable {
+                        name: "PORT",
+                        otherwise: None
+                    }
+                )
+            })
+        })
     });
     if uses_port && !has_port {
-        report.warning(span, &path, "`$PORT` comes from the environment or .env", "gaffer gives ports with --port 5000");
+        report.warning(
+            span,
+            &path,
+            "`$PORT` comes from the environment or .env",
+            "gaffer gives ports with --port 5000",
+        );
     }
-    Node { item: Item::List(words.into_iter().map(|word| Node::str(word, span)).collect()), span }
+    Node {
+        item: Item::List(words.into_iter().map(|word| Node::str(word, span)).collect()),
+        span,
+    }
 }
 
 /// The session: the folder's name, made to fit the grammar.
 pub(crate) fn session_of(path: &Path) -> String {
-    let folder = path.parent().and_then(Path::file_name).map(|name| name.to_string_lossy().into_owned());
-    let fits = |c: char| if c.is_ascii_alphanumeric() || "_+-".contains(c) { c } else { '-' };
+    let folder = path
+        .parent()
+        .and_then(Path::file_name)
+        .map(|name| name.to_string_lossy().into_owned());
+    let fits = |c: char| {
+        if c.is_ascii_alphanumeric() || "_+-".contains(c) {
+            c
+        } else {
+            '-'
+        }
+    };
     let name: String = folder.unwrap_or_default().chars().map(fits).take(64).collect();
     let name = name.trim_start_matches(['-', '+']).trim_end_matches('-');
     if name.is_empty() {

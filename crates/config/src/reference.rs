@@ -58,7 +58,9 @@ pub fn reference_markdown() -> String {
 }
 
 fn section(out: &mut String, title: &str, keys: &[Key]) {
-    out.push_str(&format!("\n## {title}\n\n| key | takes | default | change | meaning |\n|---|---|---|---|---|\n"));
+    out.push_str(&format!(
+        "\n## {title}\n\n| key | takes | default | change | meaning |\n|---|---|---|---|---|\n"
+    ));
     for key in keys {
         let (takes, change) = match key.used {
             Use::NotYet => ("not yet".to_owned(), String::new()),
@@ -66,8 +68,15 @@ fn section(out: &mut String, title: &str, keys: &[Key]) {
             Use::File => (takes(key.ty), "–".to_owned()),
             _ => (takes(key.ty), class(key.class).to_owned()),
         };
-        let default = if key.default.is_empty() { String::new() } else { default(key.default) };
-        let short = key.short.map(|short| format!("; a plain value is `{short}`")).unwrap_or_default();
+        let default = if key.default.is_empty() {
+            String::new()
+        } else {
+            default(key.default)
+        };
+        let short = key
+            .short
+            .map(|short| format!("; a plain value is `{short}`"))
+            .unwrap_or_default();
         out.push_str(&format!(
             "| `{}` | {takes} | {default} | {change} | {}{short} |\n",
             key.path,
@@ -79,7 +88,11 @@ fn section(out: &mut String, title: &str, keys: &[Key]) {
 /// A value is shown as one, a remark as a remark.
 fn default(text: &str) -> String {
     let value = text.starts_with(['"', '[', '{']) && !text.contains(", with") || text.parse::<f64>().is_ok();
-    if value || ["true", "false"].contains(&text) { format!("`{text}`") } else { text.to_owned() }
+    if value || ["true", "false"].contains(&text) {
+        format!("`{text}`")
+    } else {
+        text.to_owned()
+    }
 }
 
 fn class(class: ChangeClass) -> &'static str {
@@ -108,7 +121,11 @@ fn takes(ty: Type) -> String {
         Type::Name => "name".to_owned(),
         Type::Path => "path".to_owned(),
         Type::Paths => "list of paths".to_owned(),
-        Type::Word(words) => words.iter().map(|word| format!("`\"{word}\"`")).collect::<Vec<_>>().join(", "),
+        Type::Word(words) => words
+            .iter()
+            .map(|word| format!("`\"{word}\"`"))
+            .collect::<Vec<_>>()
+            .join(", "),
         Type::Octal => "octal digits".to_owned(),
         Type::Signal => "name of a signal".to_owned(),
         Type::Ends => "list of codes and signals".to_owned(),

@@ -38,9 +38,17 @@ impl Report {
     }
 
     pub fn add_file(&mut self, path: &Path, text: &str) -> u32 {
-        let starts = text.bytes().enumerate().filter(|(_, byte)| *byte == b'\n').map(|(at, _)| at + 1);
+        let starts = text
+            .bytes()
+            .enumerate()
+            .filter(|(_, byte)| *byte == b'\n')
+            .map(|(at, _)| at + 1);
         let lines = std::iter::once(0).chain(starts).collect();
-        self.files.push(FileText { path: path.to_owned(), text: text.to_owned(), lines });
+        self.files.push(FileText {
+            path: path.to_owned(),
+            text: text.to_owned(),
+            lines,
+        });
         u32::try_from(self.files.len() - 1).unwrap_or(u32::MAX)
     }
 
@@ -116,7 +124,9 @@ impl Report {
 
 impl FileText {
     fn line_at(&self, offset: usize) -> usize {
-        self.lines.partition_point(|&start| start <= offset).saturating_sub(1)
+        self.lines
+            .partition_point(|&start| start <= offset)
+            .saturating_sub(1)
     }
 
     fn excerpt(&self, span: Span) -> (usize, Excerpt) {
@@ -124,14 +134,27 @@ impl FileText {
         let line = self.line_at(start);
         let from = self.lines[line];
         let to = self.lines.get(line + 1).copied().unwrap_or(self.text.len());
-        let text = self.text.get(from..to).unwrap_or_default().trim_end_matches(['\n', '\r']);
+        let text = self
+            .text
+            .get(from..to)
+            .unwrap_or_default()
+            .trim_end_matches(['\n', '\r']);
         let chars_before = |offset: usize| {
-            text.char_indices().take_while(|(at, _)| from + at < offset).count()
+            text.char_indices()
+                .take_while(|(at, _)| from + at < offset)
+                .count()
         };
         let first = chars_before(start);
         let last = chars_before((span.end as usize).max(start));
         let small = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
         let len = small(last.saturating_sub(first).max(1));
-        (line, Excerpt { text: text.to_owned(), start: small(first), len })
+        (
+            line,
+            Excerpt {
+                text: text.to_owned(),
+                start: small(first),
+                len,
+            },
+        )
     }
 }

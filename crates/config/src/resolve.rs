@@ -10,8 +10,8 @@ use crate::merge::{Layer, is_shell};
 use crate::node::{Item, Node, Span, Table};
 use crate::report::Report;
 use gaffer_core::job::{
-    AfterChange, Batch, Condition, ExitClass, ExitMatch, Flapping, Job, Logs, Probe, ProbeKind, Reload, ReloadHow,
-    Restart, Retry, Scope, Stop,
+    AfterChange, Batch, Condition, ExitClass, ExitMatch, Flapping, Job, Logs, Probe, ProbeKind, Reload,
+    ReloadHow, Restart, Retry, Scope, Stop,
 };
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -28,11 +28,19 @@ pub(crate) struct World<'a> {
 
 impl<'a> World<'a> {
     pub fn new(host: &'a dyn Host) -> World<'a> {
-        World { host, shell: "/bin/sh".to_owned(), folders: BTreeMap::new(), users: BTreeMap::new() }
+        World {
+            host,
+            shell: "/bin/sh".to_owned(),
+            folders: BTreeMap::new(),
+            users: BTreeMap::new(),
+        }
     }
 
     pub fn with_front(mut self, front: &Front) -> World<'a> {
-        let shell = front.daemon.as_ref().and_then(|(table, _)| table.get("shell")?.as_str().map(str::to_owned));
+        let shell = front
+            .daemon
+            .as_ref()
+            .and_then(|(table, _)| table.get("shell")?.as_str().map(str::to_owned));
         self.shell = shell.unwrap_or(self.shell);
         self
     }
@@ -89,12 +97,14 @@ pub(crate) struct Resolved {
 impl Resolver<'_, '_> {
     pub fn error(&mut self, span: Span, key: &str, message: impl Into<String>, help: &str) {
         let span = if span == Span::NONE { self.span } else { span };
-        self.report.error(span, &format!("{}{key}", self.path), message, help);
+        self.report
+            .error(span, &format!("{}{key}", self.path), message, help);
     }
 
     pub fn warning(&mut self, span: Span, key: &str, message: impl Into<String>, help: &str) {
         let span = if span == Span::NONE { self.span } else { span };
-        self.report.warning(span, &format!("{}{key}", self.path), message, help);
+        self.report
+            .warning(span, &format!("{}{key}", self.path), message, help);
     }
 
     fn duration(&self, path: &str) -> Option<Duration> {
@@ -140,7 +150,10 @@ impl Resolver<'_, '_> {
         job.instances = self.count("instances").unwrap_or(1);
         job.scale_min = self.count("scale.min").unwrap_or(0);
         job.scale_max = self.count("scale.max");
-        job.priority = self.int("priority").and_then(|number| i32::try_from(number).ok()).unwrap_or(0);
+        job.priority = self
+            .int("priority")
+            .and_then(|number| i32::try_from(number).ok())
+            .unwrap_or(0);
         job.after_change = match self.word("after_change") {
             Some("restart") => AfterChange::Restart,
             Some("stop") => AfterChange::Stop,
@@ -182,7 +195,11 @@ impl Resolver<'_, '_> {
 
     fn retry(&self) -> Retry {
         let default = Retry::default();
-        let number = |path: &str| self.table.at(path).and_then(|node| kind::number(node, 0.0, f64::MAX).ok());
+        let number = |path: &str| {
+            self.table
+                .at(path)
+                .and_then(|node| kind::number(node, 0.0, f64::MAX).ok())
+        };
         Retry {
             attempts: self.count("retry.attempts"),
             delay: self
@@ -206,7 +223,9 @@ impl Resolver<'_, '_> {
         };
         Some(Flapping {
             exits: self.count("flapping.exits").unwrap_or(5),
-            window: self.duration("flapping.window").unwrap_or(Duration::from_secs(30)),
+            window: self
+                .duration("flapping.window")
+                .unwrap_or(Duration::from_secs(30)),
             pause: self.duration("flapping.pause").unwrap_or(Duration::from_secs(7)),
             rounds,
             whole_job: self.word("flapping.scope") == Some("job"),
@@ -224,7 +243,12 @@ impl Resolver<'_, '_> {
         if let ProbeKind::After(after) = kind
             && after > within
         {
-            self.error(self.span_of("ready.after"), "ready.after", "`ready.after` is longer than `ready.within`", "it could never be ready");
+            self.error(
+                self.span_of("ready.after"),
+                "ready.after",
+                "`ready.after` is longer than `ready.within`",
+                "it could never be ready",
+            );
         }
         let (every, timeout) = (Duration::from_millis(500), Duration::from_secs(2));
         (Some(self.probe("ready", kind, every, timeout, 1)), within)
@@ -236,7 +260,14 @@ impl Resolver<'_, '_> {
         Some(self.probe("health", kind, Duration::from_secs(10), Duration::from_secs(5), 3))
     }
 
-    fn probe(&mut self, at: &str, kind: ProbeKind, every: Duration, timeout: Duration, failures: u32) -> Probe {
+    fn probe(
+        &mut self,
+        at: &str,
+        kind: ProbeKind,
+        every: Duration,
+        timeout: Duration,
+        failures: u32,
+    ) -> Probe {
         let probe = Probe {
             kind,
             every: self.duration(&format!("{at}.every")).unwrap_or(every),
@@ -248,7 +279,12 @@ impl Resolver<'_, '_> {
         for (key, value) in [("every", probe.every), ("timeout", probe.timeout)] {
             if value.is_zero() {
                 let key = format!("{at}.{key}");
-                self.error(self.span_of(&key), &key, format!("`{key}` must be longer than nothing"), "");
+                self.error(
+                    self.span_of(&key),
+                    &key,
+                    format!("`{key}` must be longer than nothing"),
+                    "",
+                );
             }
         }
         probe
@@ -257,7 +293,11 @@ impl Resolver<'_, '_> {
     /// The one probe of a table.
     fn probe_kind(&mut self, at: &str, kinds: &[&str]) -> Option<ProbeKind> {
         let table = self.table.get_table(at)?;
-        let given: Vec<&str> = kinds.iter().copied().filter(|kind| table.get(kind).is_some()).collect();
+        let given: Vec<&str> = kinds
+            .iter()
+            .copied()
+            .filter(|kind| table.get(kind).is_some())
+            .collect();
         let span = self.span_of(at);
         let [kind] = given[..] else {
             let message = match given[..] {
@@ -271,7 +311,12 @@ impl Resolver<'_, '_> {
         let text = || node.as_str().map(str::to_owned);
         let key = format!("{at}.{kind}");
         if table.get("shell").is_some() && kind != "cmd" {
-            self.error(self.span_of(&format!("{at}.shell")), &format!("{at}.shell"), format!("`{at}.shell` needs `{at}.cmd`"), "");
+            self.error(
+                self.span_of(&format!("{at}.shell")),
+                &format!("{at}.shell"),
+                format!("`{at}.shell` needs `{at}.cmd`"),
+                "",
+            );
         }
         Some(match kind {
             "http" => {
@@ -286,7 +331,10 @@ impl Resolver<'_, '_> {
                 let shell = table.get("shell").cloned();
                 launch::check_template(self, node, &key, is_shell(shell.as_ref()));
                 let cmd = launch::command(self, node, is_shell(shell.as_ref()), &key)?;
-                ProbeKind::Cmd { cmd, shell: launch::shell(self, shell.as_ref(), &key) }
+                ProbeKind::Cmd {
+                    cmd,
+                    shell: launch::shell(self, shell.as_ref(), &key),
+                }
             }
             "log" => ProbeKind::Log(text()?),
             "notify" => ProbeKind::Notify,
@@ -294,7 +342,12 @@ impl Resolver<'_, '_> {
             _ => {
                 let silence = kind::duration(node).ok()?;
                 if silence.is_zero() {
-                    self.error(node.span, &key, format!("`{key}` must be longer than nothing"), "");
+                    self.error(
+                        node.span,
+                        &key,
+                        format!("`{key}` must be longer than nothing"),
+                        "",
+                    );
                 }
                 ProbeKind::Heartbeat(silence)
             }
@@ -314,7 +367,9 @@ impl Resolver<'_, '_> {
         if let Some(node) = table.at("stop.cmd") {
             launch::check_template(self, node, "stop.cmd", false);
         }
-        let cmd = table.at("stop.cmd").and_then(|node| launch::command(self, node, false, "stop.cmd"));
+        let cmd = table
+            .at("stop.cmd")
+            .and_then(|node| launch::command(self, node, false, "stop.cmd"));
         Stop {
             signal: self.signal("stop.signal").unwrap_or(libc::SIGTERM),
             timeout: self.duration("stop.timeout").unwrap_or(Duration::from_secs(30)),
@@ -332,9 +387,17 @@ impl Resolver<'_, '_> {
         };
         if self.table.at("reload.signal").is_some() && how != ReloadHow::Signal {
             let span = self.span_of("reload.signal");
-            self.error(span, "reload.signal", "`reload.signal` needs `how = \"signal\"`", "write reload = { how = \"signal\", signal = … }");
+            self.error(
+                span,
+                "reload.signal",
+                "`reload.signal` needs `how = \"signal\"`",
+                "write reload = { how = \"signal\", signal = … }",
+            );
         }
-        let batch = self.table.at("reload.batch").and_then(|node| kind::batch(node).ok());
+        let batch = self
+            .table
+            .at("reload.batch")
+            .and_then(|node| kind::batch(node).ok());
         Reload {
             how,
             signal: self.signal("reload.signal").unwrap_or(libc::SIGHUP),
@@ -359,11 +422,26 @@ impl Resolver<'_, '_> {
             logs.segment = (logs.size / 2).max(4 << 10);
         }
         if logs.segment < 4 << 10 {
-            self.error(self.span_of("logs.segment"), "logs.segment", "`logs.segment` must be at least 4K", "");
+            self.error(
+                self.span_of("logs.segment"),
+                "logs.segment",
+                "`logs.segment` must be at least 4K",
+                "",
+            );
         } else if logs.segment > logs.size && given {
-            self.error(self.span_of("logs.segment"), "logs.segment", "`logs.segment` is larger than `logs.size`", "");
+            self.error(
+                self.span_of("logs.segment"),
+                "logs.segment",
+                "`logs.segment` is larger than `logs.size`",
+                "",
+            );
         } else if logs.size < 4 << 10 {
-            self.error(self.span_of("logs.size"), "logs.size", "`logs.size` must be at least 4K", "to keep nothing, write logs.stdout = \"null\"");
+            self.error(
+                self.span_of("logs.size"),
+                "logs.size",
+                "`logs.size` must be at least 4K",
+                "to keep nothing, write logs.stdout = \"null\"",
+            );
         }
         logs
     }
@@ -378,7 +456,9 @@ impl Resolver<'_, '_> {
     }
 
     fn waits(&mut self) -> Vec<Wait> {
-        let Some(node) = self.table.get("after") else { return Vec::new() };
+        let Some(node) = self.table.get("after") else {
+            return Vec::new();
+        };
         let condition = |word: Option<&str>| match word {
             Some("started") => Condition::Started,
             Some("done") => Condition::Done,
@@ -389,7 +469,11 @@ impl Resolver<'_, '_> {
             Item::List(_) => node
                 .texts()
                 .into_iter()
-                .map(|(name, span)| Wait { name: name.to_owned(), condition: Condition::Ready, span })
+                .map(|(name, span)| Wait {
+                    name: name.to_owned(),
+                    condition: Condition::Ready,
+                    span,
+                })
                 .collect(),
             Item::Table(table) => table
                 .in_order()
@@ -408,7 +492,12 @@ impl Resolver<'_, '_> {
     fn consistent(&mut self, job: &Job) {
         if let Some(max) = job.scale_max {
             if job.scale_min > max {
-                self.error(self.span_of("scale.min"), "scale.min", "`scale.min` is above `scale.max`", "");
+                self.error(
+                    self.span_of("scale.min"),
+                    "scale.min",
+                    "`scale.min` is above `scale.max`",
+                    "",
+                );
             } else if job.instances > max {
                 let message = format!("`instances` is {}, above `scale.max`", job.instances);
                 self.error(self.span_of("instances"), "instances", message, "");
@@ -422,11 +511,21 @@ impl Resolver<'_, '_> {
             && let Some(gaffer_core::job::Port::Fixed(port)) = job.launch.port
         {
             let message = format!("a reload starts a new run beside the old one, and both get port {port}");
-            self.warning(self.span_of("port"), "port", message, "write port = \"auto\", or reload = \"rolling\"");
+            self.warning(
+                self.span_of("port"),
+                "port",
+                message,
+                "write port = \"auto\", or reload = \"rolling\"",
+            );
         }
         if self.table.get_table("retry").is_some() && job.restart == Restart::Never {
             let span = self.span_of("retry");
-            self.warning(span, "retry", "`retry` has no effect with `restart = \"never\"`", "");
+            self.warning(
+                span,
+                "retry",
+                "`retry` has no effect with `restart = \"never\"`",
+                "",
+            );
         }
     }
 }

@@ -35,13 +35,20 @@ const RLIMITS: &[(&str, u32, Unit)] = &[
 
 /// Name of a limit, for exports.
 pub(crate) fn name(number: u32) -> Option<&'static str> {
-    RLIMITS.iter().find(|(_, known, _)| *known == number).map(|(name, ..)| *name)
+    RLIMITS
+        .iter()
+        .find(|(_, known, _)| *known == number)
+        .map(|(name, ..)| *name)
 }
 
 /// `(number, soft, hard)`, by number; `u64::MAX` is unlimited.
 pub(crate) fn rlimits(node: &Node) -> Read<Vec<(u32, u64, u64)>> {
     let Some(table) = node.as_table() else {
-        return problem(node, format!("is a table, not {}", node.kind()), "write rlimits.nofile = 4096");
+        return problem(
+            node,
+            format!("is a table, not {}", node.kind()),
+            "write rlimits.nofile = 4096",
+        );
     };
     let mut limits = Vec::new();
     for (key, entry) in table.in_order() {
@@ -49,9 +56,17 @@ pub(crate) fn rlimits(node: &Node) -> Read<Vec<(u32, u64, u64)>> {
             let near = crate::suggest::nearest(key, RLIMITS.iter().map(|(name, ..)| *name));
             let help = match near {
                 Some(near) => format!("did you mean `{near}`?"),
-                None => RLIMITS.iter().map(|(name, ..)| *name).collect::<Vec<_>>().join(", "),
+                None => RLIMITS
+                    .iter()
+                    .map(|(name, ..)| *name)
+                    .collect::<Vec<_>>()
+                    .join(", "),
             };
-            return Err(Problem { says: format!("has no limit named `{key}`"), help, span: entry.key });
+            return Err(Problem {
+                says: format!("has no limit named `{key}`"),
+                help,
+                span: entry.key,
+            });
         };
         let (soft, hard) = both(&entry.node, name, unit)?;
         if soft > hard {
@@ -77,7 +92,14 @@ fn both(node: &Node, name: &str, unit: Unit) -> Read<(u64, u64)> {
                 Ok((value, value))
             }
         },
-        _ => problem(node, format!("takes numbers, sizes and \"unlimited\": `{name}` is {}", node.kind()), ""),
+        _ => problem(
+            node,
+            format!(
+                "takes numbers, sizes and \"unlimited\": `{name}` is {}",
+                node.kind()
+            ),
+            "",
+        ),
     }
 }
 
@@ -93,7 +115,10 @@ fn one(node: &Node, name: &str, unit: Unit, text: &str) -> Read<u64> {
         Unit::Bytes if text == "0" => (Ok(0), ""),
         Unit::Bytes => (parse_size(text), "\"64M\""),
         Unit::Seconds => (millis(text).map(|millis| millis.div_ceil(1_000)), "\"30s\""),
-        Unit::Micros => (millis(text).map(|millis| millis.saturating_mul(1_000)), "\"500ms\""),
+        Unit::Micros => (
+            millis(text).map(|millis| millis.saturating_mul(1_000)),
+            "\"500ms\"",
+        ),
     };
     read.or_else(|error| {
         let says = match error {
@@ -101,6 +126,10 @@ fn one(node: &Node, name: &str, unit: Unit, text: &str) -> Read<u64> {
             UnitError::Negative => format!("must not be negative for `{name}`"),
             _ => format!("cannot have {text:?} for `{name}`"),
         };
-        problem(node, says, format!("write {example}, \"SOFT:HARD\" or \"unlimited\""))
+        problem(
+            node,
+            says,
+            format!("write {example}, \"SOFT:HARD\" or \"unlimited\""),
+        )
     })
 }

@@ -45,7 +45,9 @@ fn closed(properties: Map<String, Value>) -> Value {
 fn properties(keys: &'static [Key], prefix: &str, allowed: &dyn Fn(&Key) -> bool) -> Map<String, Value> {
     let mut map = Map::new();
     for key in keys {
-        let Some(name) = key.path.strip_prefix(prefix) else { continue };
+        let Some(name) = key.path.strip_prefix(prefix) else {
+            continue;
+        };
         let usable = !matches!(key.used, Use::NotYet | Use::Refused(_));
         if name.contains('.') || !usable || !allowed(key) {
             continue;
@@ -67,7 +69,9 @@ fn properties(keys: &'static [Key], prefix: &str, allowed: &dyn Fn(&Key) -> bool
 }
 
 fn default(text: &str) -> Option<Value> {
-    (!text.is_empty()).then(|| serde_json::from_str(text).ok()).flatten()
+    (!text.is_empty())
+        .then(|| serde_json::from_str(text).ok())
+        .flatten()
 }
 
 fn table(keys: &'static [Key], key: &Key, allowed: &dyn Fn(&Key) -> bool) -> Value {
@@ -93,22 +97,34 @@ fn value(ty: Type) -> Value {
         Type::Bool => json!({ "type": "boolean" }),
         Type::True => json!({ "const": true }),
         Type::Int(min, max) => json!({ "type": "integer", "minimum": min, "maximum": max }),
-        Type::Count(min) => json!({ "anyOf": [{ "type": "integer", "minimum": min }, { "const": "unlimited" }] }),
+        Type::Count(min) => {
+            json!({ "anyOf": [{ "type": "integer", "minimum": min }, { "const": "unlimited" }] })
+        }
         Type::Number(min, max) => json!({ "type": "number", "minimum": min, "maximum": max }),
         Type::Duration => json!({ "type": "string", "pattern": DURATION }),
-        Type::Durations => json!({ "anyOf": [value(Type::Duration), { "type": "array", "items": value(Type::Duration), "minItems": 1 }] }),
+        Type::Durations => {
+            json!({ "anyOf": [value(Type::Duration), { "type": "array", "items": value(Type::Duration), "minItems": 1 }] })
+        }
         Type::Size => json!({ "type": "string", "pattern": SIZE }),
-        Type::SizeOrShare => json!({ "anyOf": [value(Type::Size), { "type": "string", "pattern": "^[0-9]+%$" }] }),
+        Type::SizeOrShare => {
+            json!({ "anyOf": [value(Type::Size), { "type": "string", "pattern": "^[0-9]+%$" }] })
+        }
         Type::Command | Type::Texts | Type::Paths => json!({ "anyOf": [text(), texts()] }),
-        Type::Labels(max) => json!({ "anyOf": [text(), { "type": "array", "items": text(), "maxItems": max }] }),
-        Type::Text | Type::Path | Type::Regex | Type::Url | Type::Address | Type::LogTo | Type::Owner => text(),
+        Type::Labels(max) => {
+            json!({ "anyOf": [text(), { "type": "array", "items": text(), "maxItems": max }] })
+        }
+        Type::Text | Type::Path | Type::Regex | Type::Url | Type::Address | Type::LogTo | Type::Owner => {
+            text()
+        }
         Type::Name => json!({ "type": "string", "pattern": "^[A-Za-z0-9_][A-Za-z0-9_+-]{0,63}$" }),
         Type::Word(words) => json!({ "enum": words }),
         Type::Octal => json!({ "type": "string", "pattern": "^(0o)?[0-7]{1,4}$" }),
         Type::Signal => json!({ "type": ["string", "integer"] }),
         Type::Ends => json!({ "type": "array", "items": { "type": ["integer", "string"] } }),
         Type::User => json!({ "type": ["string", "integer"] }),
-        Type::Users => json!({ "type": ["array", "string", "integer"], "items": { "type": ["string", "integer"] } }),
+        Type::Users => {
+            json!({ "type": ["array", "string", "integer"], "items": { "type": ["string", "integer"] } })
+        }
         Type::Shell => json!({ "type": ["boolean", "string"] }),
         Type::Inherit => json!({ "anyOf": [{ "enum": ["base", "all", "none"] }, texts()] }),
         Type::Env => scalars(json!(["string", "number"])),
@@ -118,8 +134,12 @@ fn value(ty: Type) -> Value {
         Type::Ports => json!({ "type": "object", "additionalProperties": port() }),
         Type::Stdin => json!({ "type": "string", "pattern": "^(null|pipe|file:.+)$" }),
         Type::Start => json!({ "type": "boolean" }),
-        Type::After => json!({ "anyOf": [texts(), { "type": "object", "additionalProperties": { "enum": CONDITIONS } }] }),
-        Type::Batch => json!({ "anyOf": [{ "type": "integer", "minimum": 1 }, { "type": "string", "pattern": "^[0-9]+%$" }] }),
+        Type::After => {
+            json!({ "anyOf": [texts(), { "type": "object", "additionalProperties": { "enum": CONDITIONS } }] })
+        }
+        Type::Batch => {
+            json!({ "anyOf": [{ "type": "integer", "minimum": 1 }, { "type": "string", "pattern": "^[0-9]+%$" }] })
+        }
         Type::Empty => json!({ "type": "array", "maxItems": 0 }),
         Type::Table => json!({ "type": "object" }),
     }

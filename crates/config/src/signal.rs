@@ -42,10 +42,16 @@ pub(crate) fn number(text: &str) -> Option<i32> {
     }
     let upper = text.to_ascii_uppercase();
     let name = upper.strip_prefix("SIG").unwrap_or(&upper);
-    NAMES.iter().find(|(known, _)| *known == name).map(|(_, number)| *number)
+    NAMES
+        .iter()
+        .find(|(known, _)| *known == name)
+        .map(|(_, number)| *number)
 }
 
 /// `TERM` of 15.
 pub(crate) fn name(number: i32) -> Option<&'static str> {
-    NAMES.iter().find(|(_, known)| *known == number).map(|(name, _)| *name)
+    NAMES
+        .iter()
+        .find(|(_, known)| *known == number)
+        .map(|(name, _)| *name)
 }

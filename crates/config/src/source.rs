@@ -49,7 +49,8 @@ impl Source for Disk {
 
     fn glob(&mut self, pattern: &Path) -> Vec<PathBuf> {
         let found = glob(pattern);
-        self.globs.insert(pattern.to_string_lossy().into_owned(), found.clone());
+        self.globs
+            .insert(pattern.to_string_lossy().into_owned(), found.clone());
         found
     }
 }
@@ -67,7 +68,11 @@ impl Source for Gathered<'_> {
     }
 
     fn glob(&mut self, pattern: &Path) -> Vec<PathBuf> {
-        self.0.globs.get(&*pattern.to_string_lossy()).cloned().unwrap_or_default()
+        self.0
+            .globs
+            .get(&*pattern.to_string_lossy())
+            .cloned()
+            .unwrap_or_default()
     }
 }
 
@@ -102,7 +107,9 @@ fn glob(pattern: &Path) -> Vec<PathBuf> {
                 next.push(folder.join(part));
                 continue;
             }
-            let Ok(entries) = std::fs::read_dir(&folder) else { continue };
+            let Ok(entries) = std::fs::read_dir(&folder) else {
+                continue;
+            };
             for entry in entries.flatten() {
                 let name = entry.file_name().to_string_lossy().into_owned();
                 if matches(&text, &name) && next.len() < MATCHES_MAX {

@@ -4,7 +4,9 @@ use crate::config::{Config, LoadedJob};
 use crate::export::{flat_env, in_start_order, variable_of};
 use crate::template::{Piece, pieces};
 use crate::units::exact_duration;
-use gaffer_core::job::{Condition, EnvInherit, ExitMatch, Launch, Output, Port, ReloadHow, Restart, Scope, Stdin};
+use gaffer_core::job::{
+    Condition, EnvInherit, ExitMatch, Launch, Output, Port, ReloadHow, Restart, Scope, Stdin,
+};
 use gaffer_core::name::JobId;
 
 /// All units, each after a comment with its file name.
@@ -31,7 +33,9 @@ fn unit(config: &Config, id: &JobId, job: &LoadedJob) -> String {
     };
     lines.push(format!("Description={}", description.replace('%', "%%")));
     for (other, condition) in &spec.after {
-        let Some(dependency) = config.jobs.get(other) else { continue };
+        let Some(dependency) = config.jobs.get(other) else {
+            continue;
+        };
         let name = match dependency.spec.instances {
             1 => file_name(other, dependency),
             _ => format!("{}-{}@1.service", other.session, other.job),
@@ -39,20 +43,28 @@ fn unit(config: &Config, id: &JobId, job: &LoadedJob) -> String {
         lines.push(format!("After={name}"));
         lines.push(format!("Wants={name}"));
         if *condition == Condition::Done {
-            lines.push(format!("# {name} must have ended with success: make it Type=oneshot"));
+            lines.push(format!(
+                "# {name} must have ended with success: make it Type=oneshot"
+            ));
         }
     }
     if let Some(flapping) = &spec.flapping {
-        lines.push(format!("StartLimitIntervalSec={}", exact_duration(flapping.window)));
+        lines.push(format!(
+            "StartLimitIntervalSec={}",
+            exact_duration(flapping.window)
+        ));
         lines.push(format!("StartLimitBurst={}", flapping.exits));
     }
     lines.extend(["".to_owned(), "[Service]".to_owned(), "Type=exec".to_owned()]);
     launch(&spec.launch, &mut lines);
-    lines.push(format!("Restart={}", match spec.restart {
-        Restart::Always => "always",
-        Restart::OnFailure => "on-failure",
-        Restart::Never => "no",
-    }));
+    lines.push(format!(
+        "Restart={}",
+        match spec.restart {
+            Restart::Always => "always",
+            Restart::OnFailure => "on-failure",
+            Restart::Never => "no",
+        }
+    ));
     if let (Some(delay), true) = (spec.retry.delay.first(), spec.restart != Restart::Never) {
         lines.push(format!("RestartSec={}", exact_duration(*delay)));
     }
@@ -64,26 +76,41 @@ fn unit(config: &Config, id: &JobId, job: &LoadedJob) -> String {
     if !spec.exit.fatal.is_empty() {
         lines.push(format!("RestartPreventExitStatus={}", ends(&spec.exit.fatal)));
     }
-    for (key, there) in [("ready", spec.ready.is_some()), ("health", spec.health.is_some()), ("scale", spec.scale_max.is_some())] {
+    for (key, there) in [
+        ("ready", spec.ready.is_some()),
+        ("health", spec.health.is_some()),
+        ("scale", spec.scale_max.is_some()),
+    ] {
         if there {
             lines.push(format!("# not said here: {key}"));
         }
     }
-    lines.extend(["".to_owned(), "[Install]".to_owned(), "WantedBy=multi-user.target".to_owned(), String::new()]);
+    lines.extend([
+        "".to_owned(),
+        "[Install]".to_owned(),
+        "WantedBy=multi-user.target".to_owned(),
+        String::new(),
+    ]);
     lines.join("\n")
 }
 
 fn end(end: &ExitMatch) -> String {
     match end {
         ExitMatch::Code(code) => code.to_string(),
-        ExitMatch::Signal(number) => crate::signal::name(*number).map_or(number.to_string(), |name| format!("SIG{name}")),
+        ExitMatch::Signal(number) => {
+            crate::signal::name(*number).map_or(number.to_string(), |name| format!("SIG{name}"))
+        }
     }
 }
 
 fn stop(job: &LoadedJob, lines: &mut Vec<String>) {
     let stop = &job.spec.stop;
     // Not `process`: the rest of the tree must go too.
-    let mode = if stop.to == Scope::Main { "mixed" } else { "control-group" };
+    let mode = if stop.to == Scope::Main {
+        "mixed"
+    } else {
+        "control-group"
+    };
     lines.push(format!("KillMode={mode}"));
     if let Some(name) = crate::signal::name(stop.signal) {
         lines.push(format!("KillSignal=SIG{name}"));
@@ -113,7 +140,10 @@ fn launch(launch: &Launch, lines: &mut Vec<String>) {
         lines.push(format!("Group={}", user.gid));
     }
     for (name, value) in flat_env(launch) {
-        lines.push(format!("Environment={}", quoted(&format!("{name}={}", translated(&value)))));
+        lines.push(format!(
+            "Environment={}",
+            quoted(&format!("{name}={}", translated(&value)))
+        ));
     }
     lines.push("Environment=INSTANCE=%i".to_owned());
     if let Some(Port::Fixed(port)) = launch.port {
@@ -132,10 +162,21 @@ fn launch(launch: &Launch, lines: &mut Vec<String>) {
     if launch.no_new_privs {
         lines.push("NoNewPrivileges=yes".to_owned());
     }
-    let limit = |value: u64| if value == u64::MAX { "infinity".to_owned() } else { value.to_string() };
+    let limit = |value: u64| {
+        if value == u64::MAX {
+            "infinity".to_owned()
+        } else {
+            value.to_string()
+        }
+    };
     for (number, soft, hard) in &launch.rlimits {
         if let Some(name) = crate::rlimit::name(*number) {
-            lines.push(format!("Limit{}={}:{}", name.to_uppercase(), limit(*soft), limit(*hard)));
+            lines.push(format!(
+                "Limit{}={}:{}",
+                name.to_uppercase(),
+                limit(*soft),
+                limit(*hard)
+            ));
         }
     }
     match &launch.stdin {
@@ -143,14 +184,21 @@ fn launch(launch: &Launch, lines: &mut Vec<String>) {
         Stdin::Pipe => lines.push("# not said here: stdin = \"pipe\"".to_owned()),
         Stdin::Null => {}
     }
-    for (key, output) in [("StandardOutput", launch.stdout), ("StandardError", launch.stderr)] {
+    for (key, output) in [
+        ("StandardOutput", launch.stdout),
+        ("StandardError", launch.stderr),
+    ] {
         match output {
             Output::Null => lines.push(format!("{key}=null")),
             Output::Stdout => lines.push(format!("{key}=inherit")),
             Output::Keep => {}
         }
     }
-    for (what, there) in [("pty", launch.pty), ("streams", !launch.streams.is_empty()), ("ports", !launch.ports.is_empty())] {
+    for (what, there) in [
+        ("pty", launch.pty),
+        ("streams", !launch.streams.is_empty()),
+        ("ports", !launch.ports.is_empty()),
+    ] {
         if there {
             lines.push(format!("# not said here: {what}"));
         }
@@ -164,14 +212,18 @@ fn exec(key: &str, words: &[String]) -> String {
 
 /// `$X` stays what it is, `{{ref}}` is the variable that holds the same, `%` is literal.
 fn translated(text: &str) -> String {
-    let Ok(list) = pieces(text, false) else { return text.replace('%', "%%") };
+    let Ok(list) = pieces(text, false) else {
+        return text.replace('%', "%%");
+    };
     list.into_iter()
         .map(|piece| match piece {
             Piece::Text("$") => "$$".to_owned(),
             Piece::Text(text) => text.replace('%', "%%"),
             Piece::Literal(text) => format!("{{{{{}}}}}", text.replace('%', "%%")),
             Piece::Variable { name, .. } => format!("${{{name}}}"),
-            Piece::Reference(reference) if reference.name == "instance" && reference.offset == 0 => "%i".to_owned(),
+            Piece::Reference(reference) if reference.name == "instance" && reference.offset == 0 => {
+                "%i".to_owned()
+            }
             Piece::Reference(reference) => match variable_of(reference.name) {
                 Some(name) => format!("${{{name}}}"),
                 None => format!("{{{{{}}}}}", reference.text),
@@ -186,6 +238,10 @@ fn quoted(word: &str) -> String {
     if !word.is_empty() && word.chars().all(plain) {
         return word.to_owned();
     }
-    let escaped = word.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n").replace('\t', "\\t");
+    let escaped = word
+        .replace('\\', "\\\\")
+        .replace('"', "\\\"")
+        .replace('\n', "\\n")
+        .replace('\t', "\\t");
     format!("\"{escaped}\"")
 }

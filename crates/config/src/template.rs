@@ -16,7 +16,10 @@ pub(crate) enum Piece<'a> {
     /// As it is.
     Text(&'a str),
     /// `$NAME`, `${NAME:-text}`.
-    Variable { name: &'a str, otherwise: Option<&'a str> },
+    Variable {
+        name: &'a str,
+        otherwise: Option<&'a str>,
+    },
     /// `{{name+offset:width}}`.
     Reference(Reference<'a>),
     /// The inside of `{{&…}}`.
@@ -100,7 +103,13 @@ fn dollar(after: &str) -> Result<(Piece<'_>, &str), String> {
     if end == 0 || after.starts_with(|c: char| c.is_ascii_digit()) {
         return Err("a `$` that begins no name is written `$$`".to_owned());
     }
-    Ok((Piece::Variable { name: &after[..end], otherwise: None }, &after[end..]))
+    Ok((
+        Piece::Variable {
+            name: &after[..end],
+            otherwise: None,
+        },
+        &after[end..],
+    ))
 }
 
 fn braces(inside: &str) -> Result<Piece<'_>, String> {
@@ -126,12 +135,20 @@ fn braces(inside: &str) -> Result<Piece<'_>, String> {
     }
     let (width, zeros) = match format {
         None => (0, false),
-        Some(digits) if !digits.is_empty() && digits.len() <= 3 && digits.bytes().all(|b| b.is_ascii_digit()) => {
+        Some(digits)
+            if !digits.is_empty() && digits.len() <= 3 && digits.bytes().all(|b| b.is_ascii_digit()) =>
+        {
             (digits.parse().unwrap_or(0), digits.starts_with('0'))
         }
         Some(_) => return Err(wrong()),
     };
-    Ok(Piece::Reference(Reference { text, name, offset, width, zeros }))
+    Ok(Piece::Reference(Reference {
+        text,
+        name,
+        offset,
+        width,
+        zeros,
+    }))
 }
 
 /// `instance-1`: name and offset, if the tail is a sign with digits.
@@ -154,11 +171,18 @@ impl Reference<'_> {
         if self.offset == 0 && self.width == 0 {
             return Ok(value.to_owned());
         }
-        let number: i64 = value
-            .parse()
-            .map_err(|_| format!("`{{{{{}}}}}` calculates with `{}`, which is not a number", self.text, self.name))?;
+        let number: i64 = value.parse().map_err(|_| {
+            format!(
+                "`{{{{{}}}}}` calculates with `{}`, which is not a number",
+                self.text, self.name
+            )
+        })?;
         let (number, width) = (number.saturating_add(self.offset), self.width);
-        Ok(if self.zeros { format!("{number:0width$}") } else { format!("{number:width$}") })
+        Ok(if self.zeros {
+            format!("{number:0width$}")
+        } else {
+            format!("{number:width$}")
+        })
     }
 }
 
@@ -173,7 +197,9 @@ pub(crate) fn escape_braces(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     let mut rest = text;
     while let Some(at) = rest.find("{{") {
-        let Some(end) = closing(&rest[at + 2..]) else { break };
+        let Some(end) = closing(&rest[at + 2..]) else {
+            break;
+        };
         out.push_str(&rest[..at]);
         out.push_str("{{&");
         out.push_str(&rest[at + 2..at + 2 + end + 2]);
@@ -196,7 +222,9 @@ pub(crate) fn substitute(
     let mut out = String::with_capacity(text.len());
     let mut rest = text;
     while let Some(at) = rest.find("{{") {
-        let Some(end) = closing(&rest[at + 2..]) else { break };
+        let Some(end) = closing(&rest[at + 2..]) else {
+            break;
+        };
         let inside = &rest[at + 2..at + 2 + end];
         let whole = &rest[at..at + 2 + end + 2];
         out.push_str(&rest[..at]);
@@ -204,7 +232,11 @@ pub(crate) fn substitute(
             Piece::Reference(reference) => match value(reference.name) {
                 Some(found) => {
                     let text = reference.format(&found?)?;
-                    out.push_str(&if shell { escape_braces(&text) } else { escape_templates(&text) });
+                    out.push_str(&if shell {
+                        escape_braces(&text)
+                    } else {
+                        escape_templates(&text)
+                    });
                 }
                 None => out.push_str(whole),
             },
@@ -231,7 +263,8 @@ pub(crate) fn split_words(text: &str) -> Result<Vec<String>, String> {
             }
             '\'' => {
                 let end = after.find('\'').ok_or("a single quote is not closed")?;
-                word.get_or_insert_default().push_str(&after[..end].replace('$', "$$"));
+                word.get_or_insert_default()
+                    .push_str(&after[..end].replace('$', "$$"));
                 &after[end + 1..]
             }
             '"' => double_quoted(after, word.get_or_insert_default())?,
@@ -243,7 +276,7 @@ pub(crate) fn split_words(text: &str) -> Result<Vec<String>, String> {
                     &after[next.len_utf8()..]
                 }
             },
-            '{' => match after.strip_prefix('{').and_then(|inside| closing(inside)) {
+            '{' => match after.strip_prefix('{').and_then(closing) {
                 Some(end) => {
                     word.get_or_insert_default().push_str(&rest[..end + 4]);
                     &rest[end + 4..]
@@ -304,7 +337,10 @@ mod tests {
     #[test]
     fn words_are_split_as_a_shell_does() {
         let split = |text| split_words(text).unwrap();
-        assert_eq!(split("prog a 'b c' \"d e\" f\\ g"), ["prog", "a", "b c", "d e", "f g"]);
+        assert_eq!(
+            split("prog a 'b c' \"d e\" f\\ g"),
+            ["prog", "a", "b c", "d e", "f g"]
+        );
         assert_eq!(split("--save ''"), ["--save", ""]);
         assert_eq!(split("sh -c 'echo $X'"), ["sh", "-c", "echo $$X"]);
         assert_eq!(split("echo \"$X\" \\$Y"), ["echo", "$X", "$$Y"]);
@@ -319,11 +355,22 @@ mod tests {
         let variable = |name, otherwise| Piece::Variable { name, otherwise };
         assert_eq!(
             pieces("a$B${C}${D:-e}$$", false).unwrap(),
-            [Piece::Text("a"), variable("B", None), variable("C", None), variable("D", Some("e")), Piece::Text("$")]
+            [
+                Piece::Text("a"),
+                variable("B", None),
+                variable("C", None),
+                variable("D", Some("e")),
+                Piece::Text("$")
+            ]
         );
         let read = pieces("{{instance-1:02}}{{&x}}", false).unwrap();
-        let Piece::Reference(one) = &read[0] else { panic!("{read:?}") };
-        assert_eq!((one.name, one.offset, one.width, one.zeros), ("instance", -1, 2, true));
+        let Piece::Reference(one) = &read[0] else {
+            panic!("{read:?}")
+        };
+        assert_eq!(
+            (one.name, one.offset, one.width, one.zeros),
+            ("instance", -1, 2, true)
+        );
         assert_eq!(one.format("3"), Ok("02".to_owned()));
         assert_eq!(read[1], Piece::Literal("x"));
         assert!(pieces("100$", false).is_err());
@@ -335,7 +382,9 @@ mod tests {
     #[test]
     fn a_port_may_have_a_dash_in_its_name() {
         let read = pieces("{{ports.my-admin}}", false).unwrap();
-        let Piece::Reference(one) = &read[0] else { panic!("{read:?}") };
+        let Piece::Reference(one) = &read[0] else {
+            panic!("{read:?}")
+        };
         assert_eq!((one.name, one.offset), ("ports.my-admin", 0));
     }
 

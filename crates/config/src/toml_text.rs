@@ -17,7 +17,9 @@ pub(crate) fn parse(text: &str, file: u32, report: &mut Report) -> Option<Table>
     let mut last: Option<usize> = None;
     for error in &errors {
         let range = error.span().unwrap_or(0..0);
-        let line = text.get(..range.start).map_or(0, |before| before.matches('\n').count());
+        let line = text
+            .get(..range.start)
+            .map_or(0, |before| before.matches('\n').count());
         // What follows at once is mostly a consequence.
         if last.is_some_and(|last| line <= last + 1) {
             last = Some(line);
@@ -26,15 +28,28 @@ pub(crate) fn parse(text: &str, file: u32, report: &mut Report) -> Option<Table>
         last = Some(line);
         let message = error.message().lines().next().unwrap_or("this is not TOML");
         let at = Span::new(file, range);
-        report.error(at, "", format!("this is not TOML: {message}"), &repair(text, at, message));
+        report.error(
+            at,
+            "",
+            format!("this is not TOML: {message}"),
+            &repair(text, at, message),
+        );
     }
     None
 }
 
 /// What people of other formats write.
 fn repair(text: &str, at: Span, message: &str) -> String {
-    let line_start = text.get(..at.start as usize).map_or(0, |before| before.rfind('\n').map_or(0, |i| i + 1));
-    let line = text.get(line_start..).unwrap_or_default().lines().next().unwrap_or_default().trim();
+    let line_start = text
+        .get(..at.start as usize)
+        .map_or(0, |before| before.rfind('\n').map_or(0, |i| i + 1));
+    let line = text
+        .get(line_start..)
+        .unwrap_or_default()
+        .lines()
+        .next()
+        .unwrap_or_default()
+        .trim();
     if message.contains("duplicate key") {
         return "it stands there already; each key once".to_owned();
     }
@@ -47,7 +62,11 @@ fn repair(text: &str, at: Span, message: &str) -> String {
     } else if let Some((key, value)) = line.split_once(':')
         && !line.starts_with('[')
     {
-        return format!("TOML writes {} = \"{}\"", key.trim(), value.trim().replace('"', "'"));
+        return format!(
+            "TOML writes {} = \"{}\"",
+            key.trim(),
+            value.trim().replace('"', "'")
+        );
     }
     String::new()
 }
@@ -64,7 +83,10 @@ fn convert_table(table: DeTable<'_>, file: u32, depth: usize) -> Table {
 fn convert(value: Spanned<DeValue<'_>>, file: u32, depth: usize) -> Node {
     let span = Span::new(file, value.span());
     if depth > DEPTH_MAX {
-        return Node { item: Item::Other("nested too deeply"), span };
+        return Node {
+            item: Item::Other("nested too deeply"),
+            span,
+        };
     }
     let item = match value.into_inner() {
         DeValue::String(text) => Item::Str(text.into_owned()),
@@ -81,9 +103,11 @@ fn convert(value: Spanned<DeValue<'_>>, file: u32, depth: usize) -> Node {
         },
         DeValue::Boolean(value) => Item::Bool(value),
         DeValue::Datetime(_) => Item::Other("a date"),
-        DeValue::Array(list) => {
-            Item::List(list.into_iter().map(|one| convert(one, file, depth + 1)).collect())
-        }
+        DeValue::Array(list) => Item::List(
+            list.into_iter()
+                .map(|one| convert(one, file, depth + 1))
+                .collect(),
+        ),
         DeValue::Table(table) => Item::Table(convert_table(table, file, depth)),
     };
     Node { item, span }

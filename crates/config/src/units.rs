@@ -43,7 +43,9 @@ pub fn parse_duration(text: &str) -> Result<Duration, UnitError> {
     while !rest.is_empty() {
         let (number, after) = split_number(rest)?;
         let after = after.trim_start();
-        let letters = after.find(|c: char| !c.is_ascii_alphabetic()).unwrap_or(after.len());
+        let letters = after
+            .find(|c: char| !c.is_ascii_alphabetic())
+            .unwrap_or(after.len());
         let (unit, next) = after.split_at(letters);
         let millis: u64 = match unit {
             "ms" => 1,
@@ -103,7 +105,9 @@ pub fn parse_size(text: &str) -> Result<u64, UnitError> {
 
 /// The number that a text begins with, and what follows it.
 fn split_number(text: &str) -> Result<(&str, &str), UnitError> {
-    let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let end = text
+        .find(|c: char| !c.is_ascii_digit() && c != '.')
+        .unwrap_or(text.len());
     let (number, rest) = text.split_at(end);
     let digits = number.bytes().filter(u8::is_ascii_digit).count();
     if digits == 0 || number.bytes().filter(|&b| b == b'.').count() > 1 {
@@ -138,7 +142,7 @@ pub fn format_duration(duration: Duration) -> String {
     // 59.96s must not become `60.0s`.
     if millis < 9_950 {
         let tenths = (millis + 50) / 100;
-        return if tenths % 10 == 0 {
+        return if tenths.is_multiple_of(10) {
             format!("{}s", tenths / 10)
         } else {
             format!("{}.{}s", tenths / 10, tenths % 10)
@@ -146,7 +150,11 @@ pub fn format_duration(duration: Duration) -> String {
     }
     let secs = (millis + 500) / 1_000;
     let two = |big: u128, unit: &str, small: u128, sub: &str| {
-        if small == 0 { format!("{big}{unit}") } else { format!("{big}{unit}{small}{sub}") }
+        if small == 0 {
+            format!("{big}{unit}")
+        } else {
+            format!("{big}{unit}{small}{sub}")
+        }
     };
     match secs {
         0..60 => format!("{secs}s"),
@@ -166,7 +174,7 @@ pub fn format_size(bytes: u64) -> String {
         at += 1;
     }
     let tenths = tenths(bytes, at);
-    if at == 0 || tenths >= 100 || tenths % 10 == 0 {
+    if at == 0 || tenths >= 100 || tenths.is_multiple_of(10) {
         format!("{}{}", (tenths + 5) / 10, units[at])
     } else {
         format!("{}.{}{}", tenths / 10, tenths % 10, units[at])
@@ -196,13 +204,17 @@ pub(crate) fn exact_duration(duration: Duration) -> String {
             rest %= nanos;
         }
     }
-    if rest % 1_000_000 == 0 {
+    if rest.is_multiple_of(1_000_000) {
         if rest > 0 {
             out.push_str(&format!("{}ms", rest / 1_000_000));
         }
     } else {
         let fraction = format!("{:06}", rest % 1_000_000);
-        out.push_str(&format!("{}.{}ms", rest / 1_000_000, fraction.trim_end_matches('0')));
+        out.push_str(&format!(
+            "{}.{}ms",
+            rest / 1_000_000,
+            fraction.trim_end_matches('0')
+        ));
     }
     out
 }
@@ -238,7 +250,10 @@ mod tests {
         assert_eq!(parse_duration("20"), Err(UnitError::NoUnit));
         assert_eq!(parse_duration("-1s"), Err(UnitError::Negative));
         assert_eq!(parse_duration(""), Err(UnitError::NoNumber));
-        assert!(matches!(parse_duration("5 parsecs"), Err(UnitError::UnknownUnit(..))));
+        assert!(matches!(
+            parse_duration("5 parsecs"),
+            Err(UnitError::UnknownUnit(..))
+        ));
         assert_eq!(parse_duration("99999999999999999w"), Err(UnitError::TooLarge));
     }
 

@@ -2,9 +2,14 @@
 
 mod fixture;
 
-use fixture::{FakeHost, ROOT, bundle, said, toml};
+use fixture::{FakeHost, ROOT, bundle, toml};
 use gaffer_config::{Bundle, Severity, load, load_job_json};
 use serde_json::json;
+
+/// What `gaffer check` says about a text that has an error.
+fn said(text: &str) -> String {
+    toml(text).expect_err(text).render(false)
+}
 
 /// The message, and under the caret the hint, of the only error.
 fn one(text: &str) -> String {
@@ -17,10 +22,18 @@ fn one(text: &str) -> String {
                 _ => String::new(),
             };
             let marked = one.excerpt.as_ref().map_or(String::new(), |excerpt| {
-                let chars = excerpt.text.chars().skip(excerpt.start as usize).take(excerpt.len as usize);
+                let chars = excerpt
+                    .text
+                    .chars()
+                    .skip(excerpt.start as usize)
+                    .take(excerpt.len as usize);
                 chars.collect()
             });
-            let help = one.help.as_ref().map(|help| format!(" | {help}")).unwrap_or_default();
+            let help = one
+                .help
+                .as_ref()
+                .map(|help| format!(" | {help}"))
+                .unwrap_or_default();
             format!("{place}{} [{marked}]{help}", one.message)
         })
         .collect();
@@ -111,7 +124,11 @@ fn text_that_is_not_toml_is_told_in_the_same_way() {
 #[test]
 fn colours_are_asked_for() {
     let diagnostics = toml("[job.a]").expect_err("a job without cmd");
-    assert!(diagnostics.render(true).starts_with("\x1b[31merror\x1b[0m: job `a` has no `cmd`\n  ┌─ \x1b[1mgaffer.toml:1:6\x1b[0m\n"));
+    assert!(
+        diagnostics
+            .render(true)
+            .starts_with("\x1b[31merror\x1b[0m: job `a` has no `cmd`\n  ┌─ \x1b[1mgaffer.toml:1:6\x1b[0m\n")
+    );
     assert!(!diagnostics.render(false).contains('\x1b'));
 }
 
@@ -129,13 +146,19 @@ fn a_diagnostic_survives_the_wire() {
     assert_eq!(again.render(true), diagnostics.render(true));
     let one = again.iter().next().unwrap();
     assert_eq!(one.path.as_deref(), Some("job.a.stop.timeout"));
-    assert_eq!((one.severity, one.line, one.column), (Severity::Error, Some(3), Some(16)));
+    assert_eq!(
+        (one.severity, one.line, one.column),
+        (Severity::Error, Some(3), Some(16))
+    );
 }
 
 #[test]
 fn a_thing_defined_twice_names_both_places() {
     let files = [
-        ("gaffer.toml", "include = [\"conf.d/*.toml\"]\n[job.web]\ncmd = \"x\"\n"),
+        (
+            "gaffer.toml",
+            "include = [\"conf.d/*.toml\"]\n[job.web]\ncmd = \"x\"\n",
+        ),
         ("conf.d/web.toml", "\n[job.web]\ncmd = \"y\"\n"),
     ];
     let said = load(&bundle(&files), &ROOT).expect_err("twice").render(false);
@@ -152,9 +175,15 @@ fn a_thing_defined_twice_names_both_places() {
 #[test]
 fn a_profile_that_is_nowhere_is_an_error() {
     let text = "[job.web]\ncmd = \"x\"\n[profile.staging]\njob.web.instances = 2\n";
-    let bundle = Bundle { profiles: vec!["stagin".to_owned()], ..bundle(&[("gaffer.toml", text)]) };
+    let bundle = Bundle {
+        profiles: vec!["stagin".to_owned()],
+        ..bundle(&[("gaffer.toml", text)])
+    };
     let said = load(&bundle, &ROOT).expect_err("no such profile").render(false);
-    assert_eq!(said, "error: there is no profile `stagin`\n  did you mean `staging`?\n");
+    assert_eq!(
+        said,
+        "error: there is no profile `stagin`\n  did you mean `staging`?\n"
+    );
 }
 
 #[test]
@@ -162,15 +191,23 @@ fn a_count_for_no_job_is_an_error() {
     let mut bundle = bundle(&[("gaffer.toml", "[job.web]\ncmd = \"x\"\n")]);
     bundle.counts.insert("wbe".to_owned(), 2);
     let said = load(&bundle, &ROOT).expect_err("no such job").render(false);
-    assert_eq!(said, "error: there is no job `wbe` to count\n  did you mean `web`?\n");
+    assert_eq!(
+        said,
+        "error: there is no job `wbe` to count\n  did you mean `web`?\n"
+    );
 }
 
 #[test]
 fn only_root_may_run_jobs_as_somebody_else() {
     let mine = FakeHost { uid: 1000 };
     let text = "[job.web]\ncmd = \"x\"\nuser = \"root\"\n";
-    let said = load(&bundle(&[("gaffer.toml", text)]), &mine).expect_err("not root").render(false);
-    assert!(said.starts_with("error: only root may run a job as `root`: the daemon is user 1000\n"), "{said}");
+    let said = load(&bundle(&[("gaffer.toml", text)]), &mine)
+        .expect_err("not root")
+        .render(false);
+    assert!(
+        said.starts_with("error: only root may run a job as `root`: the daemon is user 1000\n"),
+        "{said}"
+    );
     let own = text.replace("root", "deploy");
     let config = load(&bundle(&[("gaffer.toml", &own)]), &mine).unwrap();
     assert!(config.jobs.values().all(|job| job.spec.launch.user.is_none()));
@@ -184,16 +221,35 @@ fn a_put_is_told_the_path_of_what_is_wrong() {
     let said = put(json!({ "cmd": "x", "stop": { "timeout": 20 } }));
     assert_eq!(said[0].path.as_deref(), Some("job.web.stop.timeout"));
     assert_eq!(said[0].message, "`stop.timeout` is a duration and needs a unit");
-    assert_eq!(put(json!({ "cmd": "x", "instnces": 1 }))[0].help.as_deref(), Some("did you mean `instances`?"));
-    assert_eq!(put(json!({ "cmd": "x", "extends": "T" }))[0].message, "`extends` is understood in files only");
-    assert_eq!(put(json!([1]))[0].message, "a job is an object with the keys of [job.X]");
-    assert_eq!(put(json!({ "cmd": "x", "name": "other" }))[0].message, "`name` is not that of the request");
-    assert_eq!(put(json!({ "cmd": "x", "after": ["web"] }))[0].message, "job `web` waits for itself");
-    assert_eq!(put(json!({ "cmd": "x {{vars.a}}" }))[0].message, "`{{vars.a}}` is not a reference (in `cmd`)");
+    assert_eq!(
+        put(json!({ "cmd": "x", "instnces": 1 }))[0].help.as_deref(),
+        Some("did you mean `instances`?")
+    );
+    assert_eq!(
+        put(json!({ "cmd": "x", "extends": "T" }))[0].message,
+        "`extends` is understood in files only"
+    );
+    assert_eq!(
+        put(json!([1]))[0].message,
+        "a job is an object with the keys of [job.X]"
+    );
+    assert_eq!(
+        put(json!({ "cmd": "x", "name": "other" }))[0].message,
+        "`name` is not that of the request"
+    );
+    assert_eq!(
+        put(json!({ "cmd": "x", "after": ["web"] }))[0].message,
+        "job `web` waits for itself"
+    );
+    assert_eq!(
+        put(json!({ "cmd": "x {{vars.a}}" }))[0].message,
+        "`{{vars.a}}` is not a reference (in `cmd`)"
+    );
     assert!(load_job_json("s", "9", &json!({ "cmd": "x" }), &ROOT).is_err());
 }
 
 /// A line of `[job.web]`, which begins on line 1, and what is said: place, message, [marked text] | hint.
+#[rustfmt::skip] // A table reads better as one.
 const LINES: &[(&str, &str)] = &[
     ("numprocesses = 3", "3:1 unknown key `numprocesses` in job `web` [numprocesses] | use `instances`"),
     ("instnces = 3", "3:1 unknown key `instnces` in job `web` [instnces] | did you mean `instances`?"),
@@ -323,6 +379,7 @@ const LINES: &[(&str, &str)] = &[
 ];
 
 /// A whole file, and what is said.
+#[rustfmt::skip] // A table reads better as one.
 const FILES: &[(&str, &str)] = &[
     (r#"[job."9"]
 cmd = "x""#, r#"1:6 `9` is not a job name: it must not be all digits ["9"]"#),

@@ -26,11 +26,17 @@ fn job<'a>(config: &'a Config, name: &str) -> &'a gaffer_core::job::Job {
 #[test]
 fn a_procfile_keeps_its_order_and_gets_the_environment_and_the_folders_name() {
     let text = "# shop\nweb: python3 web.py --name 'a b' {{x}}\n\nworker:\tpython3 worker.py $GAFFER_JOB\r\n";
-    let config = read(&[("Procfile", text), (".env", "A=1\nGAFFER_REDIRECT_INPUT=worker other\n")]);
+    let config = read(&[
+        ("Procfile", text),
+        (".env", "A=1\nGAFFER_REDIRECT_INPUT=worker other\n"),
+    ]);
     assert_eq!(config.session.as_str(), "app");
     let web = job(&config, "app.web");
     assert_eq!(web.launch.cmd, ["python3", "web.py", "--name", "a b", "{{&x}}"]);
-    assert_eq!((&web.launch.env_inherit, web.priority, web.launch.port), (&EnvInherit::All, 0, None));
+    assert_eq!(
+        (&web.launch.env_inherit, web.priority, web.launch.port),
+        (&EnvInherit::All, 0, None)
+    );
     assert_eq!(web.launch.env[0][0], ("A".to_owned(), "1".to_owned()));
     assert_eq!(web.launch.stdin, Stdin::Null);
     let worker = job(&config, "app.worker");
@@ -40,7 +46,10 @@ fn a_procfile_keeps_its_order_and_gets_the_environment_and_the_folders_name() {
 
 #[test]
 fn ports_of_a_procfile_are_a_hundred_apart() {
-    let bundle = Bundle { base_port: Some(5000), ..bundle(&[("Procfile", "a: x $PORT\nb: y\n")]) };
+    let bundle = Bundle {
+        base_port: Some(5000),
+        ..bundle(&[("Procfile", "a: x $PORT\nb: y\n")])
+    };
     let config = load(&bundle, &ROOT).unwrap();
     assert_eq!(job(&config, "app.a").launch.port, Some(Port::Fixed(5000)));
     assert_eq!(job(&config, "app.b").launch.port, Some(Port::Fixed(5100)));
@@ -82,7 +91,10 @@ error: `.` cannot be part of a name
   │  ^ use letters, digits, `_` and `-`
 "
     );
-    assert!(said("Procfile", "a: it's\n").contains("`cmd` cannot be split: a single quote is not closed\n  ┌─ Procfile:1:4"));
+    assert!(
+        said("Procfile", "a: it's\n")
+            .contains("`cmd` cannot be split: a single quote is not closed\n  ┌─ Procfile:1:4")
+    );
     assert!(said("Procfile", "# nothing\n").contains("there is no line `name: command` in it"));
 }
 
@@ -144,14 +156,32 @@ os_env = false
 detach = 1
 custom = kept
 ";
-    let config = read(&[("gaffer.ini", text), ("more.ini", "[job:plain]\nnumprocesses = 7\n")]);
+    let config = read(&[
+        ("gaffer.ini", text),
+        ("more.ini", "[job:plain]\nnumprocesses = 7\n"),
+    ]);
     let web = job(&config, "shop.web");
-    assert_eq!(web.launch.cmd, ["bin/web", "--dir", "/srv", "-p", "$PORT", "--more", "100%"]);
-    assert_eq!((web.instances, web.priority, web.stop.timeout), (2, 3, Duration::from_millis(2_500)));
+    assert_eq!(
+        web.launch.cmd,
+        ["bin/web", "--dir", "/srv", "-p", "$PORT", "--more", "100%"]
+    );
+    assert_eq!(
+        (web.instances, web.priority, web.stop.timeout),
+        (2, 3, Duration::from_millis(2_500))
+    );
     let flapping = web.flapping.clone().unwrap();
-    assert_eq!((flapping.exits, flapping.rounds, flapping.whole_job), (2, Some(5), true));
-    assert_eq!((flapping.window, flapping.pause), (Duration::from_secs(1), Duration::from_secs(7)));
-    assert_eq!((&web.launch.stdin, &web.launch.env_inherit), (&Stdin::Pipe, &EnvInherit::All));
+    assert_eq!(
+        (flapping.exits, flapping.rounds, flapping.whole_job),
+        (2, Some(5), true)
+    );
+    assert_eq!(
+        (flapping.window, flapping.pause),
+        (Duration::from_secs(1), Duration::from_secs(7))
+    );
+    assert_eq!(
+        (&web.launch.stdin, &web.launch.env_inherit),
+        (&Stdin::Pipe, &EnvInherit::All)
+    );
     let user = web.launch.user.clone().unwrap();
     assert_eq!((user.uid, user.gid), (1000, 33));
     assert!(web.launch.env[0].contains(&("RAILS_ENV".to_owned(), "production".to_owned())));
@@ -216,7 +246,10 @@ error: [env:q] belongs to no job
 
 #[test]
 fn json_job_files_are_read_with_the_defaults_of_the_api() {
-    let one = read(&[("web.json", r#"{"name": "shop.web", "cmd": "x", "args": ["a b", "$HOME", "{{y}}"], "env": {"A": "$B"}}"#)]);
+    let one = read(&[(
+        "web.json",
+        r#"{"name": "shop.web", "cmd": "x", "args": ["a b", "$HOME", "{{y}}"], "env": {"A": "$B"}}"#,
+    )]);
     let web = job(&one, "shop.web");
     assert_eq!(web.launch.cmd, ["x", "a b", "$HOME", "{{&y}}"]);
     assert_eq!(web.launch.env_inherit, EnvInherit::None);
@@ -228,8 +261,14 @@ fn json_job_files_are_read_with_the_defaults_of_the_api() {
             {"name": "b/c", "cmd": "x", "instances": 2, "stop": "5s"}]}"#,
     )]);
     let a = job(&many, "a");
-    assert_eq!((a.launch.shell.as_deref(), a.launch.cmd[0].as_str()), (Some("/bin/sh"), "echo $X 'b c'"));
-    assert_eq!((a.launch.stderr, a.start, a.stop.timeout), (Output::Stdout, false, Duration::from_millis(500)));
+    assert_eq!(
+        (a.launch.shell.as_deref(), a.launch.cmd[0].as_str()),
+        (Some("/bin/sh"), "echo $X 'b c'")
+    );
+    assert_eq!(
+        (a.launch.stderr, a.start, a.stop.timeout),
+        (Output::Stdout, false, Duration::from_millis(500))
+    );
     assert_eq!(a.flapping.clone().unwrap().exits, 3);
     assert_eq!(a.meta["extra"], "[1]");
     let c = job(&many, "b.c");
@@ -248,7 +287,22 @@ fn a_wrong_json_file_is_told_with_its_place() {
     );
     assert!(said("x.json", "{\"cmd\": \"x\"}").contains("a job needs a `name`"));
     assert!(said("x.json", "[3]").contains("a job is an object, not a number"));
-    assert!(said("x.json", "{\"name\": \"a\", \"cmd\": \"x\", \"flapping\": {\"atempts\": 1}}").contains("unknown member `atempts`"));
-    assert!(said("x.json", "{\"name\": \"a\", \"cmd\": \"x\", \"uid\": \"nobdy\"}").contains("there is no user `nobdy`"));
-    assert!(said("x.json", "{\"name\": \"a\", \"cmd\": \"x\", \"graceful_timeout\": -1}").contains("number of seconds"));
+    assert!(
+        said(
+            "x.json",
+            "{\"name\": \"a\", \"cmd\": \"x\", \"flapping\": {\"atempts\": 1}}"
+        )
+        .contains("unknown member `atempts`")
+    );
+    assert!(
+        said("x.json", "{\"name\": \"a\", \"cmd\": \"x\", \"uid\": \"nobdy\"}")
+            .contains("there is no user `nobdy`")
+    );
+    assert!(
+        said(
+            "x.json",
+            "{\"name\": \"a\", \"cmd\": \"x\", \"graceful_timeout\": -1}"
+        )
+        .contains("number of seconds")
+    );
 }

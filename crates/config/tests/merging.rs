@@ -20,7 +20,10 @@ fn job<'a>(config: &'a Config, name: &str) -> &'a gaffer_config::LoadedJob {
 /// The environment of instance 1, without what gaffer sets.
 fn env(config: &Config, name: &str) -> BTreeMap<String, String> {
     let id = JobId::parse(name).unwrap();
-    let base = BTreeMap::from([("PATH".to_owned(), "/bin".to_owned()), ("SECRET".to_owned(), "s".to_owned())]);
+    let base = BTreeMap::from([
+        ("PATH".to_owned(), "/bin".to_owned()),
+        ("SECRET".to_owned(), "s".to_owned()),
+    ]);
     let context = RunContext {
         node: "n",
         job: &id,
@@ -37,7 +40,10 @@ fn env(config: &Config, name: &str) -> BTreeMap<String, String> {
 }
 
 fn pairs(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
-    pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+    pairs
+        .iter()
+        .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+        .collect()
 }
 
 #[test]
@@ -64,7 +70,10 @@ fn later_places_win_and_tables_merge_key_by_key() {
     "#);
     let spec = &job(&config, "web").spec;
     assert_eq!((spec.stop.timeout, spec.stop.signal), (Duration::from_secs(3), 2));
-    assert_eq!((spec.launch.nice, spec.instances, spec.retry.attempts), (3, 2, Some(7)));
+    assert_eq!(
+        (spec.launch.nice, spec.instances, spec.retry.attempts),
+        (3, 2, Some(7))
+    );
     assert_eq!(spec.retry.delay, [Duration::from_secs(1)]);
     assert_eq!(spec.restart, gaffer_core::job::Restart::Never);
 }
@@ -87,7 +96,9 @@ fn unset_removes_what_was_inherited() {
 
 #[test]
 fn a_probe_of_another_kind_replaces_the_inherited_one() {
-    let config = ok("[defaults]\nready = { http = \"http://x/\", every = \"1s\" }\n[job.a]\ncmd = \"x\"\nready.tcp = \"x:1\"\n");
+    let config = ok(
+        "[defaults]\nready = { http = \"http://x/\", every = \"1s\" }\n[job.a]\ncmd = \"x\"\nready.tcp = \"x:1\"\n",
+    );
     let probe = job(&config, "a").spec.ready.clone().unwrap();
     assert_eq!(probe.kind, ProbeKind::Tcp("x:1".to_owned()));
     assert_eq!(probe.every, Duration::from_secs(1));
@@ -113,7 +124,14 @@ fn profiles_lie_over_everything_in_the_order_given() {
     "#;
     let load = |profiles: &[&str]| {
         let profiles = profiles.iter().map(|name| (*name).to_owned()).collect();
-        load(&Bundle { profiles, ..bundle(&[("gaffer.toml", text)]) }, &ROOT).unwrap()
+        load(
+            &Bundle {
+                profiles,
+                ..bundle(&[("gaffer.toml", text)])
+            },
+            &ROOT,
+        )
+        .unwrap()
     };
     let plain = load(&[]);
     assert_eq!((plain.jobs.len(), job(&plain, "web").spec.instances), (1, 3));
@@ -127,8 +145,14 @@ fn profiles_lie_over_everything_in_the_order_given() {
 #[test]
 fn a_second_file_lies_over_the_first() {
     let mut bundle = bundle(&[
-        ("gaffer.toml", "session = \"shop\"\nenv.A = \"1\"\n[job.web]\ncmd = \"x\"\ninstances = 2\n"),
-        ("over.toml", "env.A = \"2\"\n[job.web]\ninstances = 5\n[job.more]\ncmd = \"y\"\n"),
+        (
+            "gaffer.toml",
+            "session = \"shop\"\nenv.A = \"1\"\n[job.web]\ncmd = \"x\"\ninstances = 2\n",
+        ),
+        (
+            "over.toml",
+            "env.A = \"2\"\n[job.web]\ninstances = 5\n[job.more]\ncmd = \"y\"\n",
+        ),
     ]);
     bundle.overlays = vec!["/app/over.toml".into()];
     let config = load(&bundle, &ROOT).unwrap();
@@ -169,15 +193,26 @@ fn the_environment_is_built_in_layers() {
         &ROOT,
     )
     .unwrap();
-    let expected =
-        pairs(&[("A", "1-file-own-job"), ("B", "$lit {{job}}"), ("C", ""), ("PATH", "/own:/bin")]);
+    let expected = pairs(&[
+        ("A", "1-file-own-job"),
+        ("B", "$lit {{job}}"),
+        ("C", ""),
+        ("PATH", "/own:/bin"),
+    ]);
     assert_eq!(env(&config, "web"), expected);
 }
 
 #[test]
 fn gaffer_start_gives_the_whole_environment_unless_told_otherwise() {
     let text = "[job.a]\ncmd = \"x\"\n[job.b]\ncmd = \"x\"\nenv_inherit = \"none\"\n";
-    let config = load(&Bundle { inherit_env: true, ..bundle(&[("gaffer.toml", text)]) }, &ROOT).unwrap();
+    let config = load(
+        &Bundle {
+            inherit_env: true,
+            ..bundle(&[("gaffer.toml", text)])
+        },
+        &ROOT,
+    )
+    .unwrap();
     assert_eq!(env(&config, "a")["SECRET"], "s");
     assert_eq!(env(&config, "b"), pairs(&[]));
 }
@@ -218,7 +253,7 @@ fn every_key_finds_its_place_in_the_job() {
         user = "deploy"
         group = "www"
         groups = ["www", 7]
-        rlimits = { nofile = "10:20", core = "0B", cpu = 9 }
+        rlimits = { nofile = "10:20", core = "0B", cpu = "9s" }
         port = 80
         ports = { admin = "auto" }
         stdin = "file:in.txt"
@@ -239,17 +274,26 @@ fn every_key_finds_its_place_in_the_job() {
     "#);
     let loaded = job(&config, "shop.web");
     let (spec, launch) = (&loaded.spec, &loaded.spec.launch);
-    assert_eq!((launch.shell.as_deref(), launch.cmd.len()), (Some("/bin/dash"), 1));
+    assert_eq!(
+        (launch.shell.as_deref(), launch.cmd.len()),
+        (Some("/bin/dash"), 1)
+    );
     assert_eq!(launch.cwd, "/app/web");
     let user = launch.user.clone().unwrap();
     assert_eq!((user.uid, user.gid, user.groups), (1000, 33, vec![7, 33]));
     assert!(launch.no_new_privs);
     assert_eq!(launch.rlimits, [(0, 9, 9), (4, 0, 0), (7, 10, 20)]);
-    assert_eq!((launch.port, launch.ports["admin"]), (Some(Port::Fixed(80)), Port::Auto));
+    assert_eq!(
+        (launch.port, launch.ports["admin"]),
+        (Some(Port::Fixed(80)), Port::Auto)
+    );
     assert_eq!(launch.stdin, Stdin::File("/app/in.txt".to_owned()));
     assert_eq!(spec.logs.segment, 512 << 10);
     assert_eq!(spec.stop.to, gaffer_core::job::Scope::Group);
-    assert_eq!(spec.health.clone().unwrap().kind, ProbeKind::Heartbeat(Duration::from_secs(5)));
+    assert_eq!(
+        spec.health.clone().unwrap().kind,
+        ProbeKind::Heartbeat(Duration::from_secs(5))
+    );
     assert!(!spec.health_restarts);
     assert_eq!(spec.reload.how, ReloadHow::Surge);
     assert_eq!(spec.after[&JobId::parse("shop.db").unwrap()], Condition::Done);
@@ -276,18 +320,35 @@ fn files_are_gathered_from_the_disk_with_all_they_name() {
     let dir = tempfile::tempdir().unwrap();
     let at = |name: &str| dir.path().join(name);
     std::fs::create_dir_all(at("conf.d/deep")).unwrap();
-    std::fs::write(at("gaffer.toml"), "include = [\"conf.d/*.toml\"]\nenv_file = [\".env.{{profile}}\"]\n[profile.dev]\n").unwrap();
-    std::fs::write(at("conf.d/a.toml"), "[job.a]\ncmd = \"x\"\nenv_file = \"a.env\"\n").unwrap();
+    std::fs::write(
+        at("gaffer.toml"),
+        "include = [\"conf.d/*.toml\"]\nenv_file = [\".env.{{profile}}\"]\n[profile.dev]\n",
+    )
+    .unwrap();
+    std::fs::write(
+        at("conf.d/a.toml"),
+        "[job.a]\ncmd = \"x\"\nenv_file = \"a.env\"\n",
+    )
+    .unwrap();
     std::fs::write(at("conf.d/a.env"), "A=1\n").unwrap();
     std::fs::write(at(".env.dev"), "D=1\n").unwrap();
     std::fs::write(at("conf.d/.hidden.toml"), "nonsense").unwrap();
     let found = find_file(&at("conf.d/deep")).unwrap();
     assert_eq!(found, at("gaffer.toml"));
-    let options = GatherOptions { profiles: vec!["dev".to_owned()], ..GatherOptions::default() };
+    let options = GatherOptions {
+        profiles: vec!["dev".to_owned()],
+        ..GatherOptions::default()
+    };
     let bundle = gather(&[found], &options).unwrap();
-    let names: Vec<String> =
-        bundle.files.keys().map(|path| path.strip_prefix(dir.path()).unwrap().display().to_string()).collect();
-    assert_eq!(names, [".env.dev", "conf.d/a.env", "conf.d/a.toml", "gaffer.toml"]);
+    let names: Vec<String> = bundle
+        .files
+        .keys()
+        .map(|path| path.strip_prefix(dir.path()).unwrap().display().to_string())
+        .collect();
+    assert_eq!(
+        names,
+        [".env.dev", "conf.d/a.env", "conf.d/a.toml", "gaffer.toml"]
+    );
     // The bundle is all that is needed, also after a journey.
     let sent: Bundle = serde_json::from_str(&serde_json::to_string(&bundle).unwrap()).unwrap();
     std::fs::remove_file(at("conf.d/a.toml")).unwrap();
@@ -299,13 +360,28 @@ fn files_are_gathered_from_the_disk_with_all_they_name() {
 fn a_file_that_cannot_be_read_is_named_with_the_reason() {
     let dir = tempfile::tempdir().unwrap();
     let at = |name: &str| dir.path().join(name);
-    let said = |path| gather(&[path], &GatherOptions::default()).unwrap_err().to_string();
+    let said = |path| {
+        gather(&[path], &GatherOptions::default())
+            .unwrap_err()
+            .to_string()
+    };
     assert!(said(at("none.toml")).ends_with("none.toml: there is no such file"));
-    assert!(said(at(".")).contains("the folder has none of gaffer.toml"), "{}", said(at(".")));
+    assert!(
+        said(at(".")).contains("the folder has none of gaffer.toml"),
+        "{}",
+        said(at("."))
+    );
     std::fs::write(at("bad.toml"), b"a = 1\nb = \"\xff\"\n").unwrap();
     assert!(said(at("bad.toml")).ends_with("line 2 is not UTF-8 text"));
-    std::fs::write(at("gaffer.toml"), "env_file = [\"bad.toml\"]\n[job.a]\ncmd = \"x\"\n").unwrap();
+    std::fs::write(
+        at("gaffer.toml"),
+        "env_file = [\"bad.toml\"]\n[job.a]\ncmd = \"x\"\n",
+    )
+    .unwrap();
     let bundle = gather(&[at("gaffer.toml")], &GatherOptions::default()).unwrap();
     let said = load(&bundle, &SystemHost::new()).unwrap_err().to_string();
-    assert!(said.contains("bad.toml: line 2 is not UTF-8 text\n  ┌─ gaffer.toml:1:13"), "{said}");
+    assert!(
+        said.contains("bad.toml: line 2 is not UTF-8 text\n  ┌─ gaffer.toml:1:13"),
+        "{said}"
+    );
 }

@@ -1,0 +1,327 @@
+//! What is loaded, stored, exported and read again stays the same; what differs is named.
+
+mod fixture;
+
+use fixture::{ROOT, bundle, toml};
+use gaffer_config::{
+    ChangeClass, Config, ExportFormat, LoadedJob, StoredHost, diff, export, init, load, load_job_json,
+};
+use gaffer_core::job::Job;
+use gaffer_core::name::JobId;
+use serde_json::json;
+
+const SHOP: &str = r#"
+session = "shop"
+env_file = [".env"]
+env = { LEVEL = "info", PATH = "/own:$PATH" }
+
+[job.redis]
+cmd = "redis-server --port 6379 --save ''"
+ready.tcp = "127.0.0.1:6379"
+priority = -1
+
+[job.web]
+cmd = ["bin/web", "--name", "w {{instance-1:02}}", "$PORT", "it's", "100%", "a\"b\\c"]
+cwd = "web"
+instances = 2
+port = 8080
+ports.admin = "auto"
+after = ["redis"]
+ready.http = "http://127.0.0.1:$PORT/up"
+health = { cmd = "check 'a b'", every = "5s" }
+stop = { timeout = "20s", cmd = "bin/stop $GAFFER_PID" }
+user = "deploy"
+env = { A = "$B-{{job}}", LEVEL = "$LEVEL!" }
+rlimits = { nofile = "10:20" }
+retry = { delay = ["1s", "1m30s"], attempts = 5 }
+flapping = { exits = 3 }
+meta.team = "x y"
+exit.fatal = [3, "SEGV"]
+
+[job.script]
+cmd = "echo $HOME | cat\necho done"
+shell = "bash"
+env_inherit = ["SSH_*"]
+restart = "on-failure"
+stdin = "pipe"
+
+[job."dotted.name"]
+cmd = "x"
+session = "other"
+"#;
+
+fn shop() -> Config {
+    load(
+        &bundle(&[("gaffer.toml", SHOP), (".env", "B='$1'\nLEVEL=\"$LEVEL-file\"\n")]),
+        &ROOT,
+    )
+    .unwrap_or_else(|error| panic!("{error}"))
+}
+
+fn job<'a>(config: &'a Config, name: &str) -> &'a LoadedJob {
+    &config.jobs[&JobId::parse(name).unwrap()]
+}
+
+#[test]
+fn the_text_of_the_store_means_the_same() {
+    for (id, job) in &shop().jobs {
+        let text = job.typed.to_string();
+        let typed = serde_json::from_str(&text).unwrap();
+        let again = load_job_json(id.session.as_str(), id.job.as_str(), &typed, &ROOT)
+            .unwrap_or_else(|error| panic!("{id}: {error}"));
+        assert_eq!(again.spec, job.spec, "{id}");
+        assert_eq!(again.launch_digest, job.launch_digest, "{id}");
+        assert_eq!(again.typed.to_string(), text, "{id}");
+        assert!(diff(job, &again).is_empty());
+    }
+}
+
+#[test]
+fn a_stored_job_is_understood_after_its_user_and_folder_have_gone() {
+    let config = shop();
+    let web = job(&config, "shop.web");
+    // Neither `deploy` nor `/app/web` is on the machine that runs this test.
+    let again =
+        load_job_json("shop", "web", &web.typed, &StoredHost).unwrap_or_else(|error| panic!("{error}"));
+    assert_eq!(again.spec.launch, web.spec.launch);
+    assert_eq!(again.launch_digest, web.launch_digest);
+}
+
+#[test]
+fn a_put_is_completed_and_then_stable() {
+    let body =
+        json!({ "cmd": "run 'a b'", "stop": "5s", "env_file": ["/app/.env"], "name": "web", "session": "s" });
+    let first = load_job_json("s", "web", &body, &ROOT).unwrap_or_else(|error| panic!("{error}"));
+    assert_eq!(
+        first.typed.to_string(),
+        r#"{"cmd":["run","a b"],"cwd":"/app","env_layers":[{"env":[["A","1"]],"from":"/app/.env"}],"stop":{"timeout":"5s"}}"#
+    );
+    let second = load_job_json("s", "web", &first.typed, &ROOT).unwrap();
+    assert_eq!(
+        (second.spec, second.launch_digest),
+        (first.spec, first.launch_digest)
+    );
+    assert!(second.origin.is_none());
+}
+
+#[test]
+fn the_digest_counts_what_a_run_is_born_with_and_nothing_else() {
+    let digest =
+        |line: &str| job(&toml(&format!("[job.a]\ncmd = \"x y\"\n{line}\n")).unwrap(), "a").launch_digest;
+    let plain = digest("");
+    for same in [
+        "instances = 3",
+        "stop = \"1s\"",
+        "restart = \"never\"",
+        "umask = \"022\"",
+        "retry = 3",
+        "nice = 0",
+        "description = \"x\"",
+    ] {
+        assert_eq!(digest(same), plain, "{same}");
+    }
+    let mut seen = vec![plain];
+    for other in [
+        "umask = \"077\"",
+        "env.A = \"1\"",
+        "env.A = \"2\"",
+        "port = 1",
+        "user = \"deploy\"",
+        "user = 1000",
+        "group = \"www\"",
+        "ready.tcp = \"x:1\"",
+        "pty = true",
+        "logs.stdout = \"null\"",
+    ] {
+        let digest = digest(other);
+        assert!(!seen.contains(&digest), "{other}");
+        seen.push(digest);
+    }
+    // The bytes on disk of every installation depend on it.
+    assert_eq!(plain, 0xf933_0251_9376_f9ba, "{plain:x}");
+}
+
+#[test]
+fn changes_are_named_key_by_key_with_their_effect() {
+    let old = toml("[job.a]\ncmd = \"x --old\"\nenv.LOG = \"info\"\ninstances = 2\nstop = \"1s\"\nafter = [\"b\"]\n[job.b]\ncmd = \"x\"\n").unwrap();
+    let new = toml("[job.a]\ncmd = \"x --new 'a b'\"\nenv = { LOG = \"debug\", MORE = 1 }\ninstances = 3\nafter = { b = \"ready\" }\nready.tcp = \"x:1\"\n[job.b]\ncmd = \"x\"\n").unwrap();
+    let changes = diff(job(&old, "a"), job(&new, "a"));
+    let lines: Vec<String> = changes
+        .iter()
+        .map(|change| {
+            let side = |value: &Option<String>| value.clone().unwrap_or_else(|| "-".to_owned());
+            format!(
+                "{} {} → {} {:?}",
+                change.path,
+                side(&change.old),
+                side(&change.new),
+                change.class
+            )
+        })
+        .collect();
+    assert_eq!(
+        lines,
+        [
+            "cmd \"x --old\" → \"x --new 'a b'\" Reload",
+            "env.LOG \"info\" → \"debug\" Reload",
+            "env.MORE - → 1 Reload",
+            "ready.tcp - → \"x:1\" Reload",
+            "stop.timeout \"1s\" → - NextStart",
+            "instances 2 → 3 Live",
+        ]
+    );
+    assert_eq!(changes[0].class, ChangeClass::Reload);
+}
+
+/// The jobs without what an export cannot keep: layers of environment become one.
+fn plain(job: &Job) -> Job {
+    let mut job = job.clone();
+    std::sync::Arc::make_mut(&mut job.launch).env.clear();
+    job
+}
+
+#[test]
+fn an_export_to_toml_loads_to_the_same_jobs() {
+    let config = shop();
+    let text = export(&config, ExportFormat::Toml);
+    let again = toml(&text).unwrap_or_else(|error| panic!("{error}\n{text}"));
+    assert_eq!(again.session, config.session);
+    assert_eq!(again.jobs.len(), config.jobs.len());
+    for (id, job) in &config.jobs {
+        assert_eq!(plain(&again.jobs[id].spec), plain(&job.spec), "{id}\n{text}");
+    }
+    // In one layer, with the same meaning.
+    let env = &job(&again, "shop.web").spec.launch.env[0];
+    let value = |name: &str| {
+        env.iter()
+            .find(|(known, _)| known == name)
+            .map(|(_, value)| value.as_str())
+    };
+    assert_eq!(value("LEVEL"), Some("info-file!"));
+    assert_eq!(value("A"), Some("$$1-{{job}}"));
+    assert_eq!(value("PATH"), Some("/own:$PATH"));
+    assert_eq!(export(&again, ExportFormat::Toml), text);
+}
+
+#[test]
+fn a_procfile_comes_back_as_it_was() {
+    let text =
+        "web: python3 web.py --name 'a b' \"it's\"\nworker: python3 worker.py $GAFFER_JOB $$ ${A}b {{x}}\n";
+    let config = load(&bundle(&[("Procfile", text)]), &ROOT).unwrap();
+    let out = export(&config, ExportFormat::Procfile);
+    let again = load(&bundle(&[("Procfile", &out)]), &ROOT).unwrap_or_else(|error| panic!("{error}\n{out}"));
+    for (id, job) in &config.jobs {
+        assert_eq!(again.jobs[id].spec, job.spec, "{out}");
+    }
+}
+
+#[test]
+fn what_a_procfile_cannot_say_is_a_comment() {
+    assert_eq!(
+        export(&toml("[job.a]\ncmd = \"run {{instance}} {{ports.p}}\"\nports.p = 1\n[job.b]\ncmd = \"x | y\"\nshell = true\n[job.c]\ncmd = \"x {{instance-1}}\"\n").unwrap(), ExportFormat::Procfile),
+        "a: run $INSTANCE $PORT_P\n# a: not said here: ports\nb: /bin/sh -c 'x | y'\n# c: a Procfile cannot say this name or command\n"
+    );
+}
+
+#[test]
+fn ini_and_json_of_the_original_come_back() {
+    let text = "session = \"shop\"\n[job.web]\ncmd = \"web --dir 50% 'a b' $X\"\nenv_inherit = \"all\"\ninstances = 2\nuser = \"deploy\"\nstop = \"2s500ms\"\nkeep_running = true\nstdin = \"pipe\"\nenv = { A = \"1%\" }\nflapping = { exits = 3, scope = \"job\" }\nstart = false\nno_new_privs = true\n";
+    let config = toml(text).unwrap_or_else(|error| panic!("{error}"));
+    for (format, name) in [
+        (ExportFormat::Ini, "gaffer.ini"),
+        (ExportFormat::Json, "jobs.json"),
+    ] {
+        let out = export(&config, format);
+        let again = load(&bundle(&[(name, &out)]), &ROOT).unwrap_or_else(|error| panic!("{error}\n{out}"));
+        let (mut expected, mut found) = (
+            (*job(&config, "shop.web").spec).clone(),
+            (*job(&again, "shop.web").spec).clone(),
+        );
+        // `no_new_privs` and the like have no words there; unknown ones would end up here.
+        for job in [&mut expected, &mut found] {
+            job.meta.clear();
+        }
+        assert_eq!(found, expected, "{out}");
+    }
+}
+
+#[test]
+fn units_for_systemd_say_the_same() {
+    let config = toml(
+        "session = \"shop\"\n[job.db]\ncmd = \"db\"\n[job.web]\ncmd = \"web --name 'a b' 50% {{instance}} $HOME\"\ninstances = 2\nafter = [\"db\"]\nuser = \"deploy\"\nenv.A = \"x y\"\nrlimits.nofile = 100\nhealth.tcp = \"x:1\"\nexit.fatal = [3]\n",
+    )
+    .unwrap();
+    let text = export(&config, ExportFormat::Systemd);
+    assert!(
+        text.starts_with(
+            "# shop-db.service\n[Unit]\nDescription=shop.db\n\n[Service]\nType=exec\nExecStart=db\n"
+        ),
+        "{text}"
+    );
+    let web = text.split("# shop-web@.service\n").nth(1).unwrap();
+    assert_eq!(
+        web,
+        "[Unit]
+Description=shop.web
+After=shop-db.service
+Wants=shop-db.service
+
+[Service]
+Type=exec
+ExecStart=web --name \"a b\" 50%% %i ${HOME}
+WorkingDirectory=/app
+User=deploy
+Group=1000
+Environment=\"A=x y\"
+Environment=INSTANCE=%i
+UMask=0022
+NoNewPrivileges=yes
+LimitNOFILE=100:100
+Restart=always
+RestartSec=100ms
+KillMode=mixed
+KillSignal=SIGTERM
+TimeoutStopSec=30s
+RestartPreventExitStatus=3
+# not said here: health
+
+[Install]
+WantedBy=multi-user.target
+
+"
+    );
+}
+
+#[test]
+fn init_writes_a_file_that_loads_and_runs_what_lies_there() {
+    let dir = tempfile::tempdir().unwrap();
+    let read = |dir: &std::path::Path| {
+        let text = init(dir, &gaffer_config::SystemHost::new());
+        let config = toml(&text).unwrap_or_else(|error| panic!("{error}\n{text}"));
+        (text, config)
+    };
+    let (text, config) = read(dir.path());
+    assert!(config.jobs.is_empty() && text.contains("# [job.web]"), "{text}");
+    std::fs::write(dir.path().join("manage.py"), "").unwrap();
+    let (text, config) = read(dir.path());
+    assert!(
+        text.contains("a guess: this looks like Django") && config.jobs.len() == 1,
+        "{text}"
+    );
+    std::fs::write(
+        dir.path().join("package.json"),
+        r#"{"scripts": {"start": "node x"}}"#,
+    )
+    .unwrap();
+    assert!(read(dir.path()).0.contains("cmd = \"npm run start\""));
+    std::fs::write(dir.path().join("Procfile"), "web: serve -p $PORT\nb: x 'y z'\n").unwrap();
+    std::fs::write(dir.path().join(".env"), "A=1\n").unwrap();
+    let (text, config) = read(dir.path());
+    assert_eq!(config.jobs.len(), 2);
+    assert!(
+        text.contains("cmd = \"x 'y z'\"") && text.contains("env_file = [\"?.env\"]"),
+        "{text}"
+    );
+    std::fs::write(dir.path().join("Procfile"), "web\tserve\n").unwrap();
+    assert!(read(dir.path()).0.contains("# error: a tab follows `web`"));
+}
