@@ -374,10 +374,8 @@ fn shim(world: World, options: &Options, guard_pid: u32) -> Result<(), SetupErro
         };
         thread("spawner").spawn(move || spawner.run()).is_ok()
     };
-    for number in 0..SPAWNERS {
-        if !more_spawners(number) {
-            return Err(io::Error::from(io::ErrorKind::OutOfMemory).into());
-        }
+    if !(0..SPAWNERS).all(&more_spawners) {
+        return Err(io::Error::from(io::ErrorKind::OutOfMemory).into());
     }
     let mut control = Control::new(Parts {
         inbox: to_control,

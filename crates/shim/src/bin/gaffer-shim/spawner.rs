@@ -273,21 +273,7 @@ impl Spawner {
         mut note: Option<String>,
     ) -> Result<Option<Running>, Failure> {
         let inflight = &job.inflight;
-        let mut args = CloneArgs {
-            flags: sys::CLONE_VM
-                | sys::CLONE_VFORK
-                | sys::CLONE_FILES
-                | sys::CLONE_PIDFD
-                | sys::CLONE_PARENT_SETTID
-                | sys::CLONE_CLEAR_SIGHAND,
-            pidfd: inflight.pidfd.as_ptr() as u64,
-            parent_tid: inflight.pid.as_ptr() as u64,
-            // None until the exec, so that reaping strangers cannot take a child that is being made.
-            exit_signal: 0,
-            stack: stack.0 as u64,
-            stack_size: STACK_BYTES as u64,
-            ..CloneArgs::default()
-        };
+        let mut args = clone_args(inflight, stack);
         let mut cgroup_path = None;
         let mut result = -1;
         let before_ns = now().1;
@@ -414,6 +400,25 @@ impl Spawner {
                 position: Default::default(),
             },
         );
+    }
+}
+
+/// As vfork, with a shared descriptor table and what tells control of the child.
+fn clone_args(inflight: &InFlight, stack: &Stack) -> CloneArgs {
+    CloneArgs {
+        flags: sys::CLONE_VM
+            | sys::CLONE_VFORK
+            | sys::CLONE_FILES
+            | sys::CLONE_PIDFD
+            | sys::CLONE_PARENT_SETTID
+            | sys::CLONE_CLEAR_SIGHAND,
+        pidfd: inflight.pidfd.as_ptr() as u64,
+        parent_tid: inflight.pid.as_ptr() as u64,
+        // None until the exec, so that reaping strangers cannot take a child that is being made.
+        exit_signal: 0,
+        stack: stack.0 as u64,
+        stack_size: STACK_BYTES as u64,
+        ..CloneArgs::default()
     }
 }
 
