@@ -160,7 +160,7 @@ fn check_line(path: &Path, masked: &Masked, number: usize, line: &str, faults: &
         .iter()
         .any(|call| line.contains(call));
     // Where the processes are children that are not yet reaped, the number is theirs.
-    let is_parent = path.starts_with("crates/shim/src") || path.ends_with("bench/bare.rs");
+    let is_parent = path.starts_with("crates/shim/src") || path.ends_with("bare.rs");
     if signals && !in_tests && !is_parent {
         faults.push(format!(
             "{shown}:{number}: a bare pid may be a stranger by now; signal by pidfd"

@@ -242,7 +242,7 @@ impl Shim {
                 self.records
             );
             self.read_on();
-            std::thread::sleep(Duration::from_millis(1));
+            wait_between_looks();
         }
     }
 
@@ -396,7 +396,7 @@ impl Drop for Shim {
             if self.guard.try_wait().is_ok_and(|status| status.is_some()) {
                 break;
             }
-            std::thread::sleep(Duration::from_millis(2));
+            wait_between_looks();
         }
         let _ = self.guard.kill();
         let _ = self.guard.wait();
@@ -406,10 +406,15 @@ impl Drop for Shim {
                 for entry in std::fs::read_dir(cgroup).into_iter().flatten().flatten() {
                     let _ = std::fs::remove_dir(entry.path());
                 }
-                std::thread::sleep(Duration::from_millis(1));
+                wait_between_looks();
             }
         }
     }
+}
+
+/// Between two looks at a condition.
+fn wait_between_looks() {
+    std::thread::sleep(Duration::from_millis(1));
 }
 
 fn make_cgroup() -> Option<String> {
