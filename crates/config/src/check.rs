@@ -47,53 +47,9 @@ impl Checked<'_> {
             report.error(entry.key, &place, message, &help);
             return;
         };
-        match key.used {
-            Use::NotYet => {
-                report.error(
-                    entry.key,
-                    &place,
-                    format!("`{whole}` is not yet supported"),
-                    "leave it out",
-                );
-                return;
-            }
-            Use::Refused(help) => {
-                report.error(
-                    entry.key,
-                    &place,
-                    format!("`{whole}` has no meaning in {}", self.what),
-                    help,
-                );
-                return;
-            }
-            Use::Job if self.without == Some(Use::Job) => {
-                report.error(
-                    entry.key,
-                    &place,
-                    format!("`{whole}` is a key of jobs"),
-                    "put it into [defaults.job]",
-                );
-                return;
-            }
-            Use::File if self.without.is_some() => {
-                report.error(
-                    entry.key,
-                    &place,
-                    format!("`{whole}` has no meaning in {}", self.what),
-                    "",
-                );
-                return;
-            }
-            Use::File if self.written => {
-                report.error(
-                    entry.key,
-                    &place,
-                    format!("`{whole}` is understood in files only"),
-                    "leave it out",
-                );
-                return;
-            }
-            Use::Run | Use::Job | Use::File => {}
+        if let Some((message, help)) = self.refusal(key, &whole) {
+            report.error(entry.key, &place, message, help);
+            return;
         }
         if let (Type::Table, Some(below)) = (key.ty, entry.node.as_table()) {
             self.level(&format!("{whole}."), below, report);
@@ -108,6 +64,25 @@ impl Checked<'_> {
             None => (whole, key.ty),
         };
         report_problem(ty, &target, &place, &entry.node, report);
+    }
+
+    /// Why a known key may not stand here, and what to do.
+    fn refusal(&self, key: &Key, whole: &str) -> Option<(String, &'static str)> {
+        match key.used {
+            Use::NotYet => Some((format!("`{whole}` is not yet supported"), "leave it out")),
+            Use::Refused(help) => Some((format!("`{whole}` has no meaning in {}", self.what), help)),
+            Use::Job if self.without == Some(Use::Job) => Some((
+                format!("`{whole}` is a key of jobs"),
+                "put it into [defaults.job]",
+            )),
+            Use::File if self.without.is_some() => {
+                Some((format!("`{whole}` has no meaning in {}", self.what), ""))
+            }
+            Use::File if self.written => {
+                Some((format!("`{whole}` is understood in files only"), "leave it out"))
+            }
+            Use::Run | Use::Job | Use::File => None,
+        }
     }
 }
 

@@ -129,6 +129,7 @@ fn origin(report: &Report, span: Span) -> Origin {
 
 /// A job on its way: resolved but for the names it waits for.
 struct Draft {
+    id: JobId,
     job: Job,
     waits: Vec<Wait>,
     after: BTreeMap<JobId, Condition>,
@@ -144,7 +145,12 @@ struct Draft {
 impl Draft {
     fn finish(self, report: &Report) -> LoadedJob {
         let launch_digest = launch_digest(&self.job, &self.table);
-        let typed = typed(&self.table, &self.layers, &self.job);
+        let mut typed = typed(&self.table, &self.layers, &self.job);
+        if let Some(typed) = typed.as_object_mut()
+            && !self.after.is_empty()
+        {
+            typed.insert("after".to_owned(), after_typed(&self.id, &self.after));
+        }
         let origin = self.from_file.then(|| origin(report, self.span));
         let mut job = self.job;
         job.after = self.after;
@@ -156,6 +162,28 @@ impl Draft {
             profiles: self.profiles,
         }
     }
+}
+
+/// `after` with names that mean the same without the file: `b.c` is a job of session `b` there.
+fn after_typed(id: &JobId, after: &BTreeMap<JobId, Condition>) -> Value {
+    let name = |other: &JobId| match other.session == id.session && !other.job.as_str().contains('.') {
+        true => other.job.to_string(),
+        false => other.to_string(),
+    };
+    let word = |condition: &Condition| match condition {
+        Condition::Started => "started",
+        Condition::Ready => "ready",
+        Condition::Done => "done",
+        Condition::Ended => "ended",
+    };
+    if after.values().all(|condition| *condition == Condition::Ready) {
+        return after.keys().map(name).collect();
+    }
+    let pairs: BTreeMap<String, &str> = after
+        .iter()
+        .map(|(other, condition)| (name(other), word(condition)))
+        .collect();
+    json!(pairs)
 }
 
 /// The table, with what gaffer has found out: the layers under `env` and the user of that moment.
@@ -218,15 +246,12 @@ fn draft(
         .or_else(|| bundle.counts.get(&id.to_string()));
     if let Some(&count) = count {
         job.instances = count;
-        merged.table.put(
-            "instances",
-            Node {
-                item: Item::Int(i64::from(count)),
-                span: merged.span,
-            },
-        );
+        merged
+            .table
+            .put("instances", Node::new(Item::Int(i64::from(count)), merged.span));
     }
     let draft = Draft {
+        id: id.clone(),
         job,
         waits,
         after: BTreeMap::new(),
@@ -467,30 +492,7 @@ pub fn load_job_json(
     let Item::Table(mut table) = node.item else {
         return Err(Diagnostic::error("a job is an object with the keys of [job.X]").into());
     };
-    let (path, what) = (format!("job.{name}."), format!("job `{name}`"));
-    let mut own = table.clone();
-    for key in ["name", "session"] {
-        // The path of the request names them; a body may repeat them.
-        own.remove(key);
-    }
-    Checked {
-        keys: JOB,
-        path: &path,
-        what: &what,
-        without: None,
-        written: true,
-    }
-    .check(&own, &mut report);
-    for (key, value) in [("name", name), ("session", session)] {
-        if table.remove(key).is_some_and(|node| node.as_str() != Some(value)) {
-            report.error(
-                Span::NONE,
-                &format!("{path}{key}"),
-                format!("`{key}` is not that of the request"),
-                "leave it out",
-            );
-        }
-    }
+    check_body(session, name, &mut table, &mut report);
     lengthen(JOB, &mut table);
     split_commands(&mut table);
     let layers = kept_layers(&mut table, host, &mut report);
@@ -513,23 +515,7 @@ pub fn load_job_json(
         &mut report,
     );
     let loaded = draft.map(|(id, mut draft)| {
-        for wait in std::mem::take(&mut draft.waits) {
-            // Which jobs there are is known to the engine only.
-            match JobId::parse_in(&wait.name, &id.session) {
-                Ok(other) if other == id => {
-                    report.error(
-                        Span::NONE,
-                        "after",
-                        format!("job `{}` waits for itself", id.job),
-                        "",
-                    );
-                }
-                Ok(other) => {
-                    draft.after.insert(other, wait.condition);
-                }
-                Err(error) => report.error(Span::NONE, "after", error.to_string(), ""),
-            }
-        }
+        names_after(&id, &mut draft, &mut report);
         draft.from_file = false;
         draft.table.remove("run_as");
         draft.finish(&report)
@@ -537,6 +523,46 @@ pub fn load_job_json(
     match loaded {
         Some(loaded) if !report.has_errors() => Ok(loaded),
         _ => Err(report.finish()),
+    }
+}
+
+/// Known keys with values of the right kind. The path of a request names the job; its body may repeat that.
+fn check_body(session: &str, name: &str, table: &mut Table, report: &mut Report) {
+    let (path, what) = (format!("job.{name}."), format!("job `{name}`"));
+    for (key, value) in [("name", name), ("session", session)] {
+        if table.remove(key).is_some_and(|node| node.as_str() != Some(value)) {
+            let message = format!("`{key}` is not that of the request");
+            report.error(Span::NONE, &format!("{path}{key}"), message, "leave it out");
+        }
+    }
+    let checked = Checked {
+        keys: JOB,
+        path: &path,
+        what: &what,
+        without: None,
+        written: true,
+    };
+    checked.check(table, report);
+}
+
+/// Names in `after` as they are: which jobs there are is known to the engine only.
+fn names_after(id: &JobId, draft: &mut Draft, report: &mut Report) {
+    let path = format!("job.{}.after", id.job);
+    for wait in std::mem::take(&mut draft.waits) {
+        match JobId::parse_in(&wait.name, &id.session) {
+            Ok(other) if other == *id => {
+                report.error(
+                    Span::NONE,
+                    &path,
+                    format!("job `{}` waits for itself", id.job),
+                    "",
+                );
+            }
+            Ok(other) => {
+                draft.after.insert(other, wait.condition);
+            }
+            Err(error) => report.error(Span::NONE, &path, error.to_string(), ""),
+        }
     }
 }
 

@@ -253,42 +253,7 @@ impl Loader<'_> {
                 continue;
             };
             match name.as_str() {
-                "defaults" => {
-                    let job = table.remove("job");
-                    for kind in ["step", "queue"] {
-                        if let Some(entry) = table.0.remove(kind) {
-                            let what = format!("defaults.{kind}");
-                            let place = format!("{path}{what}");
-                            self.report.error(
-                                entry.key,
-                                &place,
-                                format!("`{what}` is not yet supported"),
-                                "leave it out",
-                            );
-                        }
-                    }
-                    self.check_object(table, &format!("{path}defaults."), "[defaults]", Some(Use::Job));
-                    if let Some(mut node) = job {
-                        match &mut node.item {
-                            Item::Table(job) => {
-                                self.check_object(
-                                    job,
-                                    &format!("{path}defaults.job."),
-                                    "[defaults.job]",
-                                    Some(Use::File),
-                                );
-                            }
-                            _ => report_problem(
-                                Type::Table,
-                                "defaults.job",
-                                "defaults.job",
-                                &node,
-                                self.report,
-                            ),
-                        }
-                        table.put("job", node);
-                    }
-                }
+                "defaults" => self.check_defaults(table, path),
                 "template" | "job" => {
                     for (object, entry) in &mut table.0 {
                         let place = format!("{path}{name}.{object}");
@@ -318,6 +283,29 @@ impl Loader<'_> {
                 _ => {}
             }
         }
+    }
+
+    fn check_defaults(&mut self, table: &mut Table, path: &str) {
+        use crate::node::Item;
+        for kind in ["step", "queue"] {
+            if let Some(entry) = table.0.remove(kind) {
+                let what = format!("defaults.{kind}");
+                let message = format!("`{what}` is not yet supported");
+                self.report
+                    .error(entry.key, &format!("{path}{what}"), message, "leave it out");
+            }
+        }
+        let job = table.remove("job");
+        self.check_object(table, &format!("{path}defaults."), "[defaults]", Some(Use::Job));
+        let Some(mut node) = job else { return };
+        let place = format!("{path}defaults.job");
+        match &mut node.item {
+            Item::Table(job) => {
+                self.check_object(job, &format!("{place}."), "[defaults.job]", Some(Use::File));
+            }
+            _ => report_problem(Type::Table, "defaults.job", &place, &node, self.report),
+        }
+        table.put("job", node);
     }
 
     fn check_object(&mut self, table: &mut Table, path: &str, what: &str, without: Option<Use>) {

@@ -9,7 +9,8 @@ use crate::legacy::{Dialect, Jobs};
 use crate::node::{Entry, Item, Node, Span, Table};
 use crate::report::Report;
 use crate::source::{Source, Unread};
-use std::path::Path;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
 
 /// Includes of includes of ….
 const INCLUDE_DEPTH_MAX: usize = 8;
@@ -17,12 +18,13 @@ const INCLUDE_DEPTH_MAX: usize = 8;
 /// The file, with those it includes laid over it, in the shape of a `gaffer.toml`.
 pub(crate) fn tree(text: &str, file: u32, source: &mut dyn Source, report: &mut Report) -> Option<Table> {
     let mut sections = Vec::new();
-    gather(text, file, source, report, 0, &mut sections);
-    let span = Span {
-        file,
-        start: 0,
-        end: 0,
+    let mut reader = Reader {
+        source,
+        report,
+        read: BTreeSet::new(),
     };
+    reader.gather(text, file, 0, &mut sections);
+    let span = Span::new(file, 0..0);
     drop_strangers(&mut sections);
     let mut jobs = Jobs::new(Dialect::Ini);
     let mut daemon: Option<(Table, Span)> = None;
@@ -49,30 +51,7 @@ pub(crate) fn tree(text: &str, file: u32, source: &mut dyn Source, report: &mut 
                 "users and keys of the original are not read; `gaffer token create` makes new ones",
                 report,
             ),
-            ("ssl" | "lookup_ssl" | "webhooks", None) => {
-                report.error(
-                    section.span,
-                    name,
-                    format!("[{name}] is not yet supported"),
-                    "leave it out",
-                );
-            }
-            _ => {
-                let known = [
-                    "gaffer",
-                    "job:NAME",
-                    "env:NAME",
-                    "process:NAME",
-                    "endpoint:NAME",
-                    "DEFAULT",
-                ];
-                let near = crate::suggest::nearest(name, known);
-                let help = match near {
-                    Some(near) => format!("did you mean [{near}]?"),
-                    None => "there are [gaffer], [job:NAME], [env:NAME]".to_owned(),
-                };
-                report.error(section.span, name, format!("unknown section [{name}]"), &help);
-            }
+            _ => refuse(section, report),
         }
     }
     for (job, section) in envs {
@@ -121,68 +100,95 @@ const SETTINGS: &[&str] = &[
     "broadcast_address",
 ];
 
-/// Sections of a file, then those of its includes; a later section of one name replaces key by key.
-fn gather(
-    text: &str,
-    file: u32,
-    source: &mut dyn Source,
-    report: &mut Report,
-    depth: usize,
-    sections: &mut Vec<Section>,
-) {
-    let mut includes: Vec<(String, Span, bool)> = Vec::new();
-    for section in ini_text::parse(text, file, report) {
-        if section.name == "gaffer" {
-            for (key, is_dir) in [("include", false), ("include_dir", true)] {
-                if let Some(node) = section.table.get(key) {
-                    let words = node.as_str().unwrap_or_default().split_whitespace();
-                    includes.extend(words.map(|word| (word.to_owned(), node.span, is_dir)));
+struct Reader<'a> {
+    source: &'a mut dyn Source,
+    report: &'a mut Report,
+    /// Each file once.
+    read: BTreeSet<PathBuf>,
+}
+
+impl Reader<'_> {
+    /// Sections of a file, then those of its includes; a later section of one name replaces key by key.
+    fn gather(&mut self, text: &str, file: u32, depth: usize, sections: &mut Vec<Section>) {
+        let mut includes: Vec<(String, Span, bool)> = Vec::new();
+        for section in ini_text::parse(text, file, self.report) {
+            if section.name == "gaffer" {
+                for (key, is_dir) in [("include", false), ("include_dir", true)] {
+                    if let Some(node) = section.table.get(key) {
+                        let words = node.as_str().unwrap_or_default().split_whitespace();
+                        includes.extend(words.map(|word| (word.to_owned(), node.span, is_dir)));
+                    }
                 }
             }
-        }
-        match sections.iter_mut().find(|known| known.name == section.name) {
-            Some(known) => known.table.overlay(&section.table),
-            None => sections.push(section),
-        }
-    }
-    for (name, span, is_dir) in includes {
-        let folder = report.folder_of(span).unwrap_or(Path::new("/")).to_owned();
-        let path = folder.join(&name);
-        let found = if is_dir {
-            source.glob(&path.join("*.ini"))
-        } else {
-            vec![path]
-        };
-        for path in found {
-            if depth >= INCLUDE_DEPTH_MAX {
-                report.error(
-                    span,
-                    "include",
-                    format!("`include` is more than {INCLUDE_DEPTH_MAX} deep"),
-                    "",
-                );
-                return;
+            match sections.iter_mut().find(|known| known.name == section.name) {
+                Some(known) => known.table.overlay(&section.table),
+                None => sections.push(section),
             }
-            match source.read(&path) {
-                Ok(text) => {
-                    let file = report.add_file(&path, &text);
-                    gather(&text, file, source, report, depth + 1, sections);
-                }
-                Err(why) => {
-                    let why = match why {
-                        Unread::Missing => "there is no such file".to_owned(),
-                        Unread::Failed(text) => text,
-                    };
-                    report.error(
-                        span,
-                        "include",
-                        format!("cannot read {}: {why}", path.display()),
-                        "",
-                    );
-                }
+        }
+        for (name, span, is_dir) in includes {
+            let folder = self.report.folder_of(span).unwrap_or(Path::new("/"));
+            let path = folder.join(&name);
+            let found = if is_dir {
+                self.source.glob(&path.join("*.ini"))
+            } else {
+                vec![path]
+            };
+            for path in found {
+                self.include(&path, span, depth, sections);
             }
         }
     }
+
+    fn include(&mut self, path: &Path, span: Span, depth: usize, sections: &mut Vec<Section>) {
+        if depth >= INCLUDE_DEPTH_MAX {
+            let message = format!("`include` is more than {INCLUDE_DEPTH_MAX} deep");
+            self.report.error(span, "include", message, "");
+            return;
+        }
+        if !self.read.insert(path.to_owned()) {
+            return;
+        }
+        match self.source.read(path) {
+            Ok(text) => {
+                let file = self.report.add_file(path, &text);
+                self.gather(&text, file, depth + 1, sections);
+            }
+            Err(why) => {
+                let why = match why {
+                    Unread::Missing => "there is no such file".to_owned(),
+                    Unread::Failed(text) => text,
+                };
+                let message = format!("cannot read {}: {why}", path.display());
+                self.report.error(span, "include", message, "");
+            }
+        }
+    }
+}
+
+fn refuse(section: &Section, report: &mut Report) {
+    let name = section.name.as_str();
+    if ["ssl", "lookup_ssl", "webhooks"].contains(&name) {
+        report.error(
+            section.span,
+            name,
+            format!("[{name}] is not yet supported"),
+            "leave it out",
+        );
+        return;
+    }
+    let known = [
+        "gaffer",
+        "job:NAME",
+        "env:NAME",
+        "process:NAME",
+        "endpoint:NAME",
+        "DEFAULT",
+    ];
+    let help = match crate::suggest::nearest(name, known) {
+        Some(near) => format!("did you mean [{near}]?"),
+        None => "there are [gaffer], [job:NAME], [env:NAME]".to_owned(),
+    };
+    report.error(section.span, name, format!("unknown section [{name}]"), &help);
 }
 
 fn warn_unused(section: &Section, message: &str, report: &mut Report) {
@@ -207,89 +213,35 @@ fn settings(section: &Section, sections: &[Section], report: &mut Report) -> Tab
     for (key, entry) in section.table.in_order() {
         let node = &entry.node;
         let text = node.as_str().unwrap_or_default().trim();
-        match key {
-            "include" | "include_dir" => {}
-            "bind" => out.put("bind", addresses(text, node.span)),
-            "backlog" => out.put("backlog", number(text, node.span)),
-            "broadcast_address" => out.put("advertise", node.clone()),
-            "require_key" => match text.to_lowercase().as_str() {
-                "1" | "yes" | "true" | "on" => out.put(
-                    "require_token",
-                    Node {
-                        item: Item::Bool(true),
-                        span: node.span,
-                    },
-                ),
-                "0" | "no" | "false" | "off" => out.put(
-                    "require_token",
-                    Node {
-                        item: Item::Bool(false),
-                        span: node.span,
-                    },
-                ),
-                _ => report.error(
-                    node.span,
-                    "gaffer.require_key",
-                    "`require_key` is yes or no",
-                    "write true or false",
-                ),
+        let (new, value) = match key {
+            "bind" => ("bind", addresses(text, node.span)),
+            "backlog" => ("backlog", number(text, node.span)),
+            "broadcast_address" => ("advertise", node.clone()),
+            "require_key" => match yes_or_no(text) {
+                Some(value) => ("require_token", Node::new(Item::Bool(value), node.span)),
+                None => {
+                    let message = "`require_key` is yes or no";
+                    report.error(node.span, "gaffer.require_key", message, "write true or false");
+                    continue;
+                }
             },
-            "pidfile" | "log_to" | "socket" | "state_dir" | "name" | "shell" => out.put(key, node.clone()),
-            "error_log" if text == "-" => out.put("log_to", Node::str("stderr", node.span)),
-            "error_log" => out.put("log_to", Node::str(format!("file:{text}"), node.span)),
-            "log_level" => {
-                let word = match text.to_lowercase().as_str() {
-                    "critical" => "error".to_owned(),
-                    "warning" => "warn".to_owned(),
-                    other => other.to_owned(),
-                };
-                out.put("log_level", Node::str(word, node.span));
-            }
-            "daemonize" => report.warning(
-                entry.key,
-                "gaffer.daemonize",
-                "`daemonize` has no effect",
-                "start gafferd --daemon",
-            ),
+            "error_log" if text == "-" => ("log_to", Node::str("stderr", node.span)),
+            "error_log" => ("log_to", Node::str(format!("file:{text}"), node.span)),
+            "log_level" => ("log_level", Node::str(level(text), node.span)),
             "http_endpoints" => {
                 let names = text.split(',').map(str::trim).filter(|name| !name.is_empty());
                 let binds: Vec<Node> = names
                     .flat_map(|name| endpoint(name, node.span, sections, report))
                     .collect();
-                out.put(
-                    "bind",
-                    Node {
-                        item: Item::List(binds),
-                        span: node.span,
-                    },
-                );
+                ("bind", Node::new(Item::List(binds), node.span))
             }
-            "plugins_dir" | "plugin_dir" => {
-                report.error(
-                    entry.key,
-                    "gaffer.plugins_dir",
-                    format!("`{key}` is not yet supported"),
-                    "leave it out",
-                );
-            }
-            _ if key.starts_with("lookupd_address") => {
-                report.error(
-                    entry.key,
-                    "gaffer.lookup",
-                    format!("`{key}` is not yet supported"),
-                    "leave it out",
-                );
-            }
+            "pidfile" | "log_to" | "socket" | "state_dir" | "name" | "shell" => (key, node.clone()),
             _ => {
-                let help = crate::keys::hint(crate::keys::DAEMON, "", key);
-                report.error(
-                    entry.key,
-                    &format!("gaffer.{key}"),
-                    format!("unknown key `{key}` in [gaffer]"),
-                    &help,
-                );
+                no_setting(key, entry, report);
+                continue;
             }
-        }
+        };
+        out.put(new, value);
     }
     let checked = crate::check::Checked {
         keys: crate::keys::DAEMON,
@@ -300,6 +252,48 @@ fn settings(section: &Section, sections: &[Section], report: &mut Report) -> Tab
     };
     checked.check(&out, report);
     out
+}
+
+/// A key of `[gaffer]` that has no value here.
+fn no_setting(key: &str, entry: &Entry, report: &mut Report) {
+    match key {
+        // Followed already.
+        "include" | "include_dir" => {}
+        "daemonize" => {
+            let message = "`daemonize` has no effect";
+            report.warning(entry.key, "gaffer.daemonize", message, "start gafferd --daemon");
+        }
+        "plugins_dir" | "plugin_dir" => {
+            let message = format!("`{key}` is not yet supported");
+            report.error(entry.key, "gaffer.plugins_dir", message, "leave it out");
+        }
+        _ if key.starts_with("lookupd_address") => {
+            let message = format!("`{key}` is not yet supported");
+            report.error(entry.key, "gaffer.lookup", message, "leave it out");
+        }
+        _ => {
+            let help = crate::keys::hint(crate::keys::DAEMON, "", key);
+            let message = format!("unknown key `{key}` in [gaffer]");
+            report.error(entry.key, &format!("gaffer.{key}"), message, &help);
+        }
+    }
+}
+
+fn yes_or_no(text: &str) -> Option<bool> {
+    match text.to_lowercase().as_str() {
+        "1" | "yes" | "true" | "on" => Some(true),
+        "0" | "no" | "false" | "off" => Some(false),
+        _ => None,
+    }
+}
+
+/// The original has Python's levels.
+fn level(text: &str) -> String {
+    match text.to_lowercase().as_str() {
+        "critical" => "error".to_owned(),
+        "warning" => "warn".to_owned(),
+        other => other.to_owned(),
+    }
 }
 
 fn endpoint(name: &str, span: Span, sections: &[Section], report: &mut Report) -> Vec<Node> {
@@ -345,18 +339,15 @@ fn addresses(text: &str, span: Span) -> Node {
         .split(',')
         .map(str::trim)
         .filter(|address| !address.is_empty());
-    Node {
-        item: Item::List(list.map(|address| Node::str(one(address), span)).collect()),
+    Node::new(
+        Item::List(list.map(|address| Node::str(one(address), span)).collect()),
         span,
-    }
+    )
 }
 
 fn number(text: &str, span: Span) -> Node {
     match text.parse() {
-        Ok(number) => Node {
-            item: Item::Int(number),
-            span,
-        },
+        Ok(number) => Node::new(Item::Int(number), span),
         Err(_) => Node::str(text, span),
     }
 }

@@ -451,15 +451,33 @@ fn check_templates(resolver: &mut Resolver<'_, '_>, launch: &Launch) {
             check_node(resolver, node, key, scripted, &known);
         }
     }
-    let shared = resolver.layers.iter().filter(|layer| layer.from == "[env]");
-    for (name, value) in shared.flat_map(|layer| &layer.variables) {
-        check_text(resolver, value, Span::NONE, &format!("env.{name}"), false, &known);
-    }
-    if let Some(env) = table.get_table("env") {
-        for (name, entry) in env.iter() {
-            // In a value, `$X` is the layer below: with `all` anything may be there.
-            check_node(resolver, &entry.node, &format!("env.{name}"), false, &known);
+    check_env(resolver, launch);
+}
+
+/// `$X` in a value is the layer below, not a neighbour in the same table.
+fn check_env(resolver: &mut Resolver<'_, '_>, launch: &Launch) {
+    let table = resolver.table;
+    if let Some(at) = resolver.layers.iter().position(|layer| layer.from == "[env]") {
+        let below = Launch {
+            env: launch.env[..at].to_vec(),
+            ..launch.clone()
+        };
+        let known = Known::in_layer(&below, &launch.env[at]);
+        for (name, value) in &launch.env[at] {
+            check_text(resolver, value, Span::NONE, &format!("env.{name}"), false, &known);
         }
+    }
+    let Some(own) = table.get_table("env") else { return };
+    let Some((layer, below)) = launch.env.split_last() else {
+        return;
+    };
+    let below = Launch {
+        env: below.to_vec(),
+        ..launch.clone()
+    };
+    let known = Known::in_layer(&below, layer);
+    for (name, entry) in own.iter() {
+        check_node(resolver, &entry.node, &format!("env.{name}"), false, &known);
     }
 }
 
@@ -486,6 +504,8 @@ fn ports_only(table: &Table, launch: &mut Launch) {
 struct Known<'a> {
     launch: &'a Launch,
     port_variables: Vec<String>,
+    /// Variables of the layer in hand, whose values do not see each other.
+    neighbours: &'a [(String, String)],
 }
 
 impl<'a> Known<'a> {
@@ -495,6 +515,14 @@ impl<'a> Known<'a> {
         Known {
             launch,
             port_variables,
+            neighbours: &[],
+        }
+    }
+
+    fn in_layer(below: &'a Launch, layer: &'a EnvLayer) -> Known<'a> {
+        Known {
+            neighbours: layer,
+            ..Known::of(below)
         }
     }
 
@@ -599,8 +627,21 @@ fn check_text(
                 name,
                 otherwise: None,
             } if !known.variable(name) => {
-                let help = format!("set it in `env`, take it with env_inherit, or write $${name}");
-                let message = format!("`${name}` in `{key}` cannot have a value");
+                let neighbour = known.neighbours.iter().any(|(other, _)| other == name);
+                let (message, help) = if neighbour {
+                    let message =
+                        format!("`${name}` in `{key}` means the layer below, where it has no value");
+                    (
+                        message,
+                        "use a variable of the file for both: {{vars.x}}".to_owned(),
+                    )
+                } else {
+                    let message = format!("`${name}` in `{key}` cannot have a value");
+                    (
+                        message,
+                        format!("set it in `env`, take it with env_inherit, or write $${name}"),
+                    )
+                };
                 resolver.error(span, key, message, &help);
             }
             // What a file fills in was told when it was merged.

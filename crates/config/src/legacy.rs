@@ -152,13 +152,7 @@ impl Jobs {
                 if let Item::Table(job) = &mut entry.node.item
                     && job.get("priority").is_none()
                 {
-                    job.put(
-                        "priority",
-                        Node {
-                            item: Item::Int(LAST),
-                            span: entry.key,
-                        },
-                    );
+                    job.put("priority", Node::new(Item::Int(LAST), entry.key));
                 }
             }
         }
@@ -269,13 +263,7 @@ impl Reader<'_> {
                 _ => {}
             }
             out.put("cmd", Node::str(escape_braces(&script), node.span));
-            out.put(
-                "shell",
-                Node {
-                    item: Item::Bool(true),
-                    span,
-                },
-            );
+            out.put("shell", Node::new(Item::Bool(true), span));
             return;
         }
         let mut words = self.words(cmd, node.span, "cmd");
@@ -297,13 +285,7 @@ impl Reader<'_> {
             Some((Item::Other("null"), _)) | None => {}
             Some((_, at)) => self.error(at, "args", "`args` is a list or a text", ""),
         }
-        out.put(
-            "cmd",
-            Node {
-                item: Item::List(words),
-                span: node.span,
-            },
-        );
+        out.put("cmd", Node::new(Item::List(words), node.span));
     }
 
     fn words(&mut self, text: &str, span: Span, key: &str) -> Vec<Node> {
@@ -354,23 +336,14 @@ impl Reader<'_> {
     fn put_flag(&mut self, key: &str, entry: &Entry, new: &str, out: &mut Table) {
         let table = Table::from_iter([(key.to_owned(), entry.node.clone())]);
         if let Some(value) = self.flag(&table, key) {
-            out.put(
-                new,
-                Node {
-                    item: Item::Bool(value),
-                    span: entry.node.span,
-                },
-            );
+            out.put(new, Node::new(Item::Bool(value), entry.node.span));
         }
     }
 
     /// A number, also if an ini has it as text; other things are left for the check.
     fn number(&self, node: &Node) -> Node {
         match node.as_str().map(|text| text.trim().parse::<i64>()) {
-            Some(Ok(number)) if self.dialect == Dialect::Ini => Node {
-                item: Item::Int(number),
-                span: node.span,
-            },
+            Some(Ok(number)) if self.dialect == Dialect::Ini => Node::new(Item::Int(number), node.span),
             _ => node.clone(),
         }
     }
@@ -421,68 +394,22 @@ impl Reader<'_> {
     }
 
     fn flapping(&mut self, node: &Node, out: &mut Table) {
+        let today = |key: &str| ["exits", "pause", "rounds", "scope"].contains(&key);
+        if node
+            .as_table()
+            .is_some_and(|object| object.iter().any(|(key, _)| today(key)))
+        {
+            out.put("flapping", node.clone());
+            return;
+        }
+        let Some(values) = self.flapping_values(node) else {
+            return;
+        };
         let mut table = Table::default();
         table.put("scope", Node::str("job", node.span));
-        let fields = ["attempts", "window", "retry_in", "max_retry"];
-        let mut values: Vec<(&str, Node)> = Vec::new();
-        match &node.item {
-            Item::Table(object) => {
-                if object.iter().all(|(key, _)| {
-                    keys::find(JOB, &format!("flapping.{key}")).is_some() && !fields[..1].contains(&key)
-                }) {
-                    // Today's form.
-                    out.put("flapping", node.clone());
-                    return;
-                }
-                for (key, entry) in object.in_order() {
-                    match fields.iter().find(|field| **field == key) {
-                        Some(field) => values.push((field, entry.node.clone())),
-                        None => self.error(
-                            entry.key,
-                            "flapping",
-                            format!("unknown member `{key}` in `flapping`"),
-                            "there are attempts, window, retry_in, max_retry",
-                        ),
-                    }
-                }
-            }
-            Item::Str(text) => {
-                let words: Vec<&str> = text
-                    .split([',', ' ', '\t'])
-                    .filter(|word| !word.is_empty())
-                    .collect();
-                if words.len() > fields.len() || words.is_empty() {
-                    self.error(
-                        node.span,
-                        "flapping",
-                        "`flapping` has up to four numbers",
-                        "attempts, window, retry_in, max_retry: 2, 1., 7., 5",
-                    );
-                    return;
-                }
-                let pairs = fields.iter().zip(words);
-                values.extend(pairs.map(|(field, word)| (*field, Node::str(word, node.span))));
-            }
-            _ => {
-                self.error(
-                    node.span,
-                    "flapping",
-                    format!("`flapping` is a table, not {}", node.kind()),
-                    "",
-                );
-                return;
-            }
-        }
         // The defaults of the original, which differ from today's.
-        for (new, default) in [("exits", Item::Int(2)), ("window", Item::Str("1s".to_owned()))] {
-            table.put(
-                new,
-                Node {
-                    item: default,
-                    span: node.span,
-                },
-            );
-        }
+        table.put("exits", Node::new(Item::Int(2), node.span));
+        table.put("window", Node::str("1s", node.span));
         for (field, value) in values {
             let (new, value) = match field {
                 "attempts" => ("exits", Some(self.whole(&value))),
@@ -495,6 +422,47 @@ impl Reader<'_> {
         out.put("flapping", Node::table(table, node.span));
     }
 
+    /// Members of the original's object, or its numbers in their order.
+    fn flapping_values(&mut self, node: &Node) -> Option<Vec<(&'static str, Node)>> {
+        const FIELDS: [&str; 4] = ["attempts", "window", "retry_in", "max_retry"];
+        match &node.item {
+            Item::Table(object) => {
+                let mut values = Vec::new();
+                for (key, entry) in object.in_order() {
+                    match FIELDS.iter().find(|field| **field == key) {
+                        Some(field) => values.push((*field, entry.node.clone())),
+                        None => {
+                            let message = format!("unknown member `{key}` in `flapping`");
+                            let help = "there are attempts, window, retry_in, max_retry";
+                            self.error(entry.key, "flapping", message, help);
+                        }
+                    }
+                }
+                Some(values)
+            }
+            Item::Str(text) => {
+                let words = text.split([',', ' ', '\t']).filter(|word| !word.is_empty());
+                let words: Vec<&str> = words.collect();
+                if words.len() > FIELDS.len() || words.is_empty() {
+                    let help = "attempts, window, retry_in, max_retry: 2, 1., 7., 5";
+                    self.error(node.span, "flapping", "`flapping` has up to four numbers", help);
+                    return None;
+                }
+                let pairs = FIELDS.into_iter().zip(words);
+                Some(
+                    pairs
+                        .map(|(field, word)| (field, Node::str(word, node.span)))
+                        .collect(),
+                )
+            }
+            _ => {
+                let message = format!("`flapping` is a table, not {}", node.kind());
+                self.error(node.span, "flapping", message, "");
+                None
+            }
+        }
+    }
+
     /// A count that may be written `5.` or as text.
     fn whole(&self, node: &Node) -> Node {
         let number = match &node.item {
@@ -503,10 +471,9 @@ impl Reader<'_> {
             _ => None,
         };
         match number {
-            Some(number) if number.fract() == 0.0 && number.abs() < 1e9 => Node {
-                item: Item::Int(number as i64),
-                span: node.span,
-            },
+            Some(number) if number.fract() == 0.0 && number.abs() < 1e9 => {
+                Node::new(Item::Int(number as i64), node.span)
+            }
             _ => node.clone(),
         }
     }
@@ -525,15 +492,7 @@ impl Reader<'_> {
             .map(|(label, span)| Node::str(label, span))
             .collect();
         if !labels.is_empty() {
-            put_at(
-                out,
-                "logs",
-                "labels",
-                Node {
-                    item: Item::List(labels),
-                    span: node.span,
-                },
-            );
+            put_at(out, "logs", "labels", Node::new(Item::List(labels), node.span));
         }
     }
 
@@ -576,10 +535,7 @@ impl Reader<'_> {
 /// A digit string is an id.
 fn id(node: &Node) -> Node {
     match node.as_str().map(|text| text.trim().parse::<i64>()) {
-        Some(Ok(id)) => Node {
-            item: Item::Int(id),
-            span: node.span,
-        },
+        Some(Ok(id)) => Node::new(Item::Int(id), node.span),
         _ => node.clone(),
     }
 }
@@ -592,10 +548,10 @@ fn list_of(node: &Node) -> Node {
                 .split([',', '\n'])
                 .map(str::trim)
                 .filter(|word| !word.is_empty());
-            Node {
-                item: Item::List(words.map(|word| Node::str(word, node.span)).collect()),
-                span: node.span,
-            }
+            Node::new(
+                Item::List(words.map(|word| Node::str(word, node.span)).collect()),
+                node.span,
+            )
         }
         _ => node.clone(),
     }

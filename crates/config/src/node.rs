@@ -60,6 +60,10 @@ pub(crate) struct Entry {
 pub(crate) struct Table(pub BTreeMap<String, Entry>);
 
 impl Node {
+    pub fn new(item: Item, span: Span) -> Node {
+        Node { item, span }
+    }
+
     pub fn str(text: impl Into<String>, span: Span) -> Node {
         Node {
             item: Item::Str(text.into()),

@@ -20,21 +20,14 @@ pub(crate) fn tree(
     is_root: bool,
     report: &mut Report,
 ) -> Table {
-    let top = Span {
-        file,
-        start: 0,
-        end: 0,
-    };
+    let top = Span::new(file, 0..0);
     let mut tree = Table::default();
     if is_root {
         tree.put("session", Node::str(session_of(path), top));
     }
     tree.put(
         "env_file",
-        Node {
-            item: Item::List(vec![Node::str("?.env", top)]),
-            span: top,
-        },
+        Node::new(Item::List(vec![Node::str("?.env", top)]), top),
     );
     let mut jobs = Table::default();
     let mut offset = 0;
@@ -60,26 +53,20 @@ pub(crate) fn tree(
             );
             continue;
         }
-        let command_span = Span::new(file, at..at + command.len());
-        let mut job = Table::default();
-        job.put("cmd", words(name, command, command_span, ports.is_some(), report));
-        job.put("env_inherit", Node::str("all", span));
-        job.put(
-            "priority",
-            Node {
-                item: Item::Int(i64::from(count)),
-                span,
-            },
+        let cmd = words(
+            name,
+            command,
+            Span::new(file, at..at + command.len()),
+            ports.is_some(),
+            report,
         );
+        let mut job = Table::default();
+        job.put("cmd", cmd);
+        job.put("env_inherit", Node::str("all", span));
+        job.put("priority", Node::new(Item::Int(i64::from(count)), span));
         if let Some((base, step)) = ports {
             let port = i64::from(base) + i64::from(step) * i64::from(count);
-            job.put(
-                "port",
-                Node {
-                    item: Item::Int(port),
-                    span,
-                },
-            );
+            job.put("port", Node::new(Item::Int(port), span));
         }
         jobs.put(name, Node::table(job, span));
         count += 1;
@@ -96,6 +83,9 @@ pub(crate) fn tree(
     tree
 }
 
+/// What is wrong with a line: from, to, message, hint.
+type Wrong = (usize, usize, String, String);
+
 /// Name, command and where the command begins; what looks wrong is told.
 fn split_line<'a>(
     line: &'a str,
@@ -107,9 +97,16 @@ fn split_line<'a>(
     if content.trim().is_empty() || content.trim_start().starts_with('#') {
         return None;
     }
-    let mut wrong = |from: usize, to: usize, message: &str, help: &str| {
-        report.error(Span::new(file, start + from..start + to), "", message, help);
-    };
+    match parts(content) {
+        Ok((name, command, at)) => Some((name, command, start + at)),
+        Err((from, to, message, help)) => {
+            report.error(Span::new(file, start + from..start + to), "", message, &help);
+            None
+        }
+    }
+}
+
+fn parts(content: &str) -> Result<(&str, &str, usize), Wrong> {
     let blank = content.len() - content.trim_start().len();
     if blank > 0 {
         let what = if content.starts_with('\t') {
@@ -117,72 +114,58 @@ fn split_line<'a>(
         } else {
             "a blank"
         };
-        wrong(
+        return Err((
             0,
             blank,
-            &format!("the line begins with {what}"),
-            "begin it with the name",
-        );
-        return None;
+            format!("the line begins with {what}"),
+            "begin it with the name".to_owned(),
+        ));
     }
     let plain = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
     let end = content.find(|c: char| !plain(c)).unwrap_or(content.len());
-    let name = &content[..end];
-    let rest = &content[end..];
+    let (name, rest) = content.split_at(end);
     let Some(command) = rest.strip_prefix(':') else {
-        match rest.chars().next() {
-            Some('\t') => wrong(
-                end,
-                end + 1,
-                &format!("a tab follows `{name}`"),
-                &format!("write `{name}: …`: a colon belongs there"),
-            ),
-            Some(' ') if rest.trim_start().starts_with(':') => {
-                wrong(
-                    end,
-                    end + 1,
-                    "a blank stands before the colon",
-                    &format!("write `{name}: …`"),
-                );
-            }
-            Some(' ') | None => wrong(
-                0,
-                end.max(1),
-                "the line has no colon after its name",
-                "write `name: command`",
-            ),
-            Some(c) => {
-                let message = format!("`{}` cannot be part of a name", c.escape_debug());
-                wrong(
-                    end,
-                    end + c.len_utf8(),
-                    &message,
-                    "use letters, digits, `_` and `-`",
-                );
-            }
-        }
-        return None;
+        return Err(no_colon(name, rest, end));
     };
+    let form = || "write `name: command`".to_owned();
     if name.is_empty() {
-        wrong(
-            0,
-            1,
-            "the line has no name before its colon",
-            "write `name: command`",
-        );
-        return None;
+        return Err((0, 1, "the line has no name before its colon".to_owned(), form()));
+    }
+    if command.trim().is_empty() {
+        let help = "write what to run after the colon".to_owned();
+        return Err((0, end + 1, format!("`{name}` has no command"), help));
     }
     let at = end + 1 + (command.len() - command.trim_start().len());
-    if command.trim().is_empty() {
-        wrong(
-            0,
+    Ok((name, command.trim(), at))
+}
+
+/// The line goes on after its name with something else than a colon.
+fn no_colon(name: &str, rest: &str, end: usize) -> Wrong {
+    match rest.chars().next() {
+        Some('\t') => {
+            let help = format!("write `{name}: …`: a colon belongs there");
+            (end, end + 1, format!("a tab follows `{name}`"), help)
+        }
+        Some(' ') if rest.trim_start().starts_with(':') => (
+            end,
             end + 1,
-            &format!("`{name}` has no command"),
-            "write what to run after the colon",
-        );
-        return None;
+            "a blank stands before the colon".to_owned(),
+            format!("write `{name}: …`"),
+        ),
+        Some(' ') | None => {
+            let message = "the line has no colon after its name".to_owned();
+            (0, end.max(1), message, "write `name: command`".to_owned())
+        }
+        Some(c) => {
+            let message = format!("`{}` cannot be part of a name", c.escape_debug());
+            (
+                end,
+                end + c.len_utf8(),
+                message,
+                "use letters, digits, `_` and `-`".to_owned(),
+            )
+        }
     }
-    Some((name, command.trim(), start + at))
 }
 
 /// The words of a command. Braces are text here.
@@ -231,10 +214,10 @@ fn words(name: &str, command: &str, span: Span, has_port: bool, report: &mut Rep
             "gaffer gives ports with --port 5000",
         );
     }
-    Node {
-        item: Item::List(words.into_iter().map(|word| Node::str(word, span)).collect()),
+    Node::new(
+        Item::List(words.into_iter().map(|word| Node::str(word, span)).collect()),
         span,
-    }
+    )
 }
 
 /// The session: the folder's name, made to fit the grammar.

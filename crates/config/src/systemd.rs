@@ -153,6 +153,11 @@ fn launch(launch: &Launch, lines: &mut Vec<String>) {
     if launch.env_inherit == EnvInherit::All {
         lines.push("# env_inherit = \"all\": a service begins with the manager's environment".to_owned());
     }
+    attributes(launch, lines);
+    streams(launch, lines);
+}
+
+fn attributes(launch: &Launch, lines: &mut Vec<String>) {
     lines.push(format!("UMask={:04o}", launch.umask));
     for (key, value) in [("Nice", launch.nice), ("OOMScoreAdjust", launch.oom_score)] {
         if value != 0 {
@@ -179,6 +184,9 @@ fn launch(launch: &Launch, lines: &mut Vec<String>) {
             ));
         }
     }
+}
+
+fn streams(launch: &Launch, lines: &mut Vec<String>) {
     match &launch.stdin {
         Stdin::File(path) => lines.push(format!("StandardInput=file:{}", path.replace('%', "%%"))),
         Stdin::Pipe => lines.push("# not said here: stdin = \"pipe\"".to_owned()),

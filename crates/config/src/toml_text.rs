@@ -83,10 +83,7 @@ fn convert_table(table: DeTable<'_>, file: u32, depth: usize) -> Table {
 fn convert(value: Spanned<DeValue<'_>>, file: u32, depth: usize) -> Node {
     let span = Span::new(file, value.span());
     if depth > DEPTH_MAX {
-        return Node {
-            item: Item::Other("nested too deeply"),
-            span,
-        };
+        return Node::new(Item::Other("nested too deeply"), span);
     }
     let item = match value.into_inner() {
         DeValue::String(text) => Item::Str(text.into_owned()),

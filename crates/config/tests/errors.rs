@@ -327,6 +327,7 @@ const LINES: &[(&str, &str)] = &[
     (r#"env = { "A=B" = "x" }"#, r#"3:9 `env` has a variable named `A=B`: a name has no `=` and is not empty ["A=B"]"#),
     (r#"env = { A = "$B" }"#, r#"3:13 `$B` in `env.A` cannot have a value ["$B"] | set it in `env`, take it with env_inherit, or write $$B"#),
     (r#"env = { A = "50%$" }"#, r#"3:13 a `$` that begins no name is written `$$` (in `env.A`) ["50%$"]"#),
+    (r#"env = { A = "1", B = "$A" }"#, r#"3:22 `$A` in `env.B` means the layer below, where it has no value ["$A"] | use a variable of the file for both: {{vars.x}}"#),
     (r#"env = "A=1""#, r#"3:7 `env` is a table, not a text ["A=1"] | write env = { NAME = "value" }"#),
     (r#"env_inherit = "some""#, r#"3:15 `env_inherit` cannot be "some" ["some"] | "base", "all", "none", or a list of names: ["SSH_*"]"#),
     ("env_inherit = true", r#"3:15 `env_inherit` is a word, not true or false [true] | write "all""#),

@@ -276,6 +276,18 @@ fn json_job_files_are_read_with_the_defaults_of_the_api() {
 }
 
 #[test]
+fn a_table_of_the_original_has_its_old_defaults() {
+    let json = read(&[(
+        "x.json",
+        r#"{"name": "a", "cmd": "x", "flapping": {"window": 3}}"#,
+    )]);
+    let flapping = job(&json, "a").flapping.clone().unwrap();
+    assert_eq!((flapping.exits, flapping.window), (2, Duration::from_secs(3)));
+    let today = fixture::toml("[job.a]\ncmd = \"x\"\nflapping = {}\n").unwrap();
+    assert_eq!(job(&today, "a").flapping.clone().unwrap().exits, 5);
+}
+
+#[test]
 fn a_wrong_json_file_is_told_with_its_place() {
     assert_eq!(
         said("x.json", "{\"name\": \"a\",\n \"cmd\": 'x'}"),

@@ -232,9 +232,8 @@ fn values_of_the_command_line_win() {
     assert_eq!(env(&config, "web")["B"], "2");
 }
 
-#[test]
-fn every_key_finds_its_place_in_the_job() {
-    let config = ok(r#"
+/// Every key once.
+const EVERYTHING: &str = r#"
         session = "shop"
         [gaffer]
         shell = "/bin/dash"
@@ -271,7 +270,11 @@ fn every_key_finds_its_place_in_the_job() {
         essential = true
         keep_running = true
         meta.team = "a"
-    "#);
+    "#;
+
+#[test]
+fn every_key_finds_its_place_in_the_job() {
+    let config = ok(EVERYTHING);
     let loaded = job(&config, "shop.web");
     let (spec, launch) = (&loaded.spec, &loaded.spec.launch);
     assert_eq!(

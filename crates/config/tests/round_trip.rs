@@ -41,7 +41,7 @@ exit.fatal = [3, "SEGV"]
 [job.script]
 cmd = "echo $HOME | cat\necho done"
 shell = "bash"
-env_inherit = ["SSH_*"]
+env_inherit = ["SSH_*", "PATH"]
 restart = "on-failure"
 stdin = "pipe"
 
@@ -74,6 +74,18 @@ fn the_text_of_the_store_means_the_same() {
         assert_eq!(again.typed.to_string(), text, "{id}");
         assert!(diff(job, &again).is_empty());
     }
+}
+
+#[test]
+fn what_a_job_waits_for_means_the_same_in_the_store() {
+    let config = toml(
+        "session = \"s\"\n[job.\"b.c\"]\ncmd = \"x\"\n[job.d]\ncmd = \"x\"\n[job.a]\ncmd = \"x\"\nafter = { \"b.c\" = \"started\", d = \"ready\" }\n",
+    )
+    .unwrap();
+    let a = job(&config, "s.a");
+    assert_eq!(a.typed["after"].to_string(), r#"{"d":"ready","s.b.c":"started"}"#);
+    let again = load_job_json("s", "a", &a.typed, &ROOT).unwrap();
+    assert_eq!(again.spec.after, a.spec.after);
 }
 
 #[test]
