@@ -227,7 +227,7 @@ pub(crate) const JOB: &[Key] = &[
 /// Keys of `[gaffer]`.
 #[rustfmt::skip] // A table reads better as one.
 pub(crate) const DAEMON: &[Key] = &[
-    key("name", Type::Name, "host name", D, Run, "name of the node"),
+    key("name", Type::Text, "host name", D, Run, "name of the node; dots are allowed"),
     key("labels", Type::Map, "{}", L, Run, "for `--label k=v`"),
     key("bind", Type::Texts, "[\"127.0.0.1:5000\"]", L, Run, "`host:port`, `[v6]:port`, `unix:PATH`; `[]` is the socket only"),
     key("socket", Type::Path, "in the runtime dir", D, Run, "control socket"),
