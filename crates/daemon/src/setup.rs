@@ -85,6 +85,7 @@ pub fn plan(options: &Options) -> Result<Plan, SetupError> {
             (Some(file), daemon)
         }
     };
+    let config_file = file.as_ref().map(|file: &File| file.bundle.root.clone());
     let mut binds = Vec::new();
     let texts = if options.bind.is_empty() {
         &daemon.bind
@@ -109,7 +110,10 @@ pub fn plan(options: &Options) -> Result<Plan, SetupError> {
     };
     Ok(Plan {
         file,
-        engine: engine(&absolute(&state_dir)?, &daemon, options.leash_fd.is_some()),
+        engine: Settings {
+            config_file,
+            ..engine(&absolute(&state_dir)?, &daemon, options.leash_fd.is_some())
+        },
         binds,
         socket: absolute(&socket)?,
         level,

@@ -355,8 +355,23 @@ impl Handle {
         self.events.clone()
     }
 
+    /// `[gaffer]` counts in the daemon's own file only. A private daemon (of `gaffer start`) has none and takes it as said.
+    fn check_section(&self, config: &gaffer_config::Config) -> Result<()> {
+        let Some(origin) = config.daemon_section.as_ref() else {
+            return Ok(());
+        };
+        if self.settings.leash.is_some() || self.settings.config_file.as_ref() == Some(&config.file) {
+            return Ok(());
+        }
+        Err(Error::Invalid(format!(
+            "[gaffer] in {}:{} counts only in the daemon's own file (gafferd -c FILE): take it out",
+            origin.file, origin.line
+        )))
+    }
+
     async fn draft(&self, bundle: &Bundle, options: &ApplyOptions) -> Result<Draft> {
         let config = gaffer_config::load(bundle, &*self.host).map_err(Error::Config)?;
+        self.check_section(&config)?;
         let revisions = lock(&self.state).concerned(&config, options.prune);
         let mut texts: BTreeMap<(String, String), String> = BTreeMap::new();
         if !revisions.is_empty() {

@@ -74,7 +74,7 @@ pub(crate) fn spawn(state: &State, request: &Request<'_>) -> Result<(Spawn, Stri
             .base_env
             .get("PATH")
             .map(|path| path.clone().into_bytes().into()),
-        cwd: expanded.cwd,
+        cwd: expanded.cwd.clone(),
         user: launch.user.as_ref().map(user),
         umask: launch.umask,
         nice: launch.nice,
@@ -87,7 +87,7 @@ pub(crate) fn spawn(state: &State, request: &Request<'_>) -> Result<(Spawn, Stri
             .collect(),
         own_session: launch.pty,
         pty: launch.pty.then_some(PtySize { cols: 80, rows: 24 }),
-        stdin: stdin(&launch.stdin),
+        stdin: stdin(&expanded.stdin),
         streams: launch.streams.clone(),
         stdout: output(launch.stdout),
         stderr: output(launch.stderr),
@@ -265,7 +265,7 @@ impl State {
         Ok(Program {
             argv: expanded.argv,
             env,
-            cwd: expanded.cwd,
+            cwd: expanded.cwd.clone(),
             user: launch.user,
         })
     }

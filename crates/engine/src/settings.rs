@@ -38,6 +38,8 @@ pub struct Settings {
     pub leash: Option<Duration>,
     /// Starts in progress at once.
     pub start_at_once: Option<u32>,
+    /// The daemon's own file: `[gaffer]` counts there and is an error in any other. None: nobody's file is checked.
+    pub config_file: Option<PathBuf>,
     /// Total time of an orderly shutdown.
     pub stop_within: Duration,
 }
@@ -56,6 +58,7 @@ impl Settings {
             history_age: Duration::from_secs(30 * 86_400),
             leash: None,
             start_at_once: None,
+            config_file: None,
             stop_within: Duration::from_secs(90),
         }
     }
