@@ -518,6 +518,10 @@ impl Group {
                         })
                         .is_none();
                 }
+                if self.seats.is_empty() {
+                    // Most jobs have one seat, and a vector would begin with room for four.
+                    self.seats.reserve_exact(1);
+                }
                 self.seats.insert(at, seat);
                 at
             }

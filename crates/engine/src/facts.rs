@@ -122,7 +122,8 @@ impl RunFacts {
 /// Runs of a journal, by id.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Fold {
-    pub runs: BTreeMap<RunId, RunFacts>,
+    /// Boxed: a map's nodes are half empty, and a thousand runs should not pay for that twice.
+    pub runs: BTreeMap<RunId, Box<RunFacts>>,
 }
 
 impl Fold {
@@ -134,7 +135,7 @@ impl Fold {
                     // What is known from its own records is more than the head says.
                     self.runs
                         .entry(unwire(entry.run))
-                        .or_insert_with(|| RunFacts::from_head(entry, shim));
+                        .or_insert_with(|| Box::new(RunFacts::from_head(entry, shim)));
                 }
                 None
             }
@@ -155,7 +156,7 @@ impl Fold {
                 facts.out.0 = *out_offset;
                 facts.err.0 = *err_offset;
                 facts.cgroup = cgroup.as_ref().map(PathBuf::from);
-                self.runs.insert(facts.run, facts);
+                self.runs.insert(facts.run, Box::new(facts));
                 Some(unwire(*run))
             }
             Record::Born { run, pid } => self.with(*run, |facts| {

@@ -284,6 +284,7 @@ impl State {
         self.runs
             .runs
             .values()
+            .map(|facts| &**facts)
             .filter(move |facts| facts.shim == n && !facts.is_over())
     }
 

@@ -121,7 +121,7 @@ fn load_job(state: &mut State, id: JobId, row: JobRow) {
         instance_wishes: BTreeMap::new(),
         removed,
     };
-    state.jobs.insert(id.clone(), meta);
+    state.jobs.insert(id.clone(), Box::new(meta));
     state.feed(Input::JobPut {
         job: id.clone(),
         spec: loaded.spec,
@@ -333,7 +333,7 @@ fn settle_recovered(
             n: row.n,
         })
         .collect();
-    let mut newest: BTreeMap<String, RunFacts> = BTreeMap::new();
+    let mut newest: BTreeMap<String, Box<RunFacts>> = BTreeMap::new();
     for (_, fold) in folds {
         for (run, mut facts) in fold.runs {
             facts.settled = known.contains(&run);
@@ -371,7 +371,7 @@ fn settle_older(state: &mut State, facts: &RunFacts) {
 
 fn report_slots(
     state: &mut State,
-    newest: BTreeMap<String, RunFacts>,
+    newest: BTreeMap<String, Box<RunFacts>>,
     history: &[RunRow],
     known: &Known<'_>,
 ) {
@@ -411,7 +411,7 @@ fn report_slots(
             .flatten()
             .cloned()
             .partition(|death| death.run == facts.run);
-        report_slot(state, slot, facts, (own.into_iter().next(), earlier), known);
+        report_slot(state, slot, *facts, (own.into_iter().next(), earlier), known);
     }
 }
 
@@ -454,7 +454,7 @@ fn report_slot(
     };
     let alive = matches!(found, Found::Alive { .. });
     if alive {
-        state.runs.runs.insert(run, facts.clone());
+        state.runs.runs.insert(run, Box::new(facts.clone()));
     }
     state.feed(Input::SlotFound {
         slot,

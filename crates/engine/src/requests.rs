@@ -252,7 +252,7 @@ impl State {
                     instance_wishes,
                     removed: false,
                 };
-                self.jobs.insert(job.clone(), meta);
+                self.jobs.insert(job.clone(), Box::new(meta));
                 let launch_digest = loaded.launch_digest;
                 self.feed(Input::JobPut {
                     job,
@@ -324,6 +324,7 @@ impl State {
     fn meta(&self, job: &JobId) -> Result<&JobMeta> {
         self.jobs
             .get(job)
+            .map(|meta| &**meta)
             .filter(|meta| !meta.removed)
             .ok_or_else(|| self.no_job(job))
     }

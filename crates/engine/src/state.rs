@@ -46,7 +46,7 @@ pub(crate) struct JobMeta {
 pub(crate) struct State {
     pub settings: Arc<Settings>,
     pub node: Node,
-    pub jobs: BTreeMap<JobId, JobMeta>,
+    pub jobs: BTreeMap<JobId, Box<JobMeta>>,
     pub runs: Fold,
     pub shims: Shims,
     pub operations: Operations,
@@ -300,7 +300,7 @@ impl State {
             attempt,
             shim,
         );
-        self.runs.runs.insert(run, facts);
+        self.runs.runs.insert(run, Box::new(facts));
     }
 
     /// Starts a shim for a group; requests may be sent at once, behind its `Hello`.

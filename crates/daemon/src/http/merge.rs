@@ -63,7 +63,7 @@ pub struct Wanted {
     pub run: Option<RunId>,
     /// Marks of life too.
     pub events: bool,
-    /// Offsets to resume at, by [`key`].
+    /// Offsets to resume at, by source (`2~1/stdout`).
     pub resume: BTreeMap<String, u64>,
 }
 
