@@ -38,6 +38,9 @@ pub struct Handle {
     pub(crate) host: Arc<dyn Host + Send + Sync>,
 }
 
+/// How long an orderly end waits for its shims to leave.
+const SHIMS_LEAVE_WITHIN: Duration = Duration::from_secs(1);
+
 /// Result of the engine.
 pub type Result<T> = std::result::Result<T, Error>;
 
@@ -497,8 +500,41 @@ impl Handle {
         }
         // The writers are tasks of this runtime: let them send before it ends.
         tokio::time::sleep(Duration::from_millis(20)).await;
+        if !leave {
+            self.wait_for_shims().await;
+        }
         let store = self.store.clone();
         let _joined = tokio::task::spawn_blocking(move || store.close()).await;
+    }
+
+    /// Shims without runs leave when they are told to, and take the groups of their runs with them. What is then left
+    /// of our own group is empty, unless jobs were told to go on.
+    async fn wait_for_shims(&self) {
+        let (dirs, base) = {
+            let state = lock(&self.state);
+            let idle = state
+                .shims
+                .all
+                .iter()
+                .filter(|(n, _)| live_count(&state, **n) == 0);
+            (
+                idle.map(|(_, shim)| shim.dir.clone()).collect::<Vec<_>>(),
+                state.cgroup_base.clone(),
+            )
+        };
+        let deadline = tokio::time::Instant::now() + SHIMS_LEAVE_WITHIN;
+        while tokio::time::Instant::now() < deadline
+            && dirs
+                .iter()
+                .any(|dir| matches!(gaffer_shim::client::is_locked(dir), Ok(true)))
+        {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        if let Some(base) = base {
+            crate::containment::sweep(&base);
+            // Busy: something goes on in there, and the next daemon takes charge of it.
+            let _busy = std::fs::remove_dir(&base);
+        }
     }
 
     /// Resolves when the engine ended by itself (`essential` job, shutdown): the exit code of the node.
