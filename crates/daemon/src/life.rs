@@ -223,7 +223,7 @@ fn say_ready(addresses: &[SocketAddr], socket: &Path) {
 }
 
 /// Gives memory that loading needed back to the system.
-fn trim() {
+pub(crate) fn trim() {
     #[cfg(target_env = "gnu")]
     // SAFETY: malloc_trim may be called at any time.
     unsafe {

@@ -30,8 +30,9 @@ pub fn footprint(plan: &Plan, table: &mut Table) -> Result<()> {
     node.wait_job("bench", &last, Duration::from_secs(60), |job| {
         job["state"] == "running"
     });
-    // What has to settle, settles: death records, trimmed memory, the shims' one-shot timers.
-    std::thread::sleep(Duration::from_secs(5));
+    // What has to settle, settles: trimmed memory, the shims' one-shot timers, and the connection that was used
+    // above, which the daemon closes after ten idle seconds.
+    std::thread::sleep(Duration::from_secs(13));
     let ours = ours(&node)?;
     let mut sum = 0.0;
     for (name, pid) in &ours {
