@@ -107,9 +107,8 @@ fn a_paused_job_is_still_paused_after_a_kill_and_goes_on_when_resumed() {
     assert_eq!(pid(&before), pid(&after));
 }
 
-#[test]
-fn hazard_13_a_tree_that_forks_twice_leaves_its_session_and_ignores_term_is_gone_after_stop() {
-    let mut node = Node::start();
+/// A tree that does everything to stay is stopped; when the stop has ended, nothing of it is left.
+fn stop_of_a_stubborn_tree(mut node: Node) {
     let fixture = node.fixture();
     let cmd = json!([
         fixture,
@@ -134,30 +133,14 @@ fn hazard_13_a_tree_that_forks_twice_leaves_its_session_and_ignores_term_is_gone
 }
 
 #[test]
+fn hazard_13_a_tree_that_forks_twice_leaves_its_session_and_ignores_term_is_gone_after_stop() {
+    stop_of_a_stubborn_tree(Node::start());
+}
+
+#[test]
 fn hazard_13_without_cgroups_the_same_tree_is_gone_as_well() {
-    let mut node = Node::builder()
-        .config("gaffer.toml", "[gaffer]\ncontainment = \"off\"\n")
-        .start();
-    let fixture = node.fixture();
-    let cmd = json!([
-        fixture,
-        "tree",
-        "--depth",
-        "3",
-        "--setsid",
-        "--double-fork",
-        "--ignore-term"
-    ]);
-    node.put_job(
-        "default",
-        "bad",
-        &json!({ "cmd": cmd, "stop": { "timeout": "300ms" } }),
-    );
-    node.wait_job("default", "bad", SOON, running);
-    wait_until(SOON, "the tree has grown", || node.job_processes().len() >= 3);
-    let (status, answer) = node.http("POST", "/v1/jobs/default/bad/stop?wait=30s", Some(&json!({})));
-    assert_eq!((status, &answer["state"]), (200, &json!("done")), "{answer:#}");
-    assert!(node.job_processes().is_empty(), "{:#?}", node.job_processes());
+    let config = "[gaffer]\ncontainment = \"off\"\n";
+    stop_of_a_stubborn_tree(Node::builder().config("gaffer.toml", config).start());
 }
 
 #[test]
