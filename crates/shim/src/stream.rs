@@ -6,6 +6,7 @@
 //! Dropped bytes take no offsets. Segments appear with the first byte and vanish beyond their bound.
 
 use std::io;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 /// Bytes of an index entry.
@@ -108,7 +109,6 @@ impl StreamReader {
 
     /// Bytes from `offset`. A read ends at the end of a segment, so fewer than asked for is normal.
     pub fn read_at(&mut self, offset: u64, buffer: &mut [u8]) -> io::Result<ReadAt> {
-        use std::os::unix::fs::FileExt;
         if let Some((first, file)) = &self.open
             && offset >= *first
         {
@@ -153,18 +153,14 @@ impl StreamReader {
             if !covers || *first >= to {
                 continue;
             }
-            let bytes = match std::fs::read(self.path(*first, "idx")) {
-                Ok(bytes) => bytes,
+            let file = match std::fs::File::open(self.path(*first, "idx")) {
+                Ok(file) => file,
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
                 Err(error) => return Err(error),
             };
-            for entry in bytes.chunks_exact(ENTRY).map(decode_entry) {
-                if entry.offset < from {
-                    before = Some(entry);
-                } else if entry.offset < to {
-                    entries.push(entry);
-                }
-            }
+            let found = entries_between(&file, from, to)?;
+            before = found.0.or(before);
+            entries.extend(found.1);
         }
         entries.splice(0..0, before);
         Ok(entries)
@@ -179,6 +175,50 @@ impl StreamReader {
     fn path(&self, first: u64, ext: &str) -> PathBuf {
         self.dir.join(segment_name(&self.stream, first, ext))
     }
+}
+
+/// The last entry before `from`, and those from there to `to`. Entries are sorted by offset and of one size: a reader
+/// that asks once per batch must not pay for the whole index each time.
+fn entries_between(
+    file: &std::fs::File,
+    from: u64,
+    to: u64,
+) -> io::Result<(Option<IndexEntry>, Vec<IndexEntry>)> {
+    let count = file.metadata()?.len() / ENTRY as u64;
+    let (mut low, mut high) = (0, count);
+    while low < high {
+        let middle = low + (high - low) / 2;
+        if entry_at(file, middle)?.offset < from {
+            low = middle + 1;
+        } else {
+            high = middle;
+        }
+    }
+    let before = match low.checked_sub(1) {
+        Some(last) => Some(entry_at(file, last)?),
+        None => None,
+    };
+    let mut entries = Vec::new();
+    let mut chunk = [0; ENTRY * 64];
+    while low < count {
+        let wanted = usize::try_from(count - low)
+            .map_or(chunk.len(), |left| left.saturating_mul(ENTRY).min(chunk.len()));
+        file.read_exact_at(&mut chunk[..wanted], low * ENTRY as u64)?;
+        for entry in chunk[..wanted].chunks_exact(ENTRY).map(decode_entry) {
+            if entry.offset >= to {
+                return Ok((before, entries));
+            }
+            entries.push(entry);
+        }
+        low += (wanted / ENTRY) as u64;
+    }
+    Ok((before, entries))
+}
+
+fn entry_at(file: &std::fs::File, number: u64) -> io::Result<IndexEntry> {
+    let mut bytes = [0; ENTRY];
+    file.read_exact_at(&mut bytes, number * ENTRY as u64)?;
+    Ok(decode_entry(&bytes))
 }
 
 /// As it is on file.

@@ -3,6 +3,7 @@
 use gaffer_shim::frame::{self, Decoder, FrameError};
 use gaffer_shim::journal::{Position, Reader, Record, RunIdWire, Status, Usage, segment_name};
 use gaffer_shim::message::{FromShim, Heard, Scope, ToShim};
+use gaffer_shim::stream::{IndexEntry, IndexKind, StreamReader, encode_entry};
 use std::path::PathBuf;
 
 fn hex(bytes: &[u8]) -> String {
@@ -233,4 +234,37 @@ fn a_frame_that_claims_too_much_is_refused_before_it_is_read() {
     head[4..8].copy_from_slice(&u32::MAX.to_le_bytes());
     decoder.push(&head);
     assert_eq!(decoder.next_frame(), Err(FrameError::Length(u32::MAX as usize)));
+}
+
+#[test]
+fn times_of_a_range_are_found_in_a_long_index_of_several_segments() {
+    let dir = scratch("times");
+    let entry = |offset: u64| IndexEntry {
+        offset,
+        wall_ms: offset as i64,
+        mono_ns: 0,
+        kind: IndexKind::Batch,
+    };
+    // Two segments; every offset of a batch twice, as where bytes were dropped.
+    let all: Vec<IndexEntry> = (0..400).map(|n| entry(n / 2 * 10)).collect();
+    for (first, half) in [(0, &all[..200]), (1000, &all[200..])] {
+        let bytes: Vec<u8> = half.iter().flat_map(encode_entry).collect();
+        std::fs::write(dir.join(format!("stdout.{first:020}.idx")), bytes).unwrap();
+        std::fs::write(dir.join(format!("stdout.{first:020}.log")), [0; 1000]).unwrap();
+    }
+    let reader = StreamReader::open(&dir, "stdout");
+    for (from, to) in [
+        (0, 1),
+        (5, 6),
+        (10, 11),
+        (990, 1011),
+        (0, 2000),
+        (1999, 2000),
+        (3000, 3001),
+    ] {
+        let before = all.iter().rfind(|entry| entry.offset < from);
+        let within = all.iter().filter(|entry| (from..to).contains(&entry.offset));
+        let expected: Vec<IndexEntry> = before.into_iter().chain(within).copied().collect();
+        assert_eq!(reader.times(from, to).unwrap(), expected, "{from}..{to}");
+    }
 }
