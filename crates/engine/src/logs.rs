@@ -5,6 +5,7 @@ use crate::info::Error;
 use gaffer_core::name::{Place, Slot};
 use gaffer_shim::stream::{IndexKind, ReadAt, StreamReader};
 use rustix::fs::inotify;
+use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use tokio::io::unix::AsyncFd;
@@ -16,6 +17,8 @@ pub struct LogReader {
     reader: StreamReader,
     /// Dropped counts already told, by offset: told once per reader.
     told: u64,
+    /// Pieces that were read together with the last one: a batch is often one line, and files are not opened anew for each.
+    ahead: VecDeque<Chunk>,
     bell: Option<Bell>,
 }
 
@@ -56,6 +59,18 @@ pub enum Chunk {
     },
 }
 
+/// Most bytes of one read.
+const READ_BYTES_MAX: usize = 1 << 20;
+
+impl Chunk {
+    fn offset(&self) -> u64 {
+        match self {
+            Chunk::Bytes { offset, .. } | Chunk::Dropped { offset, .. } => *offset,
+            Chunk::Gap { from, .. } => *from,
+        }
+    }
+}
+
 /// Directory of a slot's streams below `state/logs`.
 pub(crate) fn directory(logs: &Path, slot: &Slot) -> PathBuf {
     let place = match slot.place {
@@ -75,6 +90,7 @@ impl LogReader {
             stream: stream.to_owned(),
             reader: StreamReader::open(dir, stream),
             told: 0,
+            ahead: VecDeque::new(),
             bell: None,
         }
     }
@@ -99,53 +115,90 @@ impl LogReader {
 
     /// Next piece at `offset`, at most `max` bytes and at most one batch; none at the end.
     pub fn read(&mut self, offset: u64, max: usize) -> Result<Option<Chunk>> {
-        let mut data = vec![0; max.min(1 << 20)];
+        if self.ahead.front().is_none_or(|next| next.offset() != offset) {
+            self.ahead.clear();
+            self.read_ahead(offset, max)?;
+        }
+        let Some(next) = self.ahead.pop_front() else {
+            return Ok(None);
+        };
+        Ok(Some(match next {
+            Chunk::Bytes {
+                offset,
+                mut data,
+                wall_ms,
+            } => {
+                if data.len() > max {
+                    let rest = data.split_off(max);
+                    self.ahead.push_front(Chunk::Bytes {
+                        offset: offset + max as u64,
+                        data: rest,
+                        wall_ms,
+                    });
+                }
+                Chunk::Bytes {
+                    offset,
+                    data,
+                    wall_ms,
+                }
+            }
+            Chunk::Dropped { offset, .. } => {
+                self.told = offset + 1;
+                next
+            }
+            Chunk::Gap { .. } => next,
+        }))
+    }
+
+    /// One read of the file, cut where batches begin.
+    fn read_ahead(&mut self, offset: u64, max: usize) -> Result<()> {
+        let mut data = vec![0; max.min(READ_BYTES_MAX)];
         let read = self
             .reader
             .read_at(offset, &mut data)
             .map_err(|error| self.failed(&error))?;
         let filled = match read {
-            ReadAt::Gap(to) => return Ok(Some(Chunk::Gap { from: offset, to })),
-            ReadAt::Bytes(filled) => filled as u64,
+            ReadAt::Gap(to) => {
+                self.ahead.push_back(Chunk::Gap { from: offset, to });
+                return Ok(());
+            }
+            ReadAt::Bytes(filled) => filled,
         };
+        data.truncate(filled);
         // One entry more than the bytes: a drop at the end is told too.
         let entries = self
             .reader
-            .times(offset, offset + filled + 1)
+            .times(offset, offset + filled as u64 + 1)
             .map_err(|error| self.failed(&error))?;
-        let mut wall_ms = None;
-        let mut end = offset + filled;
+        let (mut at, mut wall_ms) = (offset, 0);
         for entry in &entries {
-            match entry.kind {
-                IndexKind::Dropped(bytes) if entry.offset == offset && self.told <= offset => {
-                    self.told = offset + 1;
-                    return Ok(Some(Chunk::Dropped {
-                        offset,
-                        bytes,
-                        wall_ms: entry.wall_ms,
-                    }));
-                }
-                _ if entry.offset <= offset => wall_ms = Some(entry.wall_ms),
-                _ => end = end.min(entry.offset),
+            let upto = entry.offset.clamp(at, offset + filled as u64);
+            self.push_bytes(&mut at, upto, offset, &data, wall_ms);
+            wall_ms = entry.wall_ms;
+            if let IndexKind::Dropped(bytes) = entry.kind
+                && entry.offset >= offset.max(self.told)
+            {
+                self.ahead.push_back(Chunk::Dropped {
+                    offset: entry.offset,
+                    bytes,
+                    wall_ms,
+                });
             }
         }
-        if filled == 0 {
-            return Ok(None);
+        self.push_bytes(&mut at, offset + filled as u64, offset, &data, wall_ms);
+        Ok(())
+    }
+
+    fn push_bytes(&mut self, at: &mut u64, upto: u64, begin: u64, data: &[u8], wall_ms: i64) {
+        if upto > *at {
+            let place = |offset: u64| usize::try_from(offset - begin).unwrap_or(usize::MAX);
+            self.ahead.push_back(Chunk::Bytes {
+                offset: *at,
+                data: data[place(*at)..place(upto)].to_vec(),
+                wall_ms,
+            });
+            *at = upto;
         }
-        let wall_ms = match wall_ms {
-            Some(wall_ms) => wall_ms,
-            None => self
-                .reader
-                .wall_at(offset)
-                .map_err(|error| self.failed(&error))?
-                .unwrap_or(0),
-        };
-        data.truncate(usize::try_from(end - offset).unwrap_or(usize::MAX));
-        Ok(Some(Chunk::Bytes {
-            offset,
-            data,
-            wall_ms,
-        }))
     }
 
     /// Bytes only, as many as one read gives: for the fast path of raw logs. Zero at the end.

@@ -2,6 +2,7 @@
 
 use crate::refusal::Answer;
 use gaffer::Handle;
+use gaffer::ReadAt;
 use gaffer::info::RunInfo;
 use gaffer::logs::{Chunk, LogReader};
 use gaffer_core::name::{RunId, Slot};
@@ -168,14 +169,18 @@ impl Source {
         let mut at = from;
         while at < to {
             let wanted = usize::try_from(to - at).unwrap_or(usize::MAX).min(64 << 10);
-            match self.reader.read(at, wanted)? {
-                None => break,
-                Some(Chunk::Bytes { data, .. }) => {
-                    at += data.len() as u64;
-                    bytes.extend_from_slice(&data);
-                }
-                Some(Chunk::Gap { to: next, .. }) => at = next,
-                Some(Chunk::Dropped { .. }) => {}
+            let begin = bytes.len();
+            bytes.resize(begin + wanted, 0);
+            let read = self.reader.read_raw(at, &mut bytes[begin..])?;
+            let filled = match read {
+                ReadAt::Bytes(filled) => filled,
+                ReadAt::Gap(_) => 0,
+            };
+            bytes.truncate(begin + filled);
+            match read {
+                ReadAt::Bytes(0) => break,
+                ReadAt::Bytes(filled) => at += filled as u64,
+                ReadAt::Gap(next) => at = next,
             }
         }
         Ok(bytes)

@@ -99,6 +99,8 @@ pub struct Merge {
     /// Behind the newest event that was looked at.
     cursor: Cursor,
     piece_bytes: usize,
+    /// Nothing will be followed: an unfinished last line has its turn like any other.
+    at_end: bool,
 }
 
 impl Merge {
@@ -114,6 +116,7 @@ impl Merge {
             marks: VecDeque::new(),
             cursor,
             piece_bytes: 0,
+            at_end: false,
         };
         let runs = merge.runs().await?;
         for slot in merge.slots(&runs)? {
@@ -242,6 +245,9 @@ impl Merge {
             return Ok(());
         };
         while source.ready.is_empty() && source.fill(piece)? {}
+        if self.at_end && source.ready.is_empty() {
+            source.flush(true);
+        }
         if let Some(line) = source.ready.front() {
             self.order.push(Reverse((line.wall_ms, index)));
         }
@@ -250,6 +256,9 @@ impl Merge {
 
     /// The next lines of catching up, in order; empty at the end of it. `at_end`: nothing will be followed.
     pub fn catch_up(&mut self, at_end: bool) -> Answer<Vec<Item>> {
+        if at_end && !std::mem::replace(&mut self.at_end, true) {
+            self.flush_exhausted();
+        }
         let mut items = Vec::new();
         while items.len() < BATCH {
             let next = self.order.peek().map(|Reverse((wall_ms, _))| *wall_ms);
@@ -265,9 +274,6 @@ impl Merge {
                 continue;
             }
             let Some(Reverse((_, index))) = self.order.pop() else {
-                if at_end && self.flush_all() {
-                    continue;
-                }
                 break;
             };
             let Some(line) = self
@@ -287,15 +293,16 @@ impl Merge {
         Ok(items)
     }
 
-    /// Brings unfinished last lines into the order; false if there are none.
-    fn flush_all(&mut self) -> bool {
+    /// Brings unfinished last lines of sources that have nothing else into the order.
+    fn flush_exhausted(&mut self) {
         for (index, source) in self.sources.iter_mut().enumerate() {
-            source.flush(true);
-            if let Some(line) = source.ready.front() {
-                self.order.push(Reverse((line.wall_ms, index)));
+            if source.ready.is_empty() {
+                source.flush(true);
+                if let Some(line) = source.ready.front() {
+                    self.order.push(Reverse((line.wall_ms, index)));
+                }
             }
         }
-        !self.order.is_empty()
     }
 
     /// All of catching up, but only the newest lines of it.
