@@ -205,6 +205,9 @@ pub enum Record {
         /// Main process.
         #[n(11)]
         pid: u32,
+        /// The standing order that was carried out: its `Intent` is the next record.
+        #[n(12)]
+        successor: Option<Successor>,
     },
     /// Nothing of the run's tree is left. Written only after an `Exited` with survivors, and then always.
     #[n(6)]
@@ -314,6 +317,17 @@ pub enum Status {
     /// Nobody could look.
     #[n(2)]
     Unknown,
+}
+
+/// The run that a standing order started at the end of another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Successor {
+    /// Which.
+    #[n(0)]
+    pub run: RunIdWire,
+    /// As in `Intent`.
+    #[n(1)]
+    pub stamp: [u64; 2],
 }
 
 /// Resources a main process and its waited-for children used.

@@ -8,6 +8,7 @@
 //!   Hello{version, epoch, leash}   ──▶     closes older connections, discards their unread requests
 //!                                  ◀──     HelloReply{table, position} or Refused + close
 //!   Spawn{run, slot, after, …}     ──▶     Bell{position} (the fact is in the journal), or Refused{run}
+//!   Stand{run, slot, after, …}     ──▶     at the end of `after`: Exited{successor}, Intent{run}, one append
 //!   Signal/KillTree/Freeze/Input/… ──▶     Reply{req}
 //!                                  ◀──     Bell{position}: something was appended, read from your cursor
 //!   Bye / Exit                     ──▶
@@ -133,6 +134,18 @@ pub enum ToShim {
     /// Leave now if there are no runs (else as soon as the last one is gone).
     #[n(9)]
     Exit,
+    /// Standing order: start this run as soon as its `after` has ended with nothing left of its tree. Good for one
+    /// end of a run that is alive now; the newest counts, and any other request about that run or its slot, or
+    /// a `Hello`, makes it void. Never answered: `Exited` says whether it was carried out.
+    #[n(10)]
+    Stand(#[n(0)] Box<Spawn>),
+    /// The standing order beside this run is void.
+    #[n(11)]
+    Withdraw {
+        /// The run that lives.
+        #[n(0)]
+        run: RunIdWire,
+    },
 }
 
 /// Most bytes of one `Input`.

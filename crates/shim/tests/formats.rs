@@ -45,6 +45,7 @@ fn exited(n: u32) -> Record {
         mono_ns: 5_000_000_000,
         by_guard: false,
         pid: 4711,
+        successor: None,
     }
 }
 

@@ -51,6 +51,8 @@ pub enum Event {
     Exited {
         key: u64,
         survivors: u32,
+        /// Its standing order was carried out.
+        succeeded: bool,
         position: Position,
     },
     /// `TreeGone` is on file.
@@ -131,6 +133,10 @@ pub struct Live {
     pub held: Option<(u64, Box<Spawn>)>,
     /// What was asked of it before it was born, in order.
     pub early: Vec<(u64, ToShim)>,
+    /// What follows its end without asking anybody.
+    pub order: Option<Box<Spawn>>,
+    /// That order on its way: its key and its place in the table, if it is carried out.
+    pub next: Option<(u64, Box<Live>)>,
 }
 
 /// The thread's state.
@@ -448,6 +454,8 @@ impl Control {
             // Whatever comes before Hello is an error of the speaker.
             _ if !active => self.close(id),
             ToShim::Spawn(spawn) => self.on_spawn(id, *spawn),
+            ToShim::Stand(spawn) => self.on_stand(spawn),
+            ToShim::Withdraw { run } => self.void(run),
             // Asked of a run that is just being made: it waits for the birth, so that nobody has to ask again.
             request if self.is_early(id, &request) => {}
             ToShim::Signal {
@@ -456,14 +464,17 @@ impl Control {
                 signal,
                 scope,
             } => {
+                self.void(run);
                 let result = self.signal(run, signal, scope);
                 self.reply(id, req, result);
             }
             ToShim::KillTree { req, run } => {
+                self.void(run);
                 let result = self.kill_tree(run);
                 self.reply(id, req, result);
             }
             ToShim::Freeze { req, run, on } => {
+                self.void(run);
                 let result = self.freeze(run, on);
                 self.reply(id, req, result);
             }
@@ -481,6 +492,7 @@ impl Control {
                 self.reply(id, req, result);
             }
             ToShim::LogsPolicy { req, log_dir, bounds } => {
+                self.void_in(&log_dir);
                 self.disk.send(DiskJob::Bounds {
                     conn: id,
                     req,
@@ -511,6 +523,7 @@ impl Control {
         // Nobody is on a leash while somebody is in charge again.
         self.active = None;
         self.leash = leash;
+        self.void_all();
         // Read, but in nobody's table: what an older daemon asked for is void.
         for live in self.runs.values_mut() {
             live.held = None;

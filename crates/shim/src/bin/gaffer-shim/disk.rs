@@ -7,10 +7,10 @@ use crate::log::{Journal, now};
 use crate::mailbox::Mailbox;
 use crate::pump::{Pump, Target};
 use crate::share::Share;
-use crate::spawner::{SpawnJob, SpawnQueue};
+use crate::spawner::{SpawnJob, SpawnQueue, own_cgroup};
 use crate::sys::{Ended, Epoll};
 use crate::tree::{self, Tree};
-use gaffer_shim::journal::{Record, RunIdWire};
+use gaffer_shim::journal::{Record, RunIdWire, Successor};
 use gaffer_shim::message::{LogBounds, RefusedCode, Spawn};
 use rustix::fd::OwnedFd;
 use std::collections::VecDeque;
@@ -58,6 +58,8 @@ pub enum DiskJob {
     },
     /// Write the epoch down.
     Epoch { conn: u64, epoch: u32 },
+    /// Make this cgroup for a run to come. If it cannot be made, its start will say so.
+    MakeCgroup { path: String },
     /// Remove this cgroup when there is time.
     Sweep { cgroup: String },
     /// Remove the socket: we leave.
@@ -82,6 +84,8 @@ pub struct Exit {
     pub cgroup: Option<String>,
     pub log_dir: String,
     pub sync: bool,
+    /// Its standing order.
+    pub next: Option<Box<SpawnJob>>,
 }
 
 /// The thread's state.
@@ -205,6 +209,7 @@ impl Disk {
                     error,
                 });
             }
+            DiskJob::MakeCgroup { path } => drop(std::fs::create_dir(path)),
             DiskJob::Sweep { cgroup } => {
                 if self.sweeps.is_empty() {
                     self.busy();
@@ -258,27 +263,14 @@ impl Disk {
         }
         let out_offset = self.pump.end_of(&spawn.log_dir, "stdout", spawn.bounds)?;
         let err_offset = self.pump.end_of(&spawn.log_dir, "stderr", spawn.bounds)?;
-        let (wall_ms, mono_ns) = now();
-        self.journal.append(&Record::Intent {
-            run: spawn.run,
-            slot: spawn.slot.clone(),
-            stamp: spawn.stamp,
-            attempt: spawn.attempt,
-            out_offset,
-            err_offset,
-            wall_ms,
-            mono_ns,
-            label: spawn.label.clone(),
-            cgroup: spawn.cgroup.as_ref().map(|base| format!("{base}/{}", spawn.run)),
-            log_dir: spawn.log_dir.clone(),
-            streams: spawn.streams.clone(),
-        })?;
-        Ok([out_offset, err_offset])
+        let begins = [out_offset, err_offset];
+        self.journal.append(&[intent_of(spawn, begins)])?;
+        Ok(begins)
     }
 
     /// Appends a fact that must not be lost, now or as soon as there is room, then tells control.
     fn append(&mut self, record: Record, event: Event, sync: bool) {
-        if self.waiting.is_empty() && self.journal.append(&record).is_ok() {
+        if self.waiting.is_empty() && self.journal.append(std::slice::from_ref(&record)).is_ok() {
             if sync {
                 self.after_sync.push(event);
             } else {
@@ -313,7 +305,7 @@ impl Disk {
             return;
         }
         while let Some((record, _)) = self.waiting.front() {
-            if self.journal.append(record).is_err() {
+            if self.journal.append(std::slice::from_ref(record)).is_err() {
                 self.retry_at = now + RETRY_NS;
                 return;
             }
@@ -323,7 +315,7 @@ impl Disk {
         }
     }
 
-    fn exit(&mut self, exit: Exit) {
+    fn exit(&mut self, mut exit: Exit) {
         let drained = self.pump.drain(exit.run, now().1 + DRAIN_NS, &self.journal);
         let cgroup = exit.cgroup.as_deref();
         let survivors = self.survivors(exit.run, cgroup, Some(exit.pid));
@@ -341,13 +333,73 @@ impl Disk {
             mono_ns,
             by_guard: false,
             pid: exit.pid,
+            successor: None,
         };
+        if let Some(job) = exit.next.take() {
+            if survivors == 0 && !exit.sync {
+                return self.succeed(record, exit.key, *job);
+            }
+            self.sweeps.extend(own_cgroup(&job.spawn));
+        }
         let event = Event::Exited {
             key: exit.key,
             survivors,
+            succeeded: false,
             position: Default::default(),
         };
         self.append(record, event, exit.sync);
+    }
+
+    /// Carries out a standing order.
+    fn succeed(&mut self, mut exited: Record, key: u64, mut job: SpawnJob) {
+        if let Record::Exited {
+            successor,
+            out_offset,
+            err_offset,
+            ..
+        } = &mut exited
+        {
+            job.begins = [*out_offset, *err_offset];
+            *successor = Some(Successor {
+                run: job.spawn.run,
+                stamp: job.spawn.stamp,
+            });
+        }
+        let mut both = [exited, intent_of(&job.spawn, job.begins)];
+        let succeeded = self.waiting.is_empty() && self.journal.append(&both).is_ok();
+        let mut event = Event::Exited {
+            key,
+            survivors: 0,
+            succeeded,
+            position: Default::default(),
+        };
+        if succeeded {
+            // First: control has to know of the run before its spawner can tell of it.
+            self.tell(event);
+            return self.spawners.push(job);
+        }
+        if let Record::Exited { successor, .. } = &mut both[0] {
+            *successor = None;
+        }
+        let [exited, _] = both;
+        self.append(exited, event, false);
+        // The end may be on file with its successor's name and without its intent: whoever has read that is told.
+        let (wall_ms, mono_ns) = now();
+        event = Event::Spawned {
+            key: job.key,
+            outcome: Err(crate::control::Failed { cgroup: None }),
+            position: Default::default(),
+        };
+        let unborn = Record::StartFailed {
+            run: job.spawn.run,
+            stage: "journal".to_owned(),
+            errno: libc::ENOSPC,
+            text: String::new(),
+            wall_ms,
+            mono_ns,
+        };
+        self.append(unborn, event, false);
+        self.sweeps.extend(own_cgroup(&job.spawn));
     }
 
     fn survivors(&self, run: RunIdWire, cgroup: Option<&str>, leader: Option<u32>) -> u32 {
@@ -408,5 +460,23 @@ impl Disk {
             self.sweeps.push_back(cgroup);
             self.sweep_at = now + SWEEP_NS;
         }
+    }
+}
+
+fn intent_of(spawn: &Spawn, [out_offset, err_offset]: [u64; 2]) -> Record {
+    let (wall_ms, mono_ns) = now();
+    Record::Intent {
+        run: spawn.run,
+        slot: spawn.slot.clone(),
+        stamp: spawn.stamp,
+        attempt: spawn.attempt,
+        out_offset,
+        err_offset,
+        wall_ms,
+        mono_ns,
+        label: spawn.label.clone(),
+        cgroup: own_cgroup(spawn),
+        log_dir: spawn.log_dir.clone(),
+        streams: spawn.streams.clone(),
     }
 }

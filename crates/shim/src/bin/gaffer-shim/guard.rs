@@ -180,6 +180,7 @@ impl Guard {
             mono_ns,
             by_guard: true,
             pid,
+            successor: None,
         };
         self.append(&record);
     }
@@ -211,7 +212,7 @@ impl Guard {
 
     /// Until it is on file: nothing may be reaped before.
     fn append(&self, record: &Record) {
-        while self.journal.append(record).is_err() {
+        while self.journal.append(std::slice::from_ref(record)).is_err() {
             std::thread::sleep(RETRY);
         }
     }

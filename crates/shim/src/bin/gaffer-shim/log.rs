@@ -80,9 +80,9 @@ impl Journal {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Appends; the fact is safe from the end of any process when this returns.
-    pub fn append(&self, record: &Record) -> io::Result<Position> {
-        self.lock().append(record)
+    /// Appends all or nothing; the facts are safe from the end of any process when this returns.
+    pub fn append(&self, records: &[Record]) -> io::Result<Position> {
+        self.lock().append(records)
     }
 
     /// Where the journal ends.
@@ -123,7 +123,7 @@ impl Writer {
         }
     }
 
-    fn append(&mut self, record: &Record) -> io::Result<Position> {
+    fn append(&mut self, records: &[Record]) -> io::Result<Position> {
         self.rotate_if_due();
         if self.torn {
             if self.pins > 0 {
@@ -131,15 +131,20 @@ impl Writer {
             }
             self.rotate()?;
         }
-        let frame = encode(record)?;
-        let written = rustix::io::write(&self.file, &frame)?;
+        let mut frames = Vec::new();
+        for record in records {
+            frames.append(&mut encode(record)?);
+        }
+        let written = rustix::io::write(&self.file, &frames)?;
         // A child may have appended meanwhile: the file knows its size better.
         self.size = rustix::fs::fstat(&self.file)?.st_size as u64;
-        if written < frame.len() {
+        if written < frames.len() {
             self.torn = true;
             return Err(rustix::io::Errno::NOSPC.into());
         }
-        self.table.note(record);
+        for record in records {
+            self.table.note(record);
+        }
         Ok(self.position())
     }
 

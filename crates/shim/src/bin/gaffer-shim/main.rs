@@ -10,6 +10,7 @@ mod disk;
 mod guard;
 mod log;
 mod mailbox;
+mod orders;
 mod plan;
 mod pump;
 mod requests;

@@ -473,7 +473,7 @@ impl Pump {
         };
         pipe.told_ns = mono_ns();
         // If even this finds no room the count is kept and told later.
-        if journal.append(&record).is_ok() {
+        if journal.append(std::slice::from_ref(&record)).is_ok() {
             stream.mark_dropped(pipe.dropped);
             pipe.dropped = 0;
         }

@@ -20,6 +20,36 @@ const SLOTS_MAX: usize = 16_384;
 /// Requests that may wait for a birth.
 const EARLY_MAX: usize = 16;
 
+impl Live {
+    /// A run as it begins.
+    pub fn starting(spawn: &Spawn, inflight: Arc<InFlight>) -> Live {
+        let deadline_ms = match spawn.start_deadline_ms {
+            0 => START_DEADLINE_MS,
+            given => given,
+        };
+        Live {
+            run: spawn.run,
+            slot: spawn.slot.clone(),
+            stamp: spawn.stamp,
+            phase: Phase::Starting(inflight),
+            born: None,
+            frozen: false,
+            stop: spawn.stop,
+            sync: spawn.sync,
+            log_dir: spawn.log_dir.clone(),
+            deadline_ms,
+            cost: cost(spawn),
+            watch: None,
+            input: None,
+            surveying: false,
+            held: None,
+            early: Vec::new(),
+            order: None,
+            next: None,
+        }
+    }
+}
+
 impl Control {
     pub fn on_spawn(&mut self, conn: u64, spawn: Spawn) {
         let run = spawn.run;
@@ -37,39 +67,22 @@ impl Control {
         self.next_key += 1;
         let key = self.next_key;
         let inflight = Arc::new(InFlight::default());
-        let deadline_ms = match spawn.start_deadline_ms {
-            0 => START_DEADLINE_MS,
-            given => given,
-        };
-        let cost = cost(&spawn);
-        let live = Live {
-            run,
-            slot: spawn.slot.clone(),
-            stamp: spawn.stamp,
-            phase: Phase::Starting(inflight.clone()),
-            born: None,
-            frozen: false,
-            stop: spawn.stop,
-            sync: spawn.sync,
-            log_dir: spawn.log_dir.clone(),
-            deadline_ms,
-            cost,
-            watch: None,
-            input: None,
-            surveying: false,
-            held: None,
-            early: Vec::new(),
-        };
-        self.used += cost;
-        self.keys.insert(run, key);
-        self.remember_slot(&spawn.slot, run);
-        self.runs.insert(key, Box::new(live));
-        self.arm(deadline_ms, Timer::SpawnDeadline { key });
+        let live = Live::starting(&spawn, inflight.clone());
+        self.used += live.cost;
+        self.begin(key, Box::new(live));
         self.disk.send(DiskJob::Intend {
             key,
             spawn: Box::new(spawn),
             inflight,
         });
+    }
+
+    /// A start that is on its way has its place.
+    pub fn begin(&mut self, key: u64, live: Box<Live>) {
+        self.keys.insert(live.run, key);
+        self.remember_slot(&live.slot, live.run);
+        self.arm(live.deadline_ms, Timer::SpawnDeadline { key });
+        self.runs.insert(key, live);
     }
 
     /// The end of the slot's last run may be on file, and read there, before we are told of it: then its
@@ -172,9 +185,11 @@ impl Control {
             Event::Exited {
                 key,
                 survivors,
+                succeeded,
                 position,
             } => {
                 self.appended(position);
+                self.end_order(key, succeeded);
                 self.on_exited(key, survivors);
             }
             Event::TreeGone { key, position } => {
@@ -249,6 +264,8 @@ impl Control {
             | ToShim::Resize { run, .. } => run,
             ToShim::Hello { .. }
             | ToShim::Spawn(_)
+            | ToShim::Stand(_)
+            | ToShim::Withdraw { .. }
             | ToShim::LogsPolicy { .. }
             | ToShim::Bye
             | ToShim::Exit => return false,
@@ -297,8 +314,7 @@ impl Control {
         };
         self.epoll.remove(&born.pidfd);
         live.phase = Phase::Ending;
-        self.ending += 1;
-        self.disk.send(DiskJob::Exit(Box::new(Exit {
+        let mut exit = Box::new(Exit {
             key,
             run: live.run,
             pid: born.pid,
@@ -306,7 +322,11 @@ impl Control {
             cgroup: born.cgroup.clone(),
             log_dir: live.log_dir.clone(),
             sync: live.sync,
-        })));
+            next: None,
+        });
+        self.ending += 1;
+        exit.next = self.take_order(key);
+        self.disk.send(DiskJob::Exit(exit));
     }
 
     /// The status is on file: only now the zombie may go.
@@ -380,6 +400,7 @@ impl Control {
             self.epoll.remove(watch);
         }
         self.drop_input(live.input.as_ref());
+        self.drop_order(live.order.as_deref());
         // Its start failed: these are answered so.
         for (conn, request) in live.early {
             if self.active == Some(conn) {
@@ -438,7 +459,7 @@ impl Control {
 }
 
 /// Descriptors a run holds at most.
-fn cost(spawn: &Spawn) -> u64 {
+pub fn cost(spawn: &Spawn) -> u64 {
     let stdin = u64::from(spawn.stdin == gaffer_shim::message::Stdin::Pipe);
     let terminal = u64::from(spawn.pty.is_some());
     // pidfd, stdout, stderr, both sides of each label. The watch on survivors is from the reserve: without it

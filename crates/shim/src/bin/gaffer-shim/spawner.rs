@@ -222,7 +222,7 @@ impl Spawner {
 
     /// Appends and tells control; without room the disk thread does both later.
     fn append(&self, record: Record, mut event: Event) {
-        match self.journal.append(&record) {
+        match self.journal.append(std::slice::from_ref(&record)) {
             Ok(position) => {
                 event.set_position(position);
                 self.control.send(event);
@@ -422,7 +422,8 @@ fn clone_args(inflight: &InFlight, stack: &Stack) -> CloneArgs {
     }
 }
 
-fn own_cgroup(spawn: &Spawn) -> Option<String> {
+/// Where a run is born.
+pub fn own_cgroup(spawn: &Spawn) -> Option<String> {
     spawn.cgroup.as_ref().map(|base| format!("{base}/{}", spawn.run))
 }
 

@@ -139,6 +139,10 @@ impl Control {
             return;
         };
         let (run, stop) = (live.run, live.stop);
+        self.void(run);
+        let Some(live) = self.runs.get(&key) else {
+            return;
+        };
         if live.born.is_none() {
             return;
         }
