@@ -74,13 +74,18 @@ fn many(first: u64, seeds: u64, options: Options) -> Result<()> {
         sum.steps += stats.steps;
         sum.kills += stats.kills;
         sum.spawns += stats.spawns;
+        sum.succeeded += stats.succeeded;
     }
     let Stats {
-        steps, kills, spawns, ..
+        steps,
+        kills,
+        spawns,
+        succeeded,
+        ..
     } = sum;
     let seconds = begun.elapsed().as_secs_f64();
     println!(
-        "{seeds} seeds from {first}: {steps} steps, {kills} kills of the daemon, {spawns} runs in {seconds:.1}s; all sentences held"
+        "{seeds} seeds from {first}: {steps} steps, {kills} kills of the daemon, {spawns} runs ({succeeded} by standing order) in {seconds:.1}s; all sentences held"
     );
     Ok(())
 }
@@ -97,6 +102,7 @@ fn work(next: &AtomicU64, end: u64, options: Options) -> Result<Stats, Box<Failu
         sum.steps += stats.steps;
         sum.kills += stats.kills;
         sum.spawns += stats.spawns;
+        sum.succeeded += stats.succeeded;
     }
 }
 

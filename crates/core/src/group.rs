@@ -401,6 +401,7 @@ impl Group {
             hub.moved.insert(self.key);
             self.queue(at, hub);
         }
+        self.keep_order(at, hub);
         if let Some((until, reason)) = halt {
             self.halt(at, until, &reason, hub);
         }
@@ -551,6 +552,9 @@ impl Group {
         self.recount();
         hub.moved.insert(self.key);
         self.roll_on(hub);
+        for at in 0..self.seats.len() {
+            self.keep_order(at, hub);
+        }
     }
 
     pub fn apply_want(&mut self, at: usize, hub: &mut Hub) {
@@ -568,7 +572,7 @@ impl Group {
         }
     }
 
-    fn replace_if_told(&mut self, at: usize, hub: &mut Hub) {
+    pub fn replace_if_told(&mut self, at: usize, hub: &mut Hub) {
         let seat = &self.seats[at];
         if seat.want.level != Level::Up || seat.one_off() {
             return;

@@ -174,6 +174,8 @@ pub enum Input {
         end: End,
         /// Processes of its tree still alive.
         survivors: u32,
+        /// What a standing order started in its slot already; only with 0 survivors.
+        successor: Option<Successor>,
     },
     /// Nothing of the run's tree is left.
     TreeGone {
@@ -196,6 +198,15 @@ pub enum Input {
         /// Silent now?
         silent: bool,
     },
+}
+
+/// A run that a shim began by a standing order ([`Command::Stand`]).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Successor {
+    /// Its id, made by the core beforehand.
+    pub run: RunId,
+    /// What it was born under.
+    pub stamp: Stamp,
 }
 
 /// What recovery found of a slot's newest run.
@@ -319,6 +330,27 @@ pub enum Command {
         attempt: u32,
         /// To be given back on adoption.
         stamp: Stamp,
+    },
+    /// Leave a standing order beside a live run: the shim starts `run` by itself as soon as `after` has ended with nothing
+    /// left of its tree, and says so in `Exited`. Good for one end; any other command about `after` makes it void.
+    Stand {
+        /// The live run.
+        after: RunId,
+        /// New id of the one to come.
+        run: RunId,
+        /// Where.
+        slot: Slot,
+        /// How.
+        launch: Arc<Launch>,
+        /// Its ordinal for this slot.
+        attempt: u32,
+        /// To be given back.
+        stamp: Stamp,
+    },
+    /// The standing order beside this live run is void. It may have been carried out already: then `Exited` says so.
+    Withdraw {
+        /// The live run.
+        run: RunId,
     },
     /// Send a signal.
     Signal {

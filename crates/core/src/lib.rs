@@ -8,6 +8,7 @@
 //! | [`name`], [`time`], [`job`], [`io`] | the contract: names, clocks, resolved jobs, inputs and outputs |
 //! | `node` | routes; `settle`: what follows from it |
 //! | `group` | a job: wishes to wants; `rollout`: one after the other |
+//! | `order` | a decision made beforehand: standing orders |
 //! | `instance` | a seat and the run in it: the table |
 //! | [`retry`] | when and whether again |
 //! | [`reason`] | all sentences |
@@ -20,6 +21,7 @@ pub mod io;
 pub mod job;
 pub mod name;
 mod node;
+mod order;
 pub mod reason;
 pub mod retry;
 mod rollout;

@@ -222,6 +222,10 @@ impl Node {
     }
 
     fn fact(&mut self, input: Input) {
+        let successor = match &input {
+            Input::Exited { successor, .. } => *successor,
+            _ => None,
+        };
         let Some((run, input)) = In::of_fact(input) else {
             return;
         };
@@ -229,7 +233,12 @@ impl Node {
         let Some((key, place)) = self.hub.runs.get(&run).copied() else {
             return;
         };
-        self.with(key, |group, hub| group.fact(place, input, hub));
+        self.with(key, |group, hub| {
+            group.fact(place, input, hub);
+            if let Some(successor) = successor {
+                group.succeed(place, successor, hub);
+            }
+        });
     }
 
     fn slot_found(&mut self, slot: Slot, found: FoundRun) {

@@ -88,6 +88,9 @@ impl Group {
             live.stamp.launch = digest;
             live.stamp.restart = live.stamp.restart.max(reload);
         }
+        // Whatever is said about a run makes its order void.
+        seat.order = None;
+        self.keep_order(at, hub);
     }
 
     fn roll(&mut self, batch: u32, hub: &mut Hub) {

@@ -234,6 +234,24 @@ impl Fold {
         })
     }
 
+    /// A standing order was carried out: the core hears of its run now, and may have something to say about it, before its
+    /// `Intent`, the next record, is read.
+    pub fn expect_successor(&mut self, shim: u64, record: &Record) {
+        let Record::Exited {
+            run,
+            successor: Some(next),
+            ..
+        } = record
+        else {
+            return;
+        };
+        let (run, next_run) = (unwire(*run), unwire(next.run));
+        if let (Some(before), false) = (self.runs.get(&run), self.runs.contains_key(&next_run)) {
+            let facts = RunFacts::begin(next_run, &before.slot, next.stamp, before.attempt + 1, shim);
+            self.runs.insert(next_run, Box::new(facts));
+        }
+    }
+
     fn with(&mut self, run: journal::RunIdWire, change: impl FnOnce(&mut RunFacts)) -> Option<RunId> {
         let run = unwire(run);
         change(self.runs.get_mut(&run)?);

@@ -12,7 +12,7 @@ use crate::shims::{Connection, Greeting, ShimState, unwire, watch_end};
 use crate::state::{State, orphan};
 use crate::store::StoreError;
 use crate::tree;
-use gaffer_core::io::{End, Input, ProbeRole, Status};
+use gaffer_core::io::{End, Input, ProbeRole, Stamp, Status, Successor};
 use gaffer_core::name::RunId;
 use gaffer_core::time::Duration;
 use gaffer_shim::client;
@@ -196,6 +196,7 @@ impl State {
         let Some(run) = self.runs.take(n, record) else {
             return;
         };
+        self.runs.expect_successor(n, record);
         if let Some(input) = self
             .runs
             .runs
@@ -435,6 +436,7 @@ impl State {
                 run,
                 end,
                 survivors: 0,
+                successor: None,
             });
         } else {
             if let Some(facts) = self.runs.runs.get_mut(&run) {
@@ -508,10 +510,19 @@ pub(crate) fn fact_input(facts: &RunFacts, record: &Record) -> Option<Input> {
             errno: *errno,
             text: crate::launch::start_failure(stage, *errno, text).into(),
         }),
-        Record::Exited { survivors, .. } => Some(Input::Exited {
+        Record::Exited {
+            survivors, successor, ..
+        } => Some(Input::Exited {
             run,
             end: facts.end()?,
             survivors: *survivors,
+            successor: successor.map(|next| Successor {
+                run: unwire(next.run),
+                stamp: Stamp {
+                    restart: next.stamp[0],
+                    launch: next.stamp[1],
+                },
+            }),
         }),
         Record::TreeGone { .. } => Some(Input::TreeGone { run }),
         Record::Head { .. } | Record::Intent { .. } | Record::Born { .. } | Record::Dropped { .. } => None,

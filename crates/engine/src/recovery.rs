@@ -485,7 +485,12 @@ fn replay(state: &mut State, facts: RunFacts, dead_shim: bool) {
         });
     } else if let Some(end) = facts.end() {
         let survivors = facts.exit.as_ref().map_or(0, |exit| exit.survivors);
-        state.feed(Input::Exited { run, end, survivors });
+        state.feed(Input::Exited {
+            run,
+            end,
+            survivors,
+            successor: None,
+        });
         if survivors > 0 && facts.gone {
             state.feed(Input::TreeGone { run });
         } else if dead_shim {

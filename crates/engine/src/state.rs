@@ -172,6 +172,8 @@ impl State {
                     queue.push_back(failed);
                 }
             }
+            Command::Stand { .. } => self.stand(command),
+            Command::Withdraw { run } => self.to_shim(run, |_| ToShim::Withdraw { run: wire(run) }),
             Command::Signal { run, signal, to } => {
                 self.to_shim(run, |req| ToShim::Signal {
                     req,
@@ -282,6 +284,39 @@ impl State {
                 None
             }
             Err(text) => failed("template", 0, text),
+        }
+    }
+
+    /// Leaves a standing order with the shim of the live run. One that cannot be written down is none: then the start is
+    /// decided, and fails or not, when the run has ended.
+    fn stand(&self, command: Command) {
+        let Command::Stand {
+            after,
+            run,
+            slot,
+            launch,
+            attempt,
+            stamp,
+        } = command
+        else {
+            return;
+        };
+        let serving = self.shims.serving(&self.group(&slot, run));
+        let has_it = self.runs.runs.get(&after).map(|facts| facts.shim);
+        if serving != has_it {
+            // The next run belongs to a further shim.
+            return;
+        }
+        let request = launch::Request {
+            run,
+            slot: &slot,
+            after: Some(after),
+            launch: &launch,
+            attempt,
+            stamp,
+        };
+        if let Ok((spawn, _)) = launch::spawn(self, &request) {
+            self.to_shim(after, |_| ToShim::Stand(Box::new(spawn)));
         }
     }
 

@@ -60,6 +60,8 @@ pub struct Stats {
     pub kills: u64,
     /// Runs started.
     pub spawns: u64,
+    /// Of these, started by a standing order.
+    pub succeeded: u64,
     /// Digest of the transcript.
     pub digest: u64,
 }
@@ -145,6 +147,7 @@ pub fn run(seed: u64, options: Options) -> Result<Stats, Failure> {
     match sim.live(options) {
         Ok(()) => {
             sim.stats.spawns = sim.world.spawns;
+            sim.stats.succeeded = sim.world.succeeded;
             sim.stats.digest = sim.log.digest;
             Ok(sim.stats)
         }
@@ -169,6 +172,7 @@ pub fn run_many(seeds: u64, mut print: impl FnMut(&str)) -> Result<Stats, Box<Fa
         all.steps += stats.steps;
         all.kills += stats.kills;
         all.spawns += stats.spawns;
+        all.succeeded += stats.succeeded;
         all.digest = all.digest.rotate_left(7) ^ stats.digest;
         if (seed + 1) % 100 == 0 || seed + 1 == seeds {
             let Stats {

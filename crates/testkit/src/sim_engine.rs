@@ -107,6 +107,7 @@ impl Sim {
         let epoch = world.store.epoch;
         // Hello fences: what the shim had not read is thrown away.
         world.socket.clear();
+        world.orders.clear();
         let seed = world.dice.next_u64();
         let limits = NodeLimits {
             start_at_once: 3,
@@ -292,7 +293,9 @@ impl Sim {
             }
             Command::ShutdownDone => engine.shutdown_done = true,
             Command::EndNode { .. } => {}
-            spawn @ Command::Spawn { .. } => self.send(spawn),
+            spawn @ (Command::Spawn { .. } | Command::Stand { .. } | Command::Withdraw { .. }) => {
+                self.send(spawn)
+            }
             other @ (Command::Signal { .. } | Command::RunStopCmd { .. }) => self.send(other),
             other @ (Command::KillTree { .. } | Command::Freeze { .. }) => self.send(other),
         }
@@ -453,7 +456,8 @@ fn found_of(world: &mut World, run: RunId, known: &Known, facts: &mut Vec<Input>
     let records = || world.journal.iter().filter(|record| record.run() == run);
     match (known.pid, &known.end) {
         _ if known.never => Found::NotStarted,
-        _ if world.frozen_shim && !proc.over => Found::Unreachable,
+        // An end on file needs no answer of the shim.
+        (_, None) if world.frozen_shim && !proc.over => Found::Unreachable,
         (Some(pid), None) => alive(pid, proc.frozen, None),
         (Some(pid), Some(_)) if unsettled => {
             // As of an older cursor: the end follows as a fact.
@@ -490,7 +494,17 @@ fn fact(record: &Record) -> Option<Input> {
             run,
             text: "lost with its shim".into(),
         }),
-        Record::Exited { run, end, survivors } => Some(Input::Exited { run, end, survivors }),
+        Record::Exited {
+            run,
+            end,
+            survivors,
+            successor,
+        } => Some(Input::Exited {
+            run,
+            end,
+            survivors,
+            successor,
+        }),
         Record::TreeGone { run } => Some(Input::TreeGone { run }),
     }
 }
@@ -534,7 +548,17 @@ fn describe_input(input: &Input) -> Option<String> {
         Input::Started { run, pid } => format!("> started @{run} pid {pid}"),
         Input::StartFailed { run, stage, .. } => format!("> start failed @{run} {stage}"),
         Input::NotStarted { run, text } => format!("> not started @{run} {text}"),
-        Input::Exited { run, end, survivors } => format!("> exited @{run} {:?} left {survivors}", end.status),
+        Input::Exited {
+            run,
+            end,
+            survivors,
+            successor,
+        } => {
+            let next = successor
+                .map(|next| format!(", followed by @{}", next.run))
+                .unwrap_or_default();
+            format!("> exited @{run} {:?} left {survivors}{next}", end.status)
+        }
         Input::TreeGone { run } => format!("> tree gone @{run}"),
         Input::Probed { run, role, result } => format!("> probed @{run} {role:?} {}", result.is_ok()),
         Input::Unreachable { run, silent } => format!("> silent @{run} {silent}"),
@@ -564,6 +588,8 @@ fn describe_command(command: &Command) -> Option<String> {
             let after = after.map(|run| run.to_string()).unwrap_or_default();
             format!("< spawn @{run} in {slot} after {after:?} attempt {attempt} {stamp:?}")
         }
+        Command::Stand { after, run, .. } => format!("< stand @{run} after @{after}"),
+        Command::Withdraw { run } => format!("< withdraw @{run}"),
         Command::Signal { run, signal, to } => format!("< signal @{run} {signal} {to:?}"),
         Command::RunStopCmd { run, .. } => format!("< stop command @{run}"),
         Command::KillTree { run } => format!("< kill @{run}"),

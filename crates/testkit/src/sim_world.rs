@@ -2,7 +2,7 @@
 //! clock. It obeys the rules of the real one (compare-and-swap per slot, fence by epoch, facts on file
 //! before anyone is told) and is as nasty as they allow.
 
-use gaffer_core::io::{Command, Death, End, Stamp, Status, Wish};
+use gaffer_core::io::{Command, Death, End, Stamp, Status, Successor, Wish};
 use gaffer_core::job::{Job, Launch, ReloadHow};
 use gaffer_core::name::{JobId, RunId, Slot};
 use gaffer_core::retry::Dice;
@@ -37,12 +37,30 @@ pub struct Store {
 /// A fact on file.
 #[derive(Clone, Debug)]
 pub enum Record {
-    Intent { run: RunId, slot: Slot, stamp: Stamp },
-    Started { run: RunId, pid: u32 },
-    StartFailed { run: RunId },
-    NotStarted { run: RunId },
-    Exited { run: RunId, end: End, survivors: u32 },
-    TreeGone { run: RunId },
+    Intent {
+        run: RunId,
+        slot: Slot,
+        stamp: Stamp,
+    },
+    Started {
+        run: RunId,
+        pid: u32,
+    },
+    StartFailed {
+        run: RunId,
+    },
+    NotStarted {
+        run: RunId,
+    },
+    Exited {
+        run: RunId,
+        end: End,
+        survivors: u32,
+        successor: Option<Successor>,
+    },
+    TreeGone {
+        run: RunId,
+    },
 }
 
 impl Record {
@@ -104,6 +122,10 @@ pub struct World {
     pub last: BTreeMap<Slot, RunId>,
     /// Requests written by the daemon and not read by the shim.
     pub socket: VecDeque<Command>,
+    /// Standing orders, by the live run they stand beside.
+    pub orders: BTreeMap<RunId, (Successor, Slot)>,
+    /// Orders that were carried out.
+    pub succeeded: u64,
     pub frozen_shim: bool,
     pub later: BTreeSet<(Mono, u64, Later)>,
     /// Runs that were refused; the answer goes to the daemon if it lives.
@@ -138,6 +160,8 @@ impl World {
             procs: BTreeMap::new(),
             last: BTreeMap::new(),
             socket: VecDeque::new(),
+            orders: BTreeMap::new(),
+            succeeded: 0,
             frozen_shim: false,
             later: BTreeSet::new(),
             refused: Vec::new(),
@@ -198,7 +222,29 @@ impl World {
                 stamp,
                 ..
             } => self.spawn(run, slot, after, stamp).map(Some),
+            Command::Stand {
+                after,
+                run,
+                slot,
+                stamp,
+                ..
+            } => {
+                self.orders.remove(&after);
+                if self
+                    .procs
+                    .get(&after)
+                    .is_some_and(|proc| !proc.main_ended && !proc.over)
+                {
+                    self.orders.insert(after, (Successor { run, stamp }, slot));
+                }
+                Ok(None)
+            }
+            Command::Withdraw { run } => {
+                self.orders.remove(&run);
+                Ok(None)
+            }
             Command::Signal { run, signal, .. } => {
+                self.orders.remove(&run);
                 self.signal(run, signal);
                 Ok(None)
             }
@@ -207,10 +253,12 @@ impl World {
                 Ok(None)
             }
             Command::KillTree { run } => {
+                self.orders.remove(&run);
                 self.kill_tree(run);
                 Ok(None)
             }
             Command::Freeze { run, on } => {
+                self.orders.remove(&run);
                 if let Some(proc) = self.procs.get_mut(&run) {
                     proc.frozen = on;
                 }
@@ -246,6 +294,11 @@ impl World {
             self.refused.push((run, "no descriptors left".into()));
             return Ok(format!("shim: refuses {run}"));
         }
+        self.begin(run, slot.clone(), stamp);
+        Ok(format!("shim: accepts {run} in {slot}"))
+    }
+
+    fn begin(&mut self, run: RunId, slot: Slot, stamp: Stamp) {
         self.spawns += 1;
         self.last.insert(slot.clone(), run);
         let obeys = !self.chance(15);
@@ -272,14 +325,9 @@ impl World {
                 down_since: None,
             },
         );
-        self.append(Record::Intent {
-            run,
-            slot: slot.clone(),
-            stamp,
-        });
+        self.append(Record::Intent { run, slot, stamp });
         let soon = self.ms(0, 3);
         self.at(soon, Later::Birth(run));
-        Ok(format!("shim: accepts {run} in {slot}"))
     }
 
     fn signal(&mut self, run: RunId, signal: i32) {
@@ -432,11 +480,18 @@ impl World {
             lived: now.mono.since(born.mono),
         };
         self.ended.insert(run, EndedHow { intended });
+        let order = self.orders.remove(&run).filter(|_| others == 0);
         self.append(Record::Exited {
             run,
             end,
             survivors: others,
+            successor: order.as_ref().map(|(successor, _)| *successor),
         });
+        if let Some((Successor { run: next, stamp }, slot)) = order {
+            self.succeeded += 1;
+            self.begin(next, slot, stamp);
+            return Some(format!("{run}: ends with {status:?}; {next} follows by order"));
+        }
         if others > 0 && self.chance(30) {
             let soon = self.ms(0, 8_000);
             self.at(soon, Later::EndOfOthers(run));
@@ -465,6 +520,7 @@ impl World {
             }
         }
         self.frozen_shim = false;
+        self.orders.clear();
         let seen = self.below(2) == 0;
         let runs: Vec<RunId> = self
             .procs
@@ -501,6 +557,7 @@ impl World {
                     run: *run,
                     end,
                     survivors: 0,
+                    successor: None,
                 });
             }
         }

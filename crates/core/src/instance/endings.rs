@@ -413,6 +413,7 @@ impl Seat {
     /// Writes a death down and tells it.
     fn settle(&mut self, run: RunId, end: Option<End>, cause: Cause, reason: Reason, cx: &mut Cx<'_>) {
         self.last = Some(run);
+        self.order = None;
         self.code = shell_code(end.as_ref());
         let at = end.as_ref().map_or(cx.now.wall, |end| end.at);
         let mut data = vec![("cause", cause_word(cause).to_owned())];

@@ -20,7 +20,7 @@ pub mod table;
 
 pub use docs::state_table_markdown;
 
-use crate::io::{Actor, Command, End, Event, Found, How, Input, Output, ProbeRole, Reason, Stamp};
+use crate::io::{Actor, Command, End, Event, Found, How, Input, Output, ProbeRole, Reason, Stamp, Successor};
 use crate::job::{Job, Launch, Scope};
 use crate::name::{JobId, Place, RunId, Slot};
 use crate::reason::{self, Zone};
@@ -92,6 +92,8 @@ pub(crate) enum In {
     Wish,
     /// Start as this run.
     Go(RunId),
+    /// The shim has begun this run already.
+    Succeeded(Successor),
     /// End this run, start another.
     Replace(Why),
     /// The whole job pauses until then, or gave up.
@@ -227,6 +229,8 @@ pub(crate) struct Seat {
     pub armed: Option<Mono>,
     /// One-offs only.
     pub launch: Option<Arc<Launch>>,
+    /// What the shim was told to start at the end of the live run.
+    pub order: Option<Box<Successor>>,
 }
 
 /// What a step may look at and write to.
@@ -252,6 +256,7 @@ impl In {
         match self {
             In::Wish => Cue::Wish,
             In::Go(_) => Cue::Go,
+            In::Succeeded(_) => Cue::Succeeded,
             In::Replace(_) => Cue::Replace,
             In::Halt(..) => Cue::Halt,
             In::Started(_) => Cue::Started,
@@ -278,7 +283,9 @@ impl In {
                 text,
             } => Some((run, In::StartFailed(stage, errno, text))),
             Input::NotStarted { run, text } => Some((run, In::NotStarted(text))),
-            Input::Exited { run, end, survivors } => Some((run, In::Exited(end, survivors))),
+            Input::Exited {
+                run, end, survivors, ..
+            } => Some((run, In::Exited(end, survivors))),
             Input::TreeGone { run } => Some((run, In::TreeGone)),
             Input::Probed { run, role, result } => Some((run, In::Probed(role, result))),
             Input::Unreachable { run, silent: true } => Some((run, In::Silent)),
@@ -286,6 +293,22 @@ impl In {
             Input::Tick | Input::Recovered | Input::Shutdown { .. } | Input::SlotFound { .. } => None,
             Input::JobPut { .. } | Input::JobRemoved { .. } | Input::Wished { .. } => None,
             Input::Scaled { .. } | Input::Reloaded { .. } | Input::OneOffPut { .. } => None,
+        }
+    }
+}
+
+impl Live {
+    /// Asked for, not born yet.
+    fn asked(run: RunId, stamp: Stamp, now: Now) -> Live {
+        Live {
+            run,
+            stamp,
+            pid: 0,
+            started: now.wall,
+            started_mono: now.mono,
+            ready: None,
+            tree_gone: false,
+            probes: None,
         }
     }
 }
@@ -359,6 +382,7 @@ impl Seat {
             code: 0,
             armed: None,
             launch: None,
+            order: None,
         }
     }
 
@@ -417,6 +441,7 @@ impl Seat {
             Rule::TryAgain => self.wait(false, cx),
             Rule::Rest => self.rest(),
             Rule::Spawn => self.spawn(&input, cx),
+            Rule::Succeed => self.succeed(&input, cx),
             Rule::Born => self.born(&input, cx),
             Rule::FailStart => self.fail_start(input, cx),
             Rule::FailStartAsked => self.fail_start_asked(input, cx),
@@ -484,11 +509,7 @@ impl Seat {
 
     fn spawn(&mut self, input: &In, cx: &mut Cx<'_>) {
         let In::Go(run) = *input else { return };
-        // The number in force at birth: smaller than a restart asked for later, not smaller than one before.
-        let stamp = Stamp {
-            restart: self.want.restart.max(self.want.seq).max(cx.reload),
-            launch: cx.digest,
-        };
+        let stamp = self.stamp(cx.reload, cx.digest);
         self.attempt = self.attempt.saturating_add(1);
         let launch = self.launch.as_ref().unwrap_or(&cx.spec.launch).clone();
         cx.out.commands.push(Command::Spawn {
@@ -499,16 +520,24 @@ impl Seat {
             attempt: self.attempt,
             stamp,
         });
-        self.life = Life::Starting(Live {
-            run,
-            stamp,
-            pid: 0,
-            started: cx.now.wall,
-            started_mono: cx.now.mono,
-            ready: None,
-            tree_gone: false,
-            probes: None,
-        });
+        self.life = Life::Starting(Live::asked(run, stamp, cx.now));
+    }
+
+    /// What a run that is born now is born under: smaller than a restart asked for later, not smaller than one before.
+    pub fn stamp(&self, reload: u64, digest: u64) -> Stamp {
+        Stamp {
+            restart: self.want.restart.max(self.want.seq).max(reload),
+            launch: digest,
+        }
+    }
+
+    /// A standing order was carried out. Whether it is still wanted is asked next.
+    fn succeed(&mut self, input: &In, cx: &Cx<'_>) {
+        let In::Succeeded(Successor { run, stamp }) = *input else {
+            return;
+        };
+        self.attempt = self.attempt.saturating_add(1);
+        self.life = Life::Starting(Live::asked(run, stamp, cx.now));
     }
 
     fn halt_idle(&mut self, input: In, cx: &Cx<'_>) {

@@ -51,6 +51,8 @@ pub enum Cue {
     Wish,
     /// Its turn to start has come.
     Go,
+    /// The shim has begun the next run by a standing order.
+    Succeeded,
     /// The run is outdated and its turn to be replaced has come.
     Replace,
     /// The whole job pauses as a crash loop, or gives up.
@@ -94,6 +96,8 @@ pub enum Rule {
     Rest,
     /// Ask the shim for a new run.
     Spawn,
+    /// The next run has begun already; the wish is asked again.
+    Succeed,
     /// Note the pid; ready at once if nothing has to be probed.
     Born,
     /// A start that failed: settle, count, decide.
@@ -179,9 +183,10 @@ impl Phase {
 
 impl Cue {
     /// All of them.
-    pub const ALL: [Cue; 14] = [
+    pub const ALL: [Cue; 15] = [
         Cue::Wish,
         Cue::Go,
+        Cue::Succeeded,
         Cue::Replace,
         Cue::Halt,
         Cue::Started,
@@ -230,6 +235,9 @@ pub fn rule(phase: Phase, cue: Cue, wish: Level) -> Rule {
         (C::Go, Waiting) => wish.pick(Spawn, Stay, Stay),
         (C::Go, Stopped | Backoff | Flapping | Exited | Failed) => Stay,
         (C::Go, Starting | Running | Paused | Stopping | StopStuck | Unreachable) => Stay,
+
+        (C::Succeeded, Stopped | Waiting | Backoff | Flapping | Exited | Failed) => Succeed,
+        (C::Succeeded, Starting | Running | Paused | Stopping | StopStuck | Unreachable) => Stay,
 
         (C::Replace, Backoff | Flapping | Exited | Failed) => wish.pick(Wait, Stay, Stay),
         (C::Replace, Starting | Running) => wish.pick(AskEnd, Stay, Stay),
@@ -283,7 +291,7 @@ pub fn rule(phase: Phase, cue: Cue, wish: Level) -> Rule {
 
 impl Rule {
     /// All of them.
-    pub const ALL: [Rule; 31] = [
+    pub const ALL: [Rule; 32] = [
         Rule::Stay,
         Rule::Refresh,
         Rule::Wait,
@@ -291,6 +299,7 @@ impl Rule {
         Rule::TryAgain,
         Rule::Rest,
         Rule::Spawn,
+        Rule::Succeed,
         Rule::Born,
         Rule::FailStart,
         Rule::FailStartAsked,
@@ -327,6 +336,9 @@ impl Rule {
             Rule::TryAgain => "The pause is over: wait for dependencies and turn.",
             Rule::Rest => "Give up what was intended; nothing runs.",
             Rule::Spawn => "Ask the shim for a new run.",
+            Rule::Succeed => {
+                "The shim has begun the next run already (standing order); the wish is asked again."
+            }
             Rule::Born => "Note the pid; ready at once if nothing has to be probed.",
             Rule::FailStart => "A start that failed: settle, count, decide.",
             Rule::FailStartAsked => "A start that failed while it was to be stopped: settle, do not count.",
@@ -363,7 +375,7 @@ impl Rule {
             Rule::Stay | Rule::Refresh | Rule::Sharpen | Rule::KillAgain => &[],
             Rule::Wait | Rule::TryAgain | Rule::WaitIfRenewed => &[Waiting],
             Rule::Rest => &[Stopped],
-            Rule::Spawn => &[Starting],
+            Rule::Spawn | Rule::Succeed => &[Starting],
             Rule::Born if from == Starting => &[Running, Paused],
             Rule::Born => &[],
             Rule::FailStart => &[Backoff, Flapping, Failed, Stopped, Waiting],

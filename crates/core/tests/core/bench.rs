@@ -123,6 +123,10 @@ impl Bench {
                     self.spawned.push((*run, slot.clone(), *stamp));
                     self.births.push_back(*run);
                 }
+                Command::Stand { slot, attempt, .. } => {
+                    self.line(&format!("  leave an order for {slot}, attempt {attempt}"));
+                }
+                Command::Withdraw { .. } => self.line("  withdraw the order"),
                 Command::Signal { signal: 18, .. } | Command::Settle { .. } => {
                     if let Command::Settle { slot, death, reason } = &command {
                         self.settled.push((slot.clone(), death.clone(), reason.clone()));
@@ -342,6 +346,7 @@ impl Bench {
             run: one.run.expect("a run"),
             end,
             survivors,
+            successor: None,
         })
     }
 

@@ -108,6 +108,7 @@ impl Shim {
             run,
             end,
             survivors: 0,
+            successor: None,
         });
     }
 }

@@ -5,6 +5,7 @@ mod bench;
 mod hazards;
 mod interleavings;
 mod names;
+mod orders;
 mod recovery;
 mod retry;
 mod rollouts;

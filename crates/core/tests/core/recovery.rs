@@ -104,6 +104,7 @@ fn an_exit_while_no_daemon_ran_is_settled_and_followed_by_the_next_run() {
             run: run(1),
             end,
             survivors: 0,
+            successor: None,
         })
         .feed(Input::Recovered)
         .pass(ms(100));
@@ -286,6 +287,7 @@ fn facts_and_wishes_that_come_twice_do_nothing_twice() {
             run: first,
             end: end.clone(),
             survivors: 0,
+            successor: None,
         });
         bench.feed(Input::TreeGone { run: first });
     }
@@ -295,6 +297,7 @@ fn facts_and_wishes_that_come_twice_do_nothing_twice() {
             run: first,
             end,
             survivors: 0,
+            successor: None,
         })
         .feed(Input::Started { run: first, pid: 9 });
     assert_eq!((bench.settled.len(), bench.spawned.len()), (1, 2));
@@ -327,6 +330,7 @@ fn an_end_that_the_old_daemon_had_asked_for_is_no_failure() {
             run: run(1),
             end,
             survivors: 0,
+            successor: None,
         })
         .feed(Input::Recovered);
     assert_eq!(bench.settled[0].1.cause, Cause::Replaced);
