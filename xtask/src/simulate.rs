@@ -43,6 +43,7 @@ fn said(stats: &Stats) -> String {
         kills,
         spawns,
         digest,
+        ..
     } = stats;
     format!("{steps} steps, {kills} kills, {spawns} runs, transcript {digest:016x}")
 }
