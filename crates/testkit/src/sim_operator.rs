@@ -233,7 +233,7 @@ impl Sim {
         if self.world.below(5) == 0 {
             spec.retry.attempts = Some(3);
         }
-        if self.world.below(4) == 0 {
+        if self.world.below(2) == 0 {
             spec.retry.delay = vec![Duration::ZERO];
         }
         if self.world.below(3) == 0 {
