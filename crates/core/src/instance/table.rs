@@ -234,10 +234,9 @@ pub fn rule(phase: Phase, cue: Cue, wish: Level) -> Rule {
 
         (C::Go, Waiting) => wish.pick(Spawn, Stay, Stay),
         (C::Go, Stopped | Backoff | Flapping | Exited | Failed) => Stay,
-        (C::Go, Starting | Running | Paused | Stopping | StopStuck | Unreachable) => Stay,
-
         (C::Succeeded, Stopped | Waiting | Backoff | Flapping | Exited | Failed) => Succeed,
-        (C::Succeeded, Starting | Running | Paused | Stopping | StopStuck | Unreachable) => Stay,
+        (C::Go | C::Succeeded, Starting | Running | Paused) => Stay,
+        (C::Go | C::Succeeded, Stopping | StopStuck | Unreachable) => Stay,
 
         (C::Replace, Backoff | Flapping | Exited | Failed) => wish.pick(Wait, Stay, Stay),
         (C::Replace, Starting | Running) => wish.pick(AskEnd, Stay, Stay),

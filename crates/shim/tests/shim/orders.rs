@@ -106,26 +106,26 @@ fn the_newest_order_counts() {
 
 #[test]
 fn whatever_else_is_said_about_a_run_makes_its_order_void() {
-    let said: [(&str, fn(RunIdWire) -> ToShim); 3] = [
-        ("withdraw", |run| ToShim::Withdraw { run }),
-        ("signal", |run| ToShim::Signal {
+    type About = fn(RunIdWire) -> ToShim;
+    let said: [About; 3] = [
+        |run| ToShim::Withdraw { run },
+        |run| ToShim::Signal {
             req: 1,
             run,
             signal: libc::SIGWINCH,
             scope: Scope::Main,
-        }),
-        ("thaw", |run| ToShim::Freeze {
+        },
+        |run| ToShim::Freeze {
             req: 1,
             run,
             on: false,
-        }),
+        },
     ];
-    for (name, message) in said {
+    for message in said {
         let mut shim = Shim::start();
         let (run, pid, _) = standing(&mut shim, "exec sleep 1000");
         shim.talk.say(&message(run));
         heard(&mut shim);
-        eprintln!("{name}");
         is_void(&mut shim, run, pid);
     }
 }
