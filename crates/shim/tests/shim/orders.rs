@@ -163,7 +163,8 @@ fn a_daemon_that_is_killed_leaves_its_orders_standing() {
 #[test]
 fn an_order_is_not_carried_out_while_others_of_the_tree_live() {
     let mut shim = Shim::start();
-    let (run, pid, _) = standing(&mut shim, "sleep 1000 & exec sleep 1000");
+    let (run, pid, _) = standing(&mut shim, "sleep 1000 & echo two; exec sleep 1000");
+    wait_for("both", || (shim.text("web.1", "stdout") == "two\n").then_some(()));
     kill(pid, libc::SIGKILL);
     assert_eq!(successor(&mut shim, run), None);
     shim.kill_tree(run).unwrap();

@@ -269,9 +269,10 @@ fn hazard_17_the_guard_records_exits_without_cgroups_too() {
 #[test]
 fn hazard_17_the_guard_tells_when_the_last_of_a_tree_is_gone() {
     let mut shim = Shim::start();
-    let spawn = shim.script("a.1", "sleep 1000 & exec sleep 1000");
+    let spawn = shim.script("a.1", "sleep 1000 & echo two; exec sleep 1000");
     let run = shim.spawn(spawn);
     let pid = shim.started(run);
+    wait_for("both", || (shim.text("a.1", "stdout") == "two\n").then_some(()));
     shim.kill_shim();
     wait_for("the shim's end", || is_over(shim.pid).then_some(()));
     kill(pid, libc::SIGKILL);
