@@ -2,8 +2,8 @@
 
 use crate::client::{Client, ClientError, ItemStream, WebSocket};
 use crate::types::{
-    ActionRequest, ApplyRequest, Doctor, Event, Health, Instance, Job, LogLine, Node, Operation, Plan, Run,
-    RunRequest, ScaleRequest, Session, ShutdownRequest, SignalRequest, Stats,
+    ActionRequest, ApplyRequest, Doctor, Event, Health, Instance, Job, JobsRequest, LogLine, Node, Operation,
+    Plan, Run, RunRequest, ScaleRequest, Session, ShutdownRequest, SignalRequest, Stats,
 };
 use hyper::body::Bytes;
 use hyper::header::HeaderMap;
@@ -155,6 +155,18 @@ impl Client {
     ) -> Result<Operation> {
         let path = job_path(session, job, instance);
         self.post(&format!("{path}/{}{}", escape(verb), wait(within)), request)
+            .await
+    }
+
+    /// `start stop restart reload pause resume scale signal remove` of many jobs and instances: one request, one
+    /// operation with an outcome for each.
+    pub async fn act_each(
+        &self,
+        verb: &str,
+        request: &JobsRequest,
+        within: Option<Duration>,
+    ) -> Result<Operation> {
+        self.post(&format!("/v1/jobs/{}{}", escape(verb), wait(within)), request)
             .await
     }
 

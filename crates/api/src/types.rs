@@ -260,9 +260,9 @@ pub struct Operation {
     pub operation: String,
     /// `stop`, `start`, `scale`, …
     pub verb: String,
-    /// What it is about: `session.job[.n]`.
+    /// What it is about: `session.job[.n]`; of more than three: `web.api, web.front and 298 more`.
     pub target: String,
-    /// `pending done failed cancelled`.
+    /// `pending done failed cancelled`; pending until the last outcome is there.
     pub state: String,
     /// Why, if failed; what happened, if done.
     pub reason: String,
@@ -272,10 +272,55 @@ pub struct Operation {
     pub created_at: String,
     /// End.
     pub ended_at: Option<String>,
-    /// Further results: `run` of a one-off, `exit_code`, `instances` of a scale.
+    /// Of each job or instance that it is about, in the order of the request.
+    #[serde(default)]
+    pub outcomes: Vec<Outcome>,
+    /// Further results: `run` of a one-off, `exit_code`, `plan` of an apply.
     #[serde(default)]
     pub data: BTreeMap<String, Value>,
 }
+
+/// What came of an operation for one job or instance.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
+pub struct Outcome {
+    /// `session.job[.n]`.
+    pub target: String,
+    /// `pending done failed cancelled refused`.
+    pub state: String,
+    /// Why, if failed or refused.
+    pub reason: String,
+    /// Stable code: of a reason, or of the error table if refused.
+    pub reason_code: String,
+    /// Refused: what to do about it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hint: Option<String>,
+}
+
+/// `POST /v1/jobs/{verb}`: the jobs, and what the verb takes for a single one.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct JobsRequest {
+    /// `session.job` or `session.job.n`, 1 to 10000 of them.
+    pub jobs: Vec<String>,
+    /// stop, restart: instead of `stop.timeout`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub grace_ms: Option<u64>,
+    /// stop, restart: KILL now; scale: beyond `scale.min` and `scale.max`.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub force: bool,
+    /// reload: `surge rolling restart signal`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub how: Option<String>,
+    /// scale: `"+2"`, `"-1"`, `"=3"`, `"3"`, `"auto"`; signal: `main children group all`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub to: Option<String>,
+    /// signal: `HUP`, `SIGHUP`, `1`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signal: Option<String>,
+}
+
+/// Jobs of one [`JobsRequest`] at most.
+pub const JOBS_MAX: usize = 10_000;
 
 /// `POST …/start|stop|restart|reload|pause|resume`: all fields optional.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]

@@ -4,7 +4,7 @@
 use crate::context::Context;
 use crate::failure::Failure;
 use crate::when;
-use gaffer_api::types::Operation;
+use gaffer_api::types::{Operation, Outcome};
 use std::time::{Duration, Instant};
 
 /// The daemon may hold an answer so long: short enough that progress is told soon.
@@ -47,26 +47,22 @@ impl Patience {
 }
 
 /// Waits until an operation is over, telling what it waits for once it takes a while. Ctrl-C stops the waiting only.
-pub async fn settle(
+pub async fn settle(ctx: &Context, operation: Operation, patience: &Patience) -> Result<Operation, Failure> {
+    let operation = wait_for(ctx, operation, patience).await?;
+    match operation.state.as_str() {
+        "pending" if !patience.no_wait => Err(late(ctx, &operation)),
+        _ => Ok(operation),
+    }
+}
+
+/// The same, but an operation that is still pending when the time is over is no failure yet: parts of it may be done.
+pub async fn wait_for(
     ctx: &Context,
     mut operation: Operation,
     patience: &Patience,
 ) -> Result<Operation, Failure> {
     let mut told = String::new();
-    while operation.state == "pending" && !patience.no_wait {
-        if patience.is_over() {
-            let after = ctx.globals.timeout.map_or(0, |timeout| {
-                u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX)
-            });
-            let message = format!(
-                "{} of {} is not done after {}{}",
-                operation.verb,
-                operation.target,
-                when::duration(after),
-                because(&operation)
-            );
-            return Err(Failure::failed(message).hint(goes_on(&operation)));
-        }
+    while operation.state == "pending" && !patience.no_wait && !patience.is_over() {
         told = tell(ctx, &operation, told).await;
         tokio::select! {
             next = ctx.client.operation(&operation.operation, Some(patience.cap(NEXT_ANSWER))) => operation = next?,
@@ -77,6 +73,21 @@ pub async fn settle(
         }
     }
     Ok(operation)
+}
+
+/// The failure of an operation that is not over in time.
+pub fn late(ctx: &Context, operation: &Operation) -> Failure {
+    let after = ctx.globals.timeout.map_or(0, |timeout| {
+        u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX)
+    });
+    let message = format!(
+        "{} of {} is not done after {}{}",
+        operation.verb,
+        operation.target,
+        when::duration(after),
+        because(operation)
+    );
+    Failure::failed(message).hint(goes_on(operation))
 }
 
 /// `op-12 goes on: gaffer wait op-12`.
@@ -92,34 +103,41 @@ fn because(operation: &Operation) -> String {
     }
 }
 
-/// One line on standard error whenever the reason has changed.
+/// One line on standard error whenever what is waited for has changed.
 async fn tell(ctx: &Context, operation: &Operation, told: String) -> String {
+    let is_open = |outcome: &&Outcome| outcome.state == "pending";
+    let open = operation.outcomes.iter().filter(is_open);
+    let (left, all) = (open.clone().count(), operation.outcomes.len());
+    // Of many the first is looked at: one question, however many there are.
+    let first = open.map(|outcome| outcome.target.as_str()).next();
+    let target = first.unwrap_or(&operation.target);
     let mut now = operation.reason.clone();
-    if now.is_empty()
-        && let Some((session, job)) = operation.target.split_once('.')
-    {
-        let job = job
-            .rsplit_once('.')
-            .filter(|(_, n)| n.bytes().all(|b| b.is_ascii_digit()))
-            .map_or(job, |(job, _)| job);
-        if let Ok(job) = ctx.client.job(session, job, false).await {
-            now = if job.reason.is_empty() {
-                job.summary
-            } else {
-                format!("{}: {}", job.summary, job.reason)
-            };
-        }
+    if now.is_empty() {
+        now = look(ctx, target).await.unwrap_or_default();
     }
-    let line = format!(
-        "{} {} {}",
-        crate::paint::state("pending").0,
-        operation.target,
-        now
-    );
+    let count = match all {
+        0 | 1 => String::new(),
+        _ => format!("{} of {all}, waiting for ", all - left),
+    };
+    let line = format!("{} {count}{target} {now}", crate::paint::state("pending").0);
     if line != told {
         ctx.out.talk(&line);
     }
     line
+}
+
+/// How the job of a target is.
+async fn look(ctx: &Context, target: &str) -> Option<String> {
+    let (session, job) = target.split_once('.')?;
+    let job = job
+        .rsplit_once('.')
+        .filter(|(_, n)| n.bytes().all(|b| b.is_ascii_digit()))
+        .map_or(job, |(job, _)| job);
+    let job = ctx.client.job(session, job, false).await.ok()?;
+    Some(match job.reason.as_str() {
+        "" => job.summary,
+        reason => format!("{}: {reason}", job.summary),
+    })
 }
 
 /// Ctrl-C. If it cannot be watched for, it ends the program as it always does.

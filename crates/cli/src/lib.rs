@@ -128,7 +128,7 @@ fn about_itself(out: &Out, command: &Command) -> Option<Result<u8, Failure>> {
 
 async fn daily(ctx: &Context, command: Command) -> Result<u8, Failure> {
     use commands::{act, logs, ps, scale, talk, wait, why};
-    let plain = gaffer_api::types::ActionRequest::default;
+    let plain = gaffer_api::types::JobsRequest::default;
     match command {
         Command::Start(args) if args.targets.is_empty() && !args.all => {
             foreground::dev(
@@ -181,7 +181,7 @@ async fn job(ctx: &Context, verb: JobCommand) -> Result<u8, Failure> {
         } => job::set(ctx, &target, &changes, &wait).await,
         JobCommand::Rm(args) => job::rm(ctx, &args).await,
         JobCommand::Start(args) => {
-            act::act(ctx, "start", &args, &gaffer_api::types::ActionRequest::default()).await
+            act::act(ctx, "start", &args, &gaffer_api::types::JobsRequest::default()).await
         }
         JobCommand::Stop(args) => act::stop(ctx, "stop", &args).await,
         JobCommand::Restart(args) => act::stop(ctx, "restart", &args).await,

@@ -123,6 +123,75 @@ fn several_targets_are_all_tried_and_the_worst_code_counts() {
 }
 
 #[test]
+fn one_that_refuses_does_not_hide_what_came_of_the_others() {
+    let mut node = Node::start();
+    let spec = idle(&node);
+    for job in ["a", "b", "c"] {
+        node.put_job("default", job, &spec);
+    }
+    ok(&node, &["wait", "a", "b", "c", "--timeout", "20s"]);
+    ok(&node, &["pause", "a", "c"]);
+    let output = node.cli(&["resume", "a", "b", "c"]);
+    let (said, talked) = (text(&output.stdout), text(&output.stderr));
+    assert_eq!(output.status.code(), Some(4), "{said}{talked}");
+    assert!(talked.contains("default.b is not paused"), "{talked}");
+    let lines: Vec<&str> = said.lines().collect();
+    assert!(
+        lines.len() == 2 && lines[0].contains("a  running") && lines[1].contains("c  running"),
+        "{said}"
+    );
+    // A document for each, as if each had been asked for alone.
+    let list = json_of(&node, &["stop", "--all"]);
+    let told: Vec<_> = list
+        .as_array()
+        .into_iter()
+        .flatten()
+        .map(|one| (&one["target"], &one["state"]))
+        .collect();
+    assert_eq!(
+        json!(told),
+        json!([
+            ["default.a", "done"],
+            ["default.b", "done"],
+            ["default.c", "done"]
+        ])
+    );
+    node.assert_no_job_processes();
+    ok(&node, &["job", "rm", "--all", "-y"]);
+    assert_eq!(json_of(&node, &["ps"]), json!([]));
+}
+
+#[test]
+fn of_many_that_are_waited_for_only_those_that_are_late_are_failures() {
+    let mut node = Node::start();
+    let quick = idle(&node);
+    node.put_job("default", "quick", &quick);
+    let mut slow = idle(&node);
+    slow["cmd"] = json!([
+        "/bin/sh",
+        "-c",
+        "trap '' TERM; echo deaf; while :; do sleep 1; done"
+    ]);
+    slow["stop"] = json!({ "timeout": "1h" });
+    slow["ready"] = json!({ "log": "deaf" });
+    node.put_job("default", "slow", &slow);
+    ok(&node, &["wait", "quick", "slow", "--timeout", "20s"]);
+    let output = node.cli(&["stop", "--all", "--timeout", "1500ms"]);
+    let (said, talked) = (text(&output.stdout), text(&output.stderr));
+    assert_eq!(output.status.code(), Some(1), "{said}{talked}");
+    assert!(
+        said.contains("quick  stopped") && said.lines().count() == 1,
+        "{said}"
+    );
+    assert!(
+        talked.contains("stop of default.slow is not done after 1.5s"),
+        "{talked}"
+    );
+    assert!(talked.contains("1 of 2, waiting for default.slow"), "{talked}");
+    ok(&node, &["stop", "slow", "--force"]);
+}
+
+#[test]
 fn scaling_is_told_in_numbers_and_in_changes() {
     let mut node = Node::start();
     let spec = idle(&node);

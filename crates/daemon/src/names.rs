@@ -25,6 +25,27 @@ pub fn target(session: &str, job_text: &str, instance: Option<u32>) -> Result<Ta
     })
 }
 
+/// `session.job` or `session.job.n`.
+pub fn full(text: &str) -> Result<Target, Refusal> {
+    let wrong = |message: String| {
+        Refusal::new(Code::BadName, message).hint("write session.job, or session.job.2 for one instance")
+    };
+    let (session, rest) = text
+        .split_once('.')
+        .ok_or_else(|| wrong(format!("`{}` names no session", text.escape_debug())))?;
+    // A job's name does not end in a number: the last part is an instance if it is one.
+    let (job_text, instance) = match rest.rsplit_once('.') {
+        Some((job, n)) if n.bytes().all(|byte| byte.is_ascii_digit()) => {
+            let number = n
+                .parse()
+                .map_err(|_| wrong(format!("`{}` is no instance", n.escape_debug())))?;
+            (job, Some(number))
+        }
+        _ => (rest, None),
+    };
+    target(session, job_text, instance)
+}
+
 /// A run id, whole.
 pub fn run(text: &str) -> Result<RunId, Refusal> {
     RunId::parse(text.strip_prefix('@').unwrap_or(text)).map_err(|_| {

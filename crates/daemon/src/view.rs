@@ -284,7 +284,6 @@ pub fn event(record: &EventRecord, node: &str) -> types::Event {
 
 /// An operation.
 pub fn operation(info: &OperationInfo) -> types::Operation {
-    let (reason, reason_code) = reason_parts(info.reason.as_ref());
     let mut data = BTreeMap::new();
     let (exit_code, signal) = exit_parts(info.status);
     if let Some(code) = exit_code {
@@ -300,30 +299,79 @@ pub fn operation(info: &OperationInfo) -> types::Operation {
     {
         data.insert("one_off".to_owned(), n.into());
     }
-    let targets: Vec<String> = info
-        .targets
-        .iter()
-        .map(|target| match target.instance {
-            Some(n) => format!("{}.{n}", target.job),
-            None => target.job.to_string(),
-        })
-        .collect();
+    let outcomes: Vec<types::Outcome> = info.outcomes.iter().map(outcome).collect();
+    let failed = |outcome: &&types::Outcome| matches!(outcome.state.as_str(), "failed" | "refused");
+    let (mut reason, mut reason_code) = reason_parts(info.reason.as_ref());
+    if info.state == OperationState::Failed
+        && let Some(first) = outcomes.iter().find(failed)
+    {
+        reason_code.clone_from(&first.reason_code);
+        reason = match outcomes.len() {
+            1 => first.reason.clone(),
+            all => {
+                let count = outcomes.iter().filter(failed).count();
+                format!("{count} of {all} failed; {}: {}", first.target, first.reason)
+            }
+        };
+    }
     types::Operation {
         operation: format!("op-{}", info.id.0),
         verb: info.verb.to_owned(),
-        target: targets.join(" "),
-        state: match info.state {
-            OperationState::Pending => "pending",
-            OperationState::Done => "done",
-            OperationState::Failed => "failed",
-            OperationState::Cancelled => "cancelled",
-        }
-        .to_owned(),
+        target: targets(&outcomes),
+        state: operation_state(&info.state).to_owned(),
         reason,
         reason_code,
         created_at: time(info.created),
         ended_at: info.ended.map(time),
+        outcomes,
         data,
+    }
+}
+
+/// All names of a few, the first ones of many.
+fn targets(outcomes: &[types::Outcome]) -> String {
+    match outcomes {
+        [first, second, _, more @ ..] if !more.is_empty() => {
+            format!("{}, {} and {} more", first.target, second.target, more.len() + 1)
+        }
+        few => {
+            let names: Vec<&str> = few.iter().map(|outcome| outcome.target.as_str()).collect();
+            names.join(" ")
+        }
+    }
+}
+
+fn outcome(outcome: &gaffer::info::Outcome) -> types::Outcome {
+    let target = match outcome.target.instance {
+        Some(n) => format!("{}.{n}", outcome.target.job),
+        None => outcome.target.job.to_string(),
+    };
+    if let Some(error) = &outcome.refused {
+        let error = crate::refusal::Refusal::from(error.clone()).0;
+        return types::Outcome {
+            target,
+            state: "refused".to_owned(),
+            reason: error.message,
+            reason_code: error.code,
+            hint: error.hint,
+        };
+    }
+    let (reason, reason_code) = reason_parts(outcome.reason.as_ref());
+    types::Outcome {
+        target,
+        state: operation_state(&outcome.state).to_owned(),
+        reason,
+        reason_code,
+        hint: None,
+    }
+}
+
+fn operation_state(state: &OperationState) -> &'static str {
+    match state {
+        OperationState::Pending => "pending",
+        OperationState::Done => "done",
+        OperationState::Failed => "failed",
+        OperationState::Cancelled => "cancelled",
     }
 }
 

@@ -112,12 +112,19 @@ impl Handle {
 
     /// Stops and forgets a job.
     pub async fn job_remove(&self, job: JobId, by: Actor) -> Result<OperationId> {
-        Ok(self.ask(Request::Remove { job, by }).await?.operation)
+        let target = Target { job, instance: None };
+        self.act(target, Act::Remove, by).await
     }
 
     /// Start, stop, restart, reload, pause, resume, scale, signal.
     pub async fn act(&self, target: Target, act: Act, by: Actor) -> Result<OperationId> {
         Ok(self.ask(Request::Act { target, act, by }).await?.operation)
+    }
+
+    /// The same of many jobs and instances at once: one commit for all, and one operation with an outcome for each.
+    /// One that is refused does not hide the others.
+    pub async fn act_each(&self, targets: Vec<Target>, act: Act, by: Actor) -> Result<OperationId> {
+        Ok(self.ask(Request::ActEach { targets, act, by }).await?.operation)
     }
 
     /// Starts a one-off of a job; its slot is in the operation.
@@ -144,26 +151,23 @@ impl Handle {
     /// Waits until the operation is over or `timeout` has passed; gives its state then.
     pub async fn operation_wait(&self, id: OperationId, timeout: Duration) -> Option<OperationInfo> {
         let mut bell = lock(&self.state).operations.bell();
-        let waiting = async {
+        let over = async {
             loop {
                 bell.borrow_and_update();
-                let info = self.operation(id)?;
-                if info.state != OperationState::Pending || bell.changed().await.is_err() {
-                    return Some(info);
+                // Not the whole of it, which may be about thousands of jobs, at every ring.
+                let pending = lock(&self.state).operations.is_pending(id);
+                if !pending || bell.changed().await.is_err() {
+                    return;
                 }
             }
         };
-        match tokio::time::timeout(timeout, waiting).await {
-            Ok(info) => info,
-            Err(_) => self.operation(id),
-        }
+        let _late = tokio::time::timeout(timeout, over).await;
+        self.operation(id)
     }
 
     /// Stops waiting for it; the wish stays.
     pub fn operation_cancel(&self, id: OperationId) -> bool {
-        lock(&self.state)
-            .operations
-            .finish(id, OperationState::Cancelled, None)
+        lock(&self.state).operations.cancel(id)
     }
 
     /// The newest deaths of a job or instance, newest first.

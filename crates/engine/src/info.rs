@@ -28,7 +28,7 @@ pub struct JobInfo {
 }
 
 /// A job, or one of its instances.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Target {
     /// The job.
     pub job: JobId,
@@ -58,6 +58,8 @@ pub enum Act {
         /// Beyond the declared bounds.
         force: bool,
     },
+    /// Stop it and forget it (jobs only).
+    Remove,
     /// Send a signal to every live run.
     Signal {
         /// Number.
@@ -65,6 +67,23 @@ pub enum Act {
         /// Which processes; none: the main one.
         to: Option<Scope>,
     },
+}
+
+impl Act {
+    /// `start stop restart reload pause resume scale remove signal`.
+    pub fn verb(&self) -> &'static str {
+        match self {
+            Act::Start => "start",
+            Act::Stop(_) => "stop",
+            Act::Restart(_) => "restart",
+            Act::Reload(_) => "reload",
+            Act::Pause => "pause",
+            Act::Resume => "resume",
+            Act::Scale { .. } => "scale",
+            Act::Remove => "remove",
+            Act::Signal { .. } => "signal",
+        }
+    }
 }
 
 /// A scale request: `=3`, `+2`, `-1`, `auto`.
@@ -119,6 +138,40 @@ pub enum OperationState {
     Cancelled,
 }
 
+/// What came of a request for one of its targets.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// Which.
+    pub target: Target,
+    /// State.
+    pub state: OperationState,
+    /// Why, if it failed.
+    pub reason: Option<Reason>,
+    /// Refused, and why: nothing was changed for this one.
+    pub refused: Option<Error>,
+}
+
+impl Outcome {
+    /// Asked for.
+    pub fn pending(target: Target) -> Outcome {
+        Outcome {
+            target,
+            state: OperationState::Pending,
+            reason: None,
+            refused: None,
+        }
+    }
+
+    /// Not done.
+    pub fn refused(target: Target, error: Error) -> Outcome {
+        Outcome {
+            state: OperationState::Failed,
+            refused: Some(error),
+            ..Outcome::pending(target)
+        }
+    }
+}
+
 /// An operation.
 #[derive(Clone, Debug)]
 pub struct OperationInfo {
@@ -126,11 +179,11 @@ pub struct OperationInfo {
     pub id: OperationId,
     /// `start stop restart reload scale signal pause resume put remove run apply`.
     pub verb: &'static str,
-    /// Jobs it is about, with an instance if it is about one.
-    pub targets: Vec<Target>,
-    /// State.
+    /// What came of it for each job, or instance, that it is about.
+    pub outcomes: Vec<Outcome>,
+    /// State; pending until the last of the outcomes is there.
     pub state: OperationState,
-    /// Why, or what came of it.
+    /// Why the first that failed did, or what came of it.
     pub reason: Option<Reason>,
     /// Begin.
     pub created: Wall,

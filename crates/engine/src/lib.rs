@@ -19,13 +19,14 @@
 //! | [`store`] | what people asked for and what was settled: one SQLite file, one writer |
 //! | `recovery` | lock, store, epoch, walk the shims, read the journals, adopt |
 //! | `owner`, `state` | the one task that owns the core, and all that it owns |
-//! | `requests`, [`operations`](info::OperationInfo) | intent: checked, committed, fed; and has it come about? |
+//! | `requests`, `acts`, [`operations`](info::OperationInfo) | intent: checked, committed, fed; and has it come about? |
 //! | `shims`, `facts` | connections to the shims; journals folded to one picture per run |
 //! | [`logs`], [`events`] | read from a cursor, wait for more |
 //!
 //! *Invariant:* intent is committed before the core sees it; facts are in a journal before anyone is told.
 //! *Invariant:* nothing awaits between an input of the core and doing its output.
 
+mod acts;
 pub mod clock;
 mod containment;
 mod embed;
@@ -52,11 +53,11 @@ pub mod store;
 mod tree;
 mod watch;
 
+pub use acts::{INSTANCES_MAX, TARGETS_MAX};
 pub use containment::Containment;
 pub use embed::{EmbedError, Gaffer, JobBuilder};
 pub use engine::{Engine, OpenError};
 pub use gaffer_shim::stream::ReadAt;
 pub use handle::Handle;
-pub use requests::INSTANCES_MAX;
 pub use settings::{Grouping, Settings};
 pub use settle::cause_word;

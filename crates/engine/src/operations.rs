@@ -4,28 +4,58 @@
 //! nothing depends on it. Ended ones are remembered for ten minutes.
 
 use crate::clock;
-use crate::info::{OperationId, OperationInfo, OperationState, Target};
+use crate::info::{OperationId, OperationInfo, OperationState, Outcome};
 use gaffer_core::io::{InstanceView, JobView, Progress, Reason, State, Status, WishState};
 use gaffer_core::name::{JobId, Place, Slot};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use tokio::sync::watch;
 
 /// How long an ended operation is remembered, in milliseconds.
 const REMEMBERED_MS: i64 = 600_000;
-/// Operations kept at most; the oldest ended ones go first.
-const KEPT: usize = 10_000;
+/// Outcomes of operations kept at most; the oldest ended operations go first.
+const KEPT: usize = 100_000;
 
 /// All operations of this daemon start.
 pub(crate) struct Operations {
     all: BTreeMap<OperationId, Operation>,
-    pending: BTreeMap<JobId, BTreeSet<OperationId>>,
+    /// By job: which operations wait for it, and the places of their outcomes that do.
+    pending: BTreeMap<JobId, BTreeMap<OperationId, Vec<usize>>>,
     changed: watch::Sender<u64>,
+    /// Size of `all`, see [`Operation::size`].
+    kept: usize,
 }
 
 struct Operation {
     info: OperationInfo,
-    /// Jobs not yet settled.
-    open: BTreeSet<JobId>,
+    /// Outcomes that are still to come.
+    open: usize,
+}
+
+impl Operation {
+    /// What it takes of [`KEPT`].
+    fn size(&self) -> usize {
+        self.info.outcomes.len().max(1)
+    }
+
+    /// One of its jobs may have changed: what of `places` is still to come.
+    fn look(&mut self, mut places: Vec<usize>, view: Option<&JobView>) -> Vec<usize> {
+        places.retain(|place| {
+            let verdict = verdict(&self.info, self.info.outcomes[*place].target.instance, view);
+            let outcome = &mut self.info.outcomes[*place];
+            match verdict {
+                Progress::Pending => return true,
+                Progress::Done => outcome.state = OperationState::Done,
+                Progress::Failed(reason) => {
+                    outcome.state = OperationState::Failed;
+                    outcome.reason = Some(reason.clone());
+                    self.info.reason.get_or_insert(reason);
+                }
+            }
+            self.open -= 1;
+            false
+        });
+        places
+    }
 }
 
 impl Operations {
@@ -34,6 +64,7 @@ impl Operations {
             all: BTreeMap::new(),
             pending: BTreeMap::new(),
             changed: watch::channel(0).0,
+            kept: 0,
         }
     }
 
@@ -42,33 +73,43 @@ impl Operations {
         self.changed.subscribe()
     }
 
-    pub fn begin(&mut self, id: OperationId, verb: &'static str, targets: Vec<Target>, slot: Option<Slot>) {
+    pub fn begin(&mut self, id: OperationId, verb: &'static str, outcomes: Vec<Outcome>, slot: Option<Slot>) {
         self.prune();
-        let open: BTreeSet<JobId> = targets.iter().map(|target| target.job.clone()).collect();
-        for job in &open {
-            self.pending.entry(job.clone()).or_default().insert(id);
+        let mut open = 0;
+        for (place, outcome) in outcomes.iter().enumerate() {
+            if outcome.state == OperationState::Pending {
+                open += 1;
+                let waiting = self.pending.entry(outcome.target.job.clone()).or_default();
+                waiting.entry(id).or_default().push(place);
+            }
         }
-        let done = open.is_empty();
         let info = OperationInfo {
             id,
             verb,
-            targets,
-            state: if done {
-                OperationState::Done
-            } else {
-                OperationState::Pending
-            },
+            outcomes,
+            state: OperationState::Pending,
             reason: None,
             created: clock::wall(),
-            ended: done.then(clock::wall),
+            ended: None,
             slot,
             status: None,
         };
-        self.all.insert(id, Operation { info, open });
+        let operation = Operation { info, open };
+        self.kept += operation.size();
+        self.all.insert(id, operation);
+        if open == 0 {
+            self.end(id);
+        }
     }
 
     pub fn get(&self, id: OperationId) -> Option<OperationInfo> {
         self.all.get(&id).map(|operation| operation.info.clone())
+    }
+
+    /// Is it still to come about?
+    pub fn is_pending(&self, id: OperationId) -> bool {
+        let operation = self.all.get(&id);
+        operation.is_some_and(|operation| operation.info.state == OperationState::Pending)
     }
 
     /// Is anybody interested in this job?
@@ -78,64 +119,67 @@ impl Operations {
 
     /// A job may have changed: `view` is none once it is forgotten.
     pub fn look(&mut self, job: &JobId, view: Option<&JobView>) {
-        let Some(ids) = self.pending.get(job).cloned() else {
-            return;
-        };
-        for id in ids {
+        let mut left = BTreeMap::new();
+        for (id, places) in self.pending.remove(job).unwrap_or_default() {
             let Some(operation) = self.all.get_mut(&id) else {
                 continue;
             };
-            let outcome = verdict(&operation.info, job, view);
-            if outcome == Progress::Pending {
-                continue;
-            }
-            operation.open.remove(job);
-            if let Progress::Failed(reason) = outcome {
-                operation.info.state = OperationState::Failed;
-                operation.info.reason.get_or_insert(reason);
-            }
-            let ended = operation.open.is_empty();
-            if ended {
+            let places = operation.look(places, view);
+            if !places.is_empty() {
+                left.insert(id, places);
+            } else if operation.open == 0 {
                 self.end(id);
             }
-            self.forget_pending(job, id);
+        }
+        if !left.is_empty() {
+            self.pending.insert(job.clone(), left);
         }
     }
 
     /// A one-off ended.
     pub fn one_off_ended(&mut self, slot: &Slot, status: Option<Status>, reason: &Reason) {
-        let Some(ids) = self.pending.get(&slot.job).cloned() else {
+        let Some(ids) = self.pending.get(&slot.job) else {
             return;
         };
-        for id in ids {
-            let Some(operation) = self.all.get_mut(&id) else {
-                continue;
-            };
-            if operation.info.slot.as_ref() == Some(slot) {
-                operation.info.status = status;
-                operation.info.reason = Some(reason.clone());
-                operation.open.clear();
-                self.end(id);
-                self.forget_pending(&slot.job, id);
-            }
+        let is_it = |id: &&OperationId| {
+            let operation = self.all.get(id);
+            operation.is_some_and(|operation| operation.info.slot.as_ref() == Some(slot))
+        };
+        let Some(id) = ids.keys().find(is_it).copied() else {
+            return;
+        };
+        if let Some(operation) = self.all.get_mut(&id) {
+            operation.info.status = status;
+            operation.info.reason = Some(reason.clone());
         }
+        self.close(id, OperationState::Done);
     }
 
-    /// Ends an operation from outside.
-    pub fn finish(&mut self, id: OperationId, state: OperationState, reason: Option<Reason>) -> bool {
+    /// Nobody waits for it any more. False: it is over already, or forgotten.
+    pub fn cancel(&mut self, id: OperationId) -> bool {
+        self.is_pending(id) && self.close(id, OperationState::Cancelled)
+    }
+
+    /// Ends an operation from outside: what is still to come of it is `state`.
+    fn close(&mut self, id: OperationId, state: OperationState) -> bool {
         let Some(operation) = self.all.get_mut(&id) else {
             return false;
         };
-        if operation.info.state != OperationState::Pending {
-            return false;
+        for outcome in &mut operation.info.outcomes {
+            if outcome.state != OperationState::Pending {
+                continue;
+            }
+            outcome.state = state.clone();
+            if let Some(waiting) = self.pending.get_mut(&outcome.target.job) {
+                waiting.remove(&id);
+                if waiting.is_empty() {
+                    self.pending.remove(&outcome.target.job);
+                }
+            }
         }
+        operation.open = 0;
         operation.info.state = state;
-        operation.info.reason = reason;
-        let jobs = std::mem::take(&mut operation.open);
         self.end(id);
-        for job in jobs {
-            self.forget_pending(&job, id);
-        }
         true
     }
 
@@ -143,40 +187,39 @@ impl Operations {
         let Some(operation) = self.all.get_mut(&id) else {
             return;
         };
-        operation.info.ended = Some(clock::wall());
-        if operation.info.state == OperationState::Pending {
-            operation.info.state = OperationState::Done;
+        let info = &mut operation.info;
+        info.ended = Some(clock::wall());
+        if info.state == OperationState::Pending {
+            let failed = |outcome: &Outcome| outcome.state == OperationState::Failed;
+            info.state = match info.outcomes.iter().any(failed) {
+                true => OperationState::Failed,
+                false => OperationState::Done,
+            };
         }
         self.changed.send_modify(|count| *count += 1);
     }
 
-    fn forget_pending(&mut self, job: &JobId, id: OperationId) {
-        if let Some(ids) = self.pending.get_mut(job) {
-            ids.remove(&id);
-            if ids.is_empty() {
-                self.pending.remove(job);
-            }
-        }
-    }
-
     fn prune(&mut self) {
         let before = clock::wall().0 - REMEMBERED_MS;
-        self.all
-            .retain(|_, operation| operation.info.ended.is_none_or(|ended| ended.0 >= before));
-        while self.all.len() >= KEPT {
-            let oldest = self
-                .all
-                .iter()
-                .find(|(_, operation)| operation.info.ended.is_some())
-                .map(|(id, _)| *id);
-            let Some(oldest) = oldest else { return };
-            self.all.remove(&oldest);
-        }
+        let mut over = self.kept.saturating_sub(KEPT);
+        let mut gone = 0;
+        self.all.retain(|_, operation| {
+            let Some(ended) = operation.info.ended else {
+                return true;
+            };
+            if ended.0 >= before && over == 0 {
+                return true;
+            }
+            over = over.saturating_sub(operation.size());
+            gone += operation.size();
+            false
+        });
+        self.kept -= gone;
     }
 }
 
 /// What an operation's verb makes of a job's state.
-fn verdict(info: &OperationInfo, job: &JobId, view: Option<&JobView>) -> Progress {
+fn verdict(info: &OperationInfo, instance: Option<u32>, view: Option<&JobView>) -> Progress {
     let Some(view) = view else {
         // Forgotten: the end of `remove`, and of whatever else was under way.
         return Progress::Done;
@@ -184,11 +227,6 @@ fn verdict(info: &OperationInfo, job: &JobId, view: Option<&JobView>) -> Progres
     if info.verb == "remove" || info.slot.is_some() {
         return Progress::Pending;
     }
-    let instance = info
-        .targets
-        .iter()
-        .find(|target| target.job == *job)
-        .and_then(|target| target.instance);
     match instance {
         None => view.progress.clone(),
         Some(n) => instance_verdict(view.instances.iter().filter(|one| is_instance(one, n))),

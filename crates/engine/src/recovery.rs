@@ -65,7 +65,7 @@ pub(crate) fn load_intent(state: &mut State, loaded: Loaded) {
             continue;
         };
         if state.jobs.contains_key(&id) {
-            crate::requests::reload_recovered(state, id, &row);
+            crate::acts::reload_recovered(state, id, &row);
         }
     }
     for row in loaded.one_offs {

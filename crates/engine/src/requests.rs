@@ -5,14 +5,15 @@
 
 use crate::handle::Result;
 use crate::info::{
-    Act, Actor, ApplyOptions, Error, How, OneOff, OperationId, PlanInfo, PutOptions, ScaleTo, Target,
+    Act, Actor, ApplyOptions, Error, How, OneOff, OperationId, OperationState, Outcome, PlanInfo, PutOptions,
+    Target,
 };
 use crate::owner::Message;
 use crate::state::{JobMeta, State};
-use crate::store::{Change, ReloadRow, StoreError};
+use crate::store::{Change, StoreError};
 use gaffer_config::LoadedJob;
 use gaffer_core::io::{Input, Wish, WishState};
-use gaffer_core::job::{Launch, ReloadHow, Stdin};
+use gaffer_core::job::{Launch, Stdin};
 use gaffer_core::name::{JobId, Place, RunId, Slot};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -26,12 +27,14 @@ pub(crate) enum Request {
         options: PutOptions,
         by: Actor,
     },
-    Remove {
-        job: JobId,
-        by: Actor,
-    },
     Act {
         target: Target,
+        act: Act,
+        by: Actor,
+    },
+    /// The same of many, each for itself: what is refused is an outcome among the others.
+    ActEach {
+        targets: Vec<Target>,
         act: Act,
         by: Actor,
     },
@@ -63,7 +66,7 @@ pub(crate) struct Answer {
 pub(crate) struct Prepared {
     pub seq: u64,
     pub verb: &'static str,
-    pub targets: Vec<Target>,
+    pub outcomes: Vec<Outcome>,
     pub changes: Vec<Change>,
     pub effects: Vec<Effect>,
     pub slot: Option<Slot>,
@@ -153,7 +156,7 @@ impl State {
         let mut prepared = Prepared {
             seq: self.next_seq(),
             verb: "",
-            targets: Vec::new(),
+            outcomes: Vec::new(),
             changes: Vec::new(),
             effects: Vec::new(),
             slot: None,
@@ -170,8 +173,8 @@ impl State {
                     options,
                     by,
                 } => self.put(&mut prepared, job, loaded, &options, by),
-                Request::Remove { job, by } => self.remove(&mut prepared, job, by),
-                Request::Act { target, act, by } => self.act(&mut prepared, target, act, by),
+                Request::Act { target, act, by } => self.act(&mut prepared, target, &act, by),
+                Request::ActEach { targets, act, by } => self.act_each(&mut prepared, targets, &act, &by),
                 Request::OneOff { job, one_off, by } => self.one_off(&mut prepared, job, &one_off, by),
                 Request::Apply { plan, options, by } => self.apply(&mut prepared, *plan, &options, by),
                 Request::Shutdown { .. } => Ok(()),
@@ -197,7 +200,7 @@ impl State {
         let Prepared {
             seq,
             verb,
-            targets,
+            outcomes,
             effects,
             slot,
             plan,
@@ -213,11 +216,12 @@ impl State {
             self.carry_out(effect);
         }
         let operation = OperationId(seq);
-        self.operations
-            .begin(operation, verb, targets.clone(), slot.clone());
-        for target in targets {
-            self.dirty.insert(target.job);
-        }
+        let pending = outcomes
+            .iter()
+            .filter(|outcome| outcome.state == OperationState::Pending);
+        self.dirty
+            .extend(pending.map(|outcome| outcome.target.job.clone()));
+        self.operations.begin(operation, verb, outcomes, slot.clone());
         // A client that waits gets its answer in this turn, not after the next 20 ms.
         self.look_at_operations();
         let _gone = reply.send(Ok(Answer {
@@ -321,7 +325,7 @@ impl State {
         self.counters.events += self.events.append([event]);
     }
 
-    fn meta(&self, job: &JobId) -> Result<&JobMeta> {
+    pub(crate) fn meta(&self, job: &JobId) -> Result<&JobMeta> {
         self.jobs
             .get(job)
             .map(|meta| &**meta)
@@ -405,10 +409,10 @@ impl State {
                 to: None,
             });
         }
-        prepared.targets.push(Target {
+        prepared.outcomes.push(Outcome::pending(Target {
             job: job.clone(),
             instance: None,
-        });
+        }));
         prepared.effects.push(Effect::Put {
             job,
             loaded,
@@ -419,13 +423,6 @@ impl State {
         });
     }
 
-    fn remove(&mut self, prepared: &mut Prepared, job: JobId, by: Actor) -> Result<()> {
-        self.meta(&job)?;
-        prepared.verb = "remove";
-        self.prepare_remove(prepared, job, by);
-        Ok(())
-    }
-
     /// Adds what removing a job means to a prepared request.
     pub(crate) fn prepare_remove(&self, prepared: &mut Prepared, job: JobId, by: Actor) {
         let (session, name) = (job.session.to_string(), job.job.to_string());
@@ -434,170 +431,11 @@ impl State {
             job: name,
             seq: prepared.seq,
         });
-        prepared.targets.push(Target {
+        prepared.outcomes.push(Outcome::pending(Target {
             job: job.clone(),
             instance: None,
-        });
-        prepared.effects.push(Effect::Retire { job, by });
-    }
-
-    fn act(&mut self, prepared: &mut Prepared, target: Target, act: Act, by: Actor) -> Result<()> {
-        let meta = self.meta(&target.job)?;
-        if let Some(n) = target.instance
-            && (n == 0 || n > meta.scaled.unwrap_or(meta.spec.instances))
-            && self.live_of(&target).is_empty()
-        {
-            return Err(Error::InstanceNotFound(target.job, n));
-        }
-        let wish = target
-            .instance
-            .and_then(|n| meta.instance_wishes.get(&n))
-            .copied()
-            .unwrap_or(meta.wish);
-        prepared.targets.push(target.clone());
-        let (seq, restart) = (prepared.seq, wish.restart);
-        let now = |state| Wish { state, seq, restart };
-        let plain = How::default();
-        match act {
-            Act::Start => self.wish(prepared, "start", target, now(WishState::Running), plain, by),
-            Act::Stop(how) => self.wish(prepared, "stop", target, now(WishState::Stopped), how, by),
-            Act::Pause => self.wish(prepared, "pause", target, now(WishState::Paused), plain, by),
-            Act::Resume if wish.state == WishState::Paused => {
-                self.wish(prepared, "resume", target, now(WishState::Running), plain, by);
-            }
-            Act::Resume => return Err(Error::WrongState(format!("{} is not paused", target.job))),
-            Act::Restart(how) => {
-                let wish = Wish {
-                    state: WishState::Running,
-                    seq,
-                    restart: seq,
-                };
-                self.wish(prepared, "restart", target, wish, how, by);
-            }
-            Act::Reload(how) => {
-                prepared.verb = "reload";
-                let Target { job, instance } = target;
-                prepared.changes.push(Change::Reload {
-                    session: job.session.to_string(),
-                    job: job.job.to_string(),
-                    instance: instance.unwrap_or(0),
-                    seq,
-                    how: how.map(how_word),
-                    by: by.to_string(),
-                });
-                prepared.effects.push(Effect::Feed(Input::Reloaded {
-                    job,
-                    instance,
-                    how,
-                    seq,
-                    by,
-                }));
-            }
-            Act::Scale { to, force } => self.scale(prepared, target, to, force, by)?,
-            Act::Signal { signal, to } => {
-                let runs = self.live_of(&target);
-                if runs.is_empty() {
-                    return Err(Error::WrongState(format!("{} has no live run", target.job)));
-                }
-                prepared.verb = "signal";
-                prepared.targets.clear();
-                let to = to.unwrap_or(gaffer_core::job::Scope::Main);
-                prepared.effects.push(Effect::Signal { runs, signal, to });
-            }
-        }
-        Ok(())
-    }
-
-    fn wish(
-        &self,
-        prepared: &mut Prepared,
-        verb: &'static str,
-        target: Target,
-        wish: Wish,
-        how: How,
-        by: Actor,
-    ) {
-        prepared.verb = verb;
-        let (session, job) = (target.job.session.to_string(), target.job.job.to_string());
-        let (word, wish_seq, restart_seq) = (wish_word(wish.state), wish.seq, wish.restart);
-        prepared.changes.push(match target.instance {
-            None => Change::JobWish {
-                session,
-                job,
-                wish: word,
-                wish_seq,
-                restart_seq,
-                by: by.to_string(),
-            },
-            Some(instance) => Change::InstanceWish {
-                session,
-                job,
-                instance,
-                wish: word,
-                wish_seq,
-                restart_seq,
-            },
-        });
-        let (job, instance) = (target.job, target.instance);
-        prepared.effects.push(Effect::Feed(Input::Wished {
-            job,
-            instance,
-            wish,
-            how,
-            by,
         }));
-    }
-
-    fn scale(
-        &self,
-        prepared: &mut Prepared,
-        target: Target,
-        to: ScaleTo,
-        force: bool,
-        by: Actor,
-    ) -> Result<()> {
-        if target.instance.is_some() {
-            return Err(Error::Invalid(
-                "scale takes a job, not one of its instances".to_owned(),
-            ));
-        }
-        let meta = self.meta(&target.job)?;
-        let now = meta.scaled.unwrap_or(meta.spec.instances);
-        let wanted = match to {
-            ScaleTo::Auto => None,
-            ScaleTo::Set(n) => Some(n),
-            ScaleTo::Add(n) => Some(now.saturating_add(n)),
-            ScaleTo::Sub(n) => Some(now.saturating_sub(n)),
-        };
-        if let Some(n) = wanted.filter(|_| !force) {
-            let (least, most) = (meta.spec.scale_min, meta.spec.scale_max);
-            if n < least || most.is_some_and(|most| n > most) {
-                let most = most.map_or_else(|| "unlimited".to_owned(), |most| most.to_string());
-                let text = format!(
-                    "{} may have {least} to {most} instances (scale.min, scale.max), not {n}",
-                    target.job
-                );
-                return Err(Error::OutOfBounds(text));
-            }
-        }
-        if wanted.is_some_and(|n| n > INSTANCES_MAX) {
-            return Err(Error::OutOfBounds(format!(
-                "a job may have at most {INSTANCES_MAX} instances"
-            )));
-        }
-        prepared.verb = "scale";
-        let (session, job) = (target.job.session.to_string(), target.job.job.to_string());
-        prepared.changes.push(Change::JobScale {
-            session,
-            job,
-            to: wanted,
-        });
-        prepared.effects.push(Effect::Scale {
-            job: target.job,
-            to: wanted,
-            by,
-        });
-        Ok(())
+        prepared.effects.push(Effect::Retire { job, by });
     }
 
     fn one_off(&mut self, prepared: &mut Prepared, job: JobId, one_off: &OneOff, by: Actor) -> Result<()> {
@@ -615,10 +453,10 @@ impl State {
             n,
             request: request.to_string(),
         });
-        prepared.targets.push(Target {
+        prepared.outcomes.push(Outcome::pending(Target {
             job: job.clone(),
             instance: None,
-        });
+        }));
         prepared.slot = Some(Slot {
             job: job.clone(),
             place: Place::OneOff(n),
@@ -631,64 +469,14 @@ impl State {
         }));
         Ok(())
     }
-
-    /// Live runs of a job or instance.
-    pub fn live_of(&self, target: &Target) -> Vec<RunId> {
-        let Some(view) = self.node.job_view(&target.job) else {
-            return Vec::new();
-        };
-        view.instances
-            .iter()
-            .filter(|one| match (one.slot.place, target.instance) {
-                (Place::Instance { n, .. }, Some(wanted)) => n == wanted,
-                (Place::Instance { .. }, None) => true,
-                (Place::OneOff(_), _) => false,
-            })
-            .filter(|one| one.pid.is_some())
-            .filter_map(|one| one.run)
-            .collect()
-    }
 }
 
-/// Bound of [`Act::Scale`]: beyond it a typing mistake is more likely than a wish.
-pub const INSTANCES_MAX: u32 = 100_000;
-
-fn wish_word(state: WishState) -> &'static str {
+pub(crate) fn wish_word(state: WishState) -> &'static str {
     match state {
         WishState::Running => "running",
         WishState::Stopped => "stopped",
         WishState::Paused => "paused",
     }
-}
-
-const HOWS: [(ReloadHow, &str); 4] = [
-    (ReloadHow::Surge, "surge"),
-    (ReloadHow::Rolling, "rolling"),
-    (ReloadHow::Restart, "restart"),
-    (ReloadHow::Signal, "signal"),
-];
-
-fn how_word(how: ReloadHow) -> &'static str {
-    HOWS.iter()
-        .find(|(one, _)| *one == how)
-        .map_or("rolling", |(_, word)| word)
-}
-
-/// A roll-out that was accepted before this daemon started: runs that it has not reached are older than it.
-pub(crate) fn reload_recovered(state: &mut State, job: JobId, row: &ReloadRow) {
-    let how = row.how.as_deref();
-    let how = how
-        .and_then(|word| HOWS.iter().find(|(_, one)| *one == word))
-        .map(|(how, _)| *how);
-    let instance = (row.instance != 0).then_some(row.instance);
-    let by = row.by.as_str().into();
-    state.feed(Input::Reloaded {
-        job,
-        instance,
-        how,
-        seq: row.seq,
-        by,
-    });
 }
 
 fn one_off_launch(launch: &Launch, one_off: &OneOff) -> Launch {

@@ -2,76 +2,117 @@
 //! wish has become the state.
 
 use crate::args::{ReloadArgs, StopArgs, TargetArgs};
-use crate::ask::{Patience, exit_of, goes_on, settle};
+use crate::ask::{Patience, exit_of, goes_on, late, settle, wait_for};
 use crate::context::Context;
 use crate::failure::Failure;
-use crate::target::Selected;
-use futures_util::stream::{self, StreamExt};
-use gaffer_api::types::{ActionRequest, Operation};
-
-/// Requests that are under way at once.
-const AT_ONCE: usize = 8;
+use crate::target::{Scope, Selected};
+use gaffer_api::client::ClientError;
+use gaffer_api::error::ApiError;
+use gaffer_api::types::{JOBS_MAX, JobsRequest, Operation, Outcome};
+use std::collections::HashMap;
 
 /// `stop`, `restart`.
 pub async fn stop(ctx: &Context, verb: &str, args: &StopArgs) -> Result<u8, Failure> {
     let grace_ms = args
         .grace
         .map(|grace| u64::try_from(grace.as_millis()).unwrap_or(u64::MAX));
-    let request = ActionRequest {
+    let request = JobsRequest {
         grace_ms,
         force: args.force,
-        how: None,
+        ..JobsRequest::default()
     };
     act(ctx, verb, &args.targets, &request).await
 }
 
 /// `reload`.
 pub async fn reload(ctx: &Context, args: &ReloadArgs) -> Result<u8, Failure> {
-    let request = ActionRequest {
+    let request = JobsRequest {
         how: args.how.clone(),
-        ..ActionRequest::default()
+        ..JobsRequest::default()
     };
     act(ctx, "reload", &args.targets, &request).await
 }
 
 /// Any of the verbs.
-pub async fn act(
-    ctx: &Context,
-    verb: &str,
-    args: &TargetArgs,
-    request: &ActionRequest,
-) -> Result<u8, Failure> {
+pub async fn act(ctx: &Context, verb: &str, args: &TargetArgs, request: &JobsRequest) -> Result<u8, Failure> {
     let (targets, worst) = ctx.changed(&args.targets, args.all).await?;
     let patience = Patience::new(ctx, args.wait.no_wait);
-    // All are asked before any is waited for. A single one is asked and waited for at once.
-    let first = if targets.len() == 1 {
-        patience.first()
-    } else {
-        None
+    let (runs, jobs): (Vec<Selected>, Vec<Selected>) =
+        targets.into_iter().partition(|target| target.run.is_some());
+    let refused = runs.into_iter().map(|target| {
+        let failure = run_is_no_job(verb, target.run.as_deref().unwrap_or_default(), &target);
+        (target, Err(failure))
+    });
+    let mut answers: Vec<Answer> = refused.collect();
+    answers.extend(ask_each(ctx, verb, jobs, request, &patience).await?);
+    finish(ctx, answers, &patience, worst).await
+}
+
+/// A target, and what the daemon said about it.
+pub type Answer = (Selected, Result<Operation, Failure>);
+
+/// Asks for all targets at once and waits for what comes of each.
+pub async fn ask_each(
+    ctx: &Context,
+    verb: &str,
+    targets: Vec<Selected>,
+    request: &JobsRequest,
+    patience: &Patience,
+) -> Result<Vec<Answer>, Failure> {
+    // All are asked before any is waited for.
+    let first = patience.first().filter(|_| targets.len() <= JOBS_MAX);
+    let mut asked = Vec::new();
+    for part in targets.chunks(JOBS_MAX) {
+        let request = JobsRequest {
+            jobs: part.iter().map(|target| target.shown(&Scope::All)).collect(),
+            ..request.clone()
+        };
+        asked.push((part, ctx.client.act_each(verb, &request, first).await?));
+    }
+    let mut answers = Vec::new();
+    for (part, operation) in asked {
+        let mut operation = wait_for(ctx, operation, patience).await?;
+        let outcomes = std::mem::take(&mut operation.outcomes);
+        let mut outcomes: HashMap<String, Outcome> = outcomes
+            .into_iter()
+            .map(|outcome| (outcome.target.clone(), outcome))
+            .collect();
+        for target in part {
+            let outcome = outcomes.remove(&target.shown(&Scope::All)).unwrap_or_default();
+            answers.push((target.clone(), answer(ctx, &operation, outcome, patience)));
+        }
+    }
+    Ok(answers)
+}
+
+/// One of many outcomes, as if it had been asked for alone.
+fn answer(
+    ctx: &Context,
+    operation: &Operation,
+    outcome: Outcome,
+    patience: &Patience,
+) -> Result<Operation, Failure> {
+    if outcome.state == "refused" {
+        let error = ApiError {
+            code: outcome.reason_code,
+            message: outcome.reason,
+            hint: outcome.hint,
+            details: Vec::new(),
+            request: String::new(),
+        };
+        return Err(ClientError::Api(Box::new(error), 0).into());
+    }
+    let one = Operation {
+        target: outcome.target,
+        state: outcome.state,
+        reason: outcome.reason,
+        reason_code: outcome.reason_code,
+        ..operation.clone()
     };
-    let asked: Vec<(Selected, Result<Operation, Failure>)> = stream::iter(targets)
-        .map(|target| async move {
-            let answer = match &target.run {
-                Some(run) => Err(run_is_no_job(verb, run, &target)),
-                None => ctx
-                    .client
-                    .act(
-                        &target.session,
-                        &target.job,
-                        target.instance,
-                        verb,
-                        request,
-                        first,
-                    )
-                    .await
-                    .map_err(Failure::from),
-            };
-            (target, answer)
-        })
-        .buffered(AT_ONCE)
-        .collect()
-        .await;
-    finish(ctx, asked, &patience, worst).await
+    if one.state == "pending" && !patience.no_wait {
+        return Err(late(ctx, &one));
+    }
+    Ok(one)
 }
 
 fn run_is_no_job(verb: &str, run: &str, target: &Selected) -> Failure {
@@ -87,7 +128,7 @@ fn run_is_no_job(verb: &str, run: &str, target: &Selected) -> Failure {
 /// Waits for all that was asked, prints the outcomes, and gives the worst exit code.
 pub async fn finish(
     ctx: &Context,
-    asked: Vec<(Selected, Result<Operation, Failure>)>,
+    asked: Vec<Answer>,
     patience: &Patience,
     worst: u8,
 ) -> Result<u8, Failure> {

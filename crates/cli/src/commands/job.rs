@@ -2,12 +2,12 @@
 
 use crate::args::{JobAddArgs, TargetArgs, WaitOptions};
 use crate::ask::Patience;
-use crate::commands::act::finish;
+use crate::commands::act::{ask_each, finish};
 use crate::context::Context;
 use crate::failure::Failure;
 use crate::paint::Role;
 use crate::target::{Scope, Selected};
-use gaffer_api::types::Job;
+use gaffer_api::types::{Job, JobsRequest};
 use serde_json::{Map, Value, json};
 use std::io::IsTerminal;
 
@@ -268,14 +268,7 @@ pub async fn rm(ctx: &Context, args: &TargetArgs) -> Result<u8, Failure> {
     let names: Vec<String> = selected.iter().map(|one| one.shown(&Scope::All)).collect();
     confirm(ctx, &format!("stop and remove {}?", names.join(", ")))?;
     let patience = Patience::new(ctx, args.wait.no_wait);
-    let mut asked = Vec::new();
-    for one in selected {
-        let answer = ctx
-            .client
-            .job_delete(&one.session, &one.job, patience.first())
-            .await;
-        asked.push((one, answer.map_err(Failure::from)));
-    }
+    let asked = ask_each(ctx, "remove", selected, &JobsRequest::default(), &patience).await?;
     finish(ctx, asked, &patience, worst).await
 }
 

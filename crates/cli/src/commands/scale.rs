@@ -2,10 +2,11 @@
 
 use crate::args::ScaleArgs;
 use crate::ask::Patience;
-use crate::commands::act::finish;
+use crate::commands::act::{ask_each, finish};
 use crate::context::Context;
 use crate::failure::Failure;
-use gaffer_api::types::ScaleRequest;
+use crate::target::Selected;
+use gaffer_api::types::JobsRequest;
 
 /// `scale`.
 pub async fn scale(ctx: &Context, args: &ScaleArgs) -> Result<u8, Failure> {
@@ -18,7 +19,8 @@ pub async fn scale(ctx: &Context, args: &ScaleArgs) -> Result<u8, Failure> {
         });
     }
     let patience = Patience::new(ctx, args.wait.no_wait);
-    let mut asked = Vec::new();
+    // One request for all that get the same number.
+    let mut wanted: Vec<(String, Vec<Selected>)> = Vec::new();
     let mut worst = 0;
     for (target, to) in changes {
         let (selected, missing) = match ctx.changed(std::slice::from_ref(&target), false).await {
@@ -37,16 +39,20 @@ pub async fn scale(ctx: &Context, args: &ScaleArgs) -> Result<u8, Failure> {
                     "`{target}` is not a job; only jobs have a number of instances"
                 )));
             }
-            let request = ScaleRequest {
-                to: to.clone(),
-                force: args.force,
-            };
-            let answer = ctx
-                .client
-                .scale(&one.session, &one.job, &request, patience.first())
-                .await;
-            asked.push((one, answer.map_err(Failure::from)));
+            match wanted.iter_mut().find(|(same, _)| *same == to) {
+                Some((_, jobs)) => jobs.push(one),
+                None => wanted.push((to.clone(), vec![one])),
+            }
         }
+    }
+    let mut asked = Vec::new();
+    for (to, jobs) in wanted {
+        let request = JobsRequest {
+            to: Some(to),
+            force: args.force,
+            ..JobsRequest::default()
+        };
+        asked.extend(ask_each(ctx, "scale", jobs, &request, &patience).await?);
     }
     finish(ctx, asked, &patience, worst).await
 }

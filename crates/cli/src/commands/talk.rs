@@ -2,14 +2,14 @@
 
 use crate::args::{AttachArgs, SendArgs, SignalArgs};
 use crate::ask::Patience;
-use crate::commands::act::finish;
+use crate::commands::act::{ask_each, finish};
 use crate::context::Context;
 use crate::failure::Failure;
 use crate::target::Selected;
 use crate::terminal;
 use futures_util::{SinkExt, StreamExt};
 use gaffer_api::client::Message;
-use gaffer_api::types::{AttachMessage, SignalRequest};
+use gaffer_api::types::{AttachMessage, JobsRequest, SignalRequest};
 use std::io::{IsTerminal, Write};
 
 /// Bytes of one write; the daemon bounds bodies.
@@ -29,14 +29,10 @@ pub async fn signal(ctx: &Context, args: &SignalArgs) -> Result<u8, Failure> {
     let (selected, worst) = ctx.changed(&args.targets, args.all).await?;
     let patience = Patience::new(ctx, false);
     let mut worst = worst;
-    let mut asked = Vec::new();
+    let mut jobs = Vec::new();
     for one in selected {
         let Some(run) = &one.run else {
-            let answer = ctx
-                .client
-                .signal(&one.session, &one.job, one.instance, &request)
-                .await;
-            asked.push((one, answer.map_err(Failure::from)));
+            jobs.push(one);
             continue;
         };
         match ctx.client.run_signal(run, &request).await {
@@ -51,9 +47,15 @@ pub async fn signal(ctx: &Context, args: &SignalArgs) -> Result<u8, Failure> {
             }
         }
     }
-    if asked.is_empty() {
+    if jobs.is_empty() {
         return Ok(worst);
     }
+    let request = JobsRequest {
+        signal: Some(request.signal),
+        to: request.to,
+        ..JobsRequest::default()
+    };
+    let asked = ask_each(ctx, "signal", jobs, &request, &patience).await?;
     finish(ctx, asked, &patience, worst).await
 }
 

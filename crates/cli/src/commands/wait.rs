@@ -13,6 +13,9 @@ use std::time::{Duration, Instant};
 /// Looked at again so often even if no event came.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
+/// Events that are taken for one look.
+const EVENTS_AT_ONCE: usize = 4096;
+
 /// What is waited for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Wanted {
@@ -47,7 +50,9 @@ pub async fn wait(ctx: &Context, args: &WaitArgs) -> Result<u8, Failure> {
         conditions.extend(selected.into_iter().map(|one| (one, wanted)));
     }
     let deadline = ctx.globals.timeout.map(|timeout| Instant::now() + timeout);
-    let mut events = ctx.client.events(Some("end"), true, None).await.ok();
+    // However many came together, the jobs are looked at once.
+    let events = ctx.client.events(Some("end"), true, None).await.ok();
+    let mut events = events.map(|events| events.ready_chunks(EVENTS_AT_ONCE));
     loop {
         let jobs = ctx.jobs(false).await?;
         let looks: Vec<(String, Look)> = conditions

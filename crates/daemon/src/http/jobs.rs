@@ -15,7 +15,8 @@ use axum::response::{IntoResponse, Response};
 use gaffer::info::{Act, How, JobInfo, OneOff, PutOptions, ScaleTo, Target};
 use gaffer_api::error::{Code, ErrorBody};
 use gaffer_api::types::{
-    ActionRequest, Instance, Job, Operation, Run, RunRequest, ScaleRequest, Session, SignalRequest,
+    ActionRequest, Instance, Job, JobsRequest, Operation, Run, RunRequest, ScaleRequest, Session,
+    SignalRequest,
 };
 use gaffer_core::job::{ReloadHow, Scope};
 use gaffer_core::name::{JobId, Place};
@@ -25,6 +26,8 @@ use serde::Deserialize;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use utoipa::{IntoParams, ToSchema};
+
+const _: () = assert!(gaffer::TARGETS_MAX == gaffer_api::types::JOBS_MAX);
 
 /// Items of a page unless asked otherwise, and at most.
 const PAGE: (usize, usize) = (200, 1000);
@@ -350,6 +353,72 @@ async fn ask(app: &Shared, target: Target, act: Act, peer: &Peer, wait: &WaitQue
     find(app, &target.job)?;
     let operation = app.handle.act(target, act, peer.actor()).await?;
     outcome(app, operation, wait).await
+}
+
+/// `start stop restart reload pause resume scale signal remove` of many jobs and instances, with the options that the
+/// verb has for one. All are tried: what is refused is an outcome of the operation, beside those of the others. A name that
+/// breaks the grammar refuses the request.
+#[utoipa::path(post, path = "/v1/jobs/{verb}", tag = "jobs", params(("verb" = String, Path), WaitQuery), request_body = JobsRequest,
+    responses((status = 200, body = Operation), (status = 202, body = Operation), (status = "default", body = ErrorBody)))]
+pub async fn act_each(
+    State(app): State<Shared>,
+    Path(verb): Path<String>,
+    Query(wait): Query<WaitQuery>,
+    Extension(peer): Extension<Peer>,
+    Json(request): Json<JobsRequest>,
+) -> Answer<Outcome> {
+    let act = act_of_each(&verb, &request)?;
+    let targets = request.jobs.iter().map(|name| names::full(name));
+    let targets = targets.collect::<Answer<Vec<Target>>>()?;
+    let operation = app.handle.act_each(targets, act, peer.actor()).await?;
+    outcome(&app, operation, &wait).await
+}
+
+fn act_of_each(verb: &str, request: &JobsRequest) -> Answer<Act> {
+    let JobsRequest {
+        grace_ms,
+        force,
+        how,
+        to,
+        signal,
+        ..
+    } = request;
+    let stray = match verb {
+        "scale" => grace_ms.is_some() || how.is_some() || signal.is_some(),
+        "signal" => grace_ms.is_some() || how.is_some() || *force,
+        _ => {
+            to.is_some()
+                || signal.is_some()
+                || (verb == "remove" && (*force || grace_ms.is_some() || how.is_some()))
+        }
+    };
+    if stray {
+        return Err(Refusal::new(
+            Code::BadRequest,
+            "grace_ms belongs to stop and restart, force to these and scale, how to reload, signal to signal, \
+             to to scale and signal",
+        ));
+    }
+    let needs = |field| Refusal::new(Code::BadRequest, format!("{verb} needs `{field}`"));
+    match verb {
+        "scale" => Ok(Act::Scale {
+            to: scale_to(to.as_deref().ok_or_else(|| needs("to"))?)?,
+            force: *force,
+        }),
+        "signal" => Ok(Act::Signal {
+            signal: signal_number(signal.as_deref().ok_or_else(|| needs("signal"))?)?,
+            to: scope(to.as_deref())?,
+        }),
+        "remove" => Ok(Act::Remove),
+        _ => act_of(
+            verb_of(verb)?,
+            &ActionRequest {
+                grace_ms: *grace_ms,
+                force: *force,
+                how: how.clone(),
+            },
+        ),
+    }
 }
 
 /// `start stop restart reload pause resume` of a job.

@@ -31,6 +31,7 @@ fn routes() -> OpenApiRouter<Shared> {
         .routes(routes!(jobs::sessions))
         .routes(routes!(jobs::list))
         .routes(routes!(jobs::show, jobs::put, jobs::remove))
+        .routes(routes!(jobs::act_each))
         .routes(routes!(jobs::act))
         .routes(routes!(jobs::scale))
         .routes(routes!(jobs::signal))
