@@ -3,7 +3,7 @@
 use crate::client::{Client, ClientError, ItemStream, WebSocket};
 use crate::types::{
     ActionRequest, ApplyRequest, Doctor, Event, Health, Instance, Job, JobsRequest, LogLine, Node, Operation,
-    Plan, Run, RunRequest, ScaleRequest, Session, ShutdownRequest, SignalRequest, Stats,
+    Plan, Run, RunRequest, RunStats, ScaleRequest, Session, ShutdownRequest, SignalRequest, Stats,
 };
 use hyper::body::Bytes;
 use hyper::header::HeaderMap;
@@ -216,19 +216,29 @@ impl Client {
         .await
     }
 
-    /// The newest deaths, newest first.
+    /// The newest deaths, newest first; the first `lines` of them with their last lines.
     pub async fn deaths(
         &self,
         session: &str,
         job: &str,
         instance: Option<u32>,
         limit: u32,
+        lines: u32,
     ) -> Result<Vec<Run>> {
         self.get(&format!(
-            "{}/deaths?limit={limit}",
+            "{}/deaths?limit={limit}&lines={lines}",
             job_path(session, job, instance)
         ))
         .await
+    }
+
+    /// Samples of all live runs, of one session or of all.
+    pub async fn stats(&self, session: Option<&str>) -> Result<Vec<RunStats>> {
+        let query = query(&[
+            ("session", session.map(str::to_owned)),
+            ("limit", Some("1000".to_owned())),
+        ]);
+        self.get_list(&format!("/v1/stats{query}")).await
     }
 
     /// Log lines of a job, merged by time.

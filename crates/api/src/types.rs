@@ -104,6 +104,22 @@ pub struct Stats {
     pub children: Vec<ProcessStats>,
 }
 
+/// A sample with its run: `GET /v1/stats`.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
+pub struct RunStats {
+    /// Id.
+    pub run: String,
+    /// Session.
+    pub session: String,
+    /// Job.
+    pub job: String,
+    /// Instance, none for a one-off.
+    pub instance: Option<u32>,
+    /// The sample.
+    #[serde(flatten)]
+    pub stats: Stats,
+}
+
 /// One process of a run.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct ProcessStats {
@@ -473,6 +489,9 @@ pub struct PlanKey {
 pub struct Node {
     /// Name.
     pub node: String,
+    /// `[gaffer] labels`.
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
     /// Version of the daemon.
     pub version: String,
     /// OS pid of the daemon.

@@ -5,7 +5,7 @@ use crate::diff::{command, command_word, quoted_key, toml_value};
 use crate::launch::port_variable;
 use crate::template::{Piece, pieces};
 use gaffer_core::job::{EnvInherit, Launch, Stdin};
-use gaffer_core::name::JobId;
+use gaffer_core::name::{JobId, Name};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 use std::str::FromStr;
@@ -51,13 +51,13 @@ pub fn export(config: &Config, format: ExportFormat) -> String {
         ExportFormat::Ini => ini(config),
         ExportFormat::Json => json_file(config),
         ExportFormat::Systemd => crate::systemd::units(config),
-        ExportFormat::Toml => toml(config),
+        ExportFormat::Toml => jobs_toml(&config.session, &config.jobs),
     }
 }
 
 /// Jobs in the order in which they start.
-pub(crate) fn in_start_order(config: &Config) -> Vec<(&JobId, &LoadedJob)> {
-    let mut jobs: Vec<_> = config.jobs.iter().collect();
+pub(crate) fn in_start_order(jobs: &BTreeMap<JobId, LoadedJob>) -> Vec<(&JobId, &LoadedJob)> {
+    let mut jobs: Vec<_> = jobs.iter().collect();
     jobs.sort_by_key(|(id, job)| (job.spec.priority, *id));
     jobs
 }
@@ -131,7 +131,7 @@ fn whole_command(job: &LoadedJob) -> Vec<String> {
 
 fn procfile(config: &Config) -> String {
     let mut out = String::new();
-    for (id, job) in in_start_order(config) {
+    for (id, job) in in_start_order(&config.jobs) {
         let name = id.job.as_str();
         let plain = name
             .chars()
@@ -271,7 +271,7 @@ fn properties(job: &LoadedJob) -> Vec<(&'static str, Value)> {
 
 fn ini(config: &Config) -> String {
     let mut out = String::new();
-    for (id, job) in in_start_order(config) {
+    for (id, job) in in_start_order(&config.jobs) {
         let Some(line) = line_of(&whole_command(job)).filter(|line| !line.contains('\n')) else {
             out.push_str(&format!(
                 "# [process:{}:{}]: an ini cannot say its command\n\n",
@@ -325,7 +325,7 @@ fn percent(text: &str) -> String {
 }
 
 fn json_file(config: &Config) -> String {
-    let jobs: Vec<Value> = in_start_order(config)
+    let jobs: Vec<Value> = in_start_order(&config.jobs)
         .into_iter()
         .map(|(id, job)| json_job(id, job))
         .collect();
@@ -357,11 +357,12 @@ fn json_job(id: &JobId, job: &LoadedJob) -> Value {
     Value::Object(map)
 }
 
-fn toml(config: &Config) -> String {
-    let mut out = format!("session = {}\n", toml_value(&json!(config.session.as_str())));
-    for (id, job) in in_start_order(config) {
+/// Jobs as a `gaffer.toml` of this session. Those of others say theirs; each name may occur once.
+pub fn jobs_toml(session: &Name, jobs: &BTreeMap<JobId, LoadedJob>) -> String {
+    let mut out = format!("session = {}\n", toml_value(&json!(session.as_str())));
+    for (id, job) in in_start_order(jobs) {
         out.push_str(&format!("\n[job.{}]\n", quoted_key(id.job.as_str())));
-        if id.session != config.session {
+        if id.session != *session {
             out.push_str(&format!(
                 "session = {}\n",
                 toml_value(&json!(id.session.as_str()))

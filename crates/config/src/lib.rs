@@ -59,7 +59,7 @@ pub use daemon::{Containment, DaemonSettings, History, LogLevel, LogsTotal, Shim
 pub use diagnostic::{Diagnostic, Diagnostics, Excerpt, Severity};
 pub use diff::{Change, ChangeClass, diff};
 pub use expand::{ExpandError, Expanded, RunContext, expand};
-pub use export::{ExportFormat, UnknownFormat, export};
+pub use export::{ExportFormat, UnknownFormat, export, jobs_toml};
 pub use host::{Group, Host, StoredHost, SystemHost, SystemHost as RealHost};
 pub use init::init;
 pub use reference::reference_markdown;

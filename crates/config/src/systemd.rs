@@ -12,7 +12,7 @@ use gaffer_core::name::JobId;
 /// All units, each after a comment with its file name.
 pub(crate) fn units(config: &Config) -> String {
     let mut out = String::new();
-    for (id, job) in in_start_order(config) {
+    for (id, job) in in_start_order(&config.jobs) {
         out.push_str(&format!("# {}\n{}\n", file_name(id, job), unit(config, id, job)));
     }
     out

@@ -16,6 +16,7 @@ use crate::peer::{Uid, user_name};
 use crate::setup::{File, Plan, SetupError};
 use gaffer::info::{ApplyOptions, Error};
 use gaffer::{Engine, Handle, OpenError};
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::os::fd::{FromRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -108,7 +109,15 @@ pub async fn live(plan: Plan, leash: Option<OwnedFd>, ready: impl FnOnce()) -> R
     let (closing_tx, closing) = watch::channel(false);
     let (wishes_tx, mut wishes) = mpsc::channel(4);
     let addresses = bound.addresses.clone();
-    let app = Arc::new(app(&plan, &handle, &bound, closing, wishes_tx));
+    let labels = watch::Sender::new(plan.daemon.labels.clone());
+    let app = Arc::new(app(
+        &plan,
+        &handle,
+        &bound,
+        closing,
+        wishes_tx,
+        labels.subscribe(),
+    ));
     bound.serve(&app);
     trim();
     say_ready(&addresses, &plan.socket);
@@ -124,6 +133,7 @@ pub async fn live(plan: Plan, leash: Option<OwnedFd>, ready: impl FnOnce()) -> R
         wishes: &mut wishes,
         signals: &mut signals,
         leash,
+        labels,
     };
     let end = life.until_end().await;
     if let Some(manager) = &life.manager {
@@ -146,6 +156,7 @@ fn app(
     bound: &Bound,
     closing: watch::Receiver<bool>,
     wishes: mpsc::Sender<DaemonWish>,
+    labels: watch::Receiver<BTreeMap<String, String>>,
 ) -> App {
     let node = handle.node().name;
     let own = Uid(rustix::process::geteuid().as_raw());
@@ -172,6 +183,7 @@ fn app(
             &daemon.allow_origins,
         ),
         node: node.into(),
+        labels,
         listen,
         config: plan.file.as_ref().map(|file| file.path.clone()),
         answers: Answers::default(),
@@ -369,6 +381,7 @@ struct Life<'a> {
     wishes: &'a mut mpsc::Receiver<DaemonWish>,
     signals: &'a mut Signals,
     leash: Option<tokio::io::unix::AsyncFd<OwnedFd>>,
+    labels: watch::Sender<BTreeMap<String, String>>,
 }
 
 impl Life<'_> {
@@ -413,8 +426,9 @@ impl Life<'_> {
             manager.tell_reloading();
         }
         let applied = match File::read(&file.path, &file.profiles) {
-            Ok((file, _)) => match apply(&self.handle, &file).await {
+            Ok((file, daemon)) => match apply(&self.handle, &file).await {
                 Ok(()) => {
+                    self.labels.send_replace(daemon.labels);
                     self.plan.file = Some(file);
                     Ok(())
                 }

@@ -447,10 +447,16 @@ fn shim(info: &ShimInfo) -> types::Shim {
     }
 }
 
-/// The node; `listen` and `config` are the daemon's own knowledge.
-pub fn node(info: &NodeInfo, listen: Vec<String>, config: Option<String>) -> types::Node {
+/// The node; `labels`, `listen` and `config` are the daemon's own knowledge.
+pub fn node(
+    info: &NodeInfo,
+    labels: BTreeMap<String, String>,
+    listen: Vec<String>,
+    config: Option<String>,
+) -> types::Node {
     types::Node {
         node: info.name.clone(),
+        labels,
         version: env!("CARGO_PKG_VERSION").to_owned(),
         pid: std::process::id(),
         epoch: info.epoch,

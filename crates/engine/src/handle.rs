@@ -84,6 +84,26 @@ impl Handle {
         }
     }
 
+    /// All definitions as in their files, or those of one session.
+    pub async fn jobs_typed(&self, session: Option<&str>) -> Result<BTreeMap<JobId, serde_json::Value>> {
+        let rows = self.store.job_specs().await;
+        let rows = rows.map_err(|error| Error::Store(error.to_string()))?;
+        let mut texts: BTreeMap<(String, String), String> = rows
+            .into_iter()
+            .map(|(session, job, text)| ((session, job), text))
+            .collect();
+        let mut typed = BTreeMap::new();
+        for job in self.jobs(session) {
+            let job = job.view.job;
+            let Some(text) = texts.remove(&(job.session.to_string(), job.job.to_string())) else {
+                continue;
+            };
+            let value = serde_json::from_str(&text).map_err(|error| Error::Store(error.to_string()))?;
+            typed.insert(job, value);
+        }
+        Ok(typed)
+    }
+
     /// Understands a definition as in the file, with this host's users and folders.
     pub fn load_job(&self, job: &JobId, typed: &serde_json::Value) -> Result<LoadedJob> {
         gaffer_config::load_job_json(job.session.as_str(), job.job.as_str(), typed, &*self.host)
@@ -170,8 +190,8 @@ impl Handle {
         lock(&self.state).operations.cancel(id)
     }
 
-    /// The newest deaths of a job or instance, newest first.
-    pub async fn deaths(&self, target: &Target, limit: usize) -> Result<Vec<RunInfo>> {
+    /// The newest deaths of a job or instance, newest first; those of runs that began before `before`, if given.
+    pub async fn deaths(&self, target: &Target, before: Option<RunId>, limit: usize) -> Result<Vec<RunInfo>> {
         let slots = match target.instance {
             None => Vec::new(),
             Some(n) => [0, 1]
@@ -185,7 +205,7 @@ impl Handle {
                 .to_vec(),
         };
         let (session, job) = (target.job.session.as_str(), target.job.job.as_str());
-        let rows = self.store.deaths(session, job, slots, limit).await;
+        let rows = self.store.deaths(session, job, slots, before, limit).await;
         let logs_dir = self.settings.logs_dir();
         let rows = rows.map_err(|error| Error::Store(error.to_string()))?;
         Ok(rows

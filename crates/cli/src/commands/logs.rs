@@ -296,7 +296,7 @@ async fn runs(ctx: &Context, selected: &[Selected]) -> Result<Vec<Run>, Failure>
         }
         let mut of_job = ctx
             .client
-            .deaths(&one.session, &one.job, one.instance, RUNS_MAX)
+            .deaths(&one.session, &one.job, one.instance, RUNS_MAX, 0)
             .await?;
         let job = ctx.client.job(&one.session, &one.job, false).await?;
         for instance in job

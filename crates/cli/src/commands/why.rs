@@ -12,6 +12,8 @@ use std::collections::BTreeSet;
 
 /// Ends that are looked at to find those alike.
 const LOOKED_AT: u32 = 200;
+/// Of them so many are asked for with their last lines; what else is shown with them is asked for by itself.
+const LINES: u32 = 20;
 
 /// `why`.
 pub async fn why(ctx: &Context, args: &WhyArgs) -> Result<u8, Failure> {
@@ -35,7 +37,13 @@ pub async fn why(ctx: &Context, args: &WhyArgs) -> Result<u8, Failure> {
         };
         runs.extend(
             ctx.client
-                .deaths(&target.session, &target.job, target.instance, limit)
+                .deaths(
+                    &target.session,
+                    &target.job,
+                    target.instance,
+                    limit,
+                    wanted.max(LINES),
+                )
                 .await?,
         );
     }
@@ -51,7 +59,7 @@ pub async fn why(ctx: &Context, args: &WhyArgs) -> Result<u8, Failure> {
             .find(|job| job.session == target.session && job.job == target.job);
         job.map_or(Ok(()), |job| states(ctx, job, target))?;
     }
-    story(ctx, &runs, args.count)?;
+    story(ctx, &runs, args.count).await?;
     Ok(worst)
 }
 
@@ -115,7 +123,7 @@ fn sentence(instance: &Instance) -> String {
 }
 
 /// The table of ends; those alike in a row are one line.
-fn story(ctx: &Context, runs: &[Run], count: usize) -> Result<(), Failure> {
+async fn story(ctx: &Context, runs: &[Run], count: usize) -> Result<(), Failure> {
     if runs.is_empty() {
         return ctx.out.line(&ctx.out.dim("no run has ended yet"));
     }
@@ -145,7 +153,11 @@ fn story(ctx: &Context, runs: &[Run], count: usize) -> Result<(), Failure> {
         // The last words of each are enough; those before are a command away.
         let who = (&group[0].session, &group[0].job, group[0].instance);
         if group[0].instance.is_none() || told.insert(who) {
-            last_lines(ctx, group[0])?;
+            if group[0].last_lines.is_empty() {
+                last_lines(ctx, &ctx.client.run(&group[0].run).await?)?;
+            } else {
+                last_lines(ctx, group[0])?;
+            }
         }
     }
     Ok(())

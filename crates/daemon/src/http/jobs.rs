@@ -3,6 +3,7 @@
 use crate::http::Shared;
 use crate::http::body::Json;
 use crate::http::operations::{Outcome, WaitQuery, outcome};
+use crate::http::page::{self, Labels};
 use crate::http::query::{Path, Query};
 use crate::http::runs::with_last_lines;
 use crate::names;
@@ -21,16 +22,13 @@ use gaffer_api::types::{
 use gaffer_core::job::{ReloadHow, Scope};
 use gaffer_core::name::{JobId, Place};
 use gaffer_core::time::Duration;
-use hyper::header::{ETAG, HeaderMap, IF_MATCH, IF_NONE_MATCH, LINK};
+use hyper::header::{ETAG, HeaderMap, IF_MATCH, IF_NONE_MATCH};
 use serde::Deserialize;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use utoipa::{IntoParams, ToSchema};
 
 const _: () = assert!(gaffer::TARGETS_MAX == gaffer_api::types::JOBS_MAX);
-
-/// Items of a page unless asked otherwise, and at most.
-const PAGE: (usize, usize) = (200, 1000);
 
 /// How long the answer to `run` waits for the run to have an id.
 const RUN_ID_WAIT: Duration = Duration::from_secs(10);
@@ -44,6 +42,8 @@ pub struct ListQuery {
     session: Option<String>,
     /// Only jobs in this state, or with an instance in it.
     state: Option<String>,
+    /// Only jobs with this label, `zone=eu`: of `meta`, or of the node. Several with commas.
+    label: Option<String>,
     /// Sample the live runs.
     #[serde(default)]
     stats: bool,
@@ -53,12 +53,31 @@ pub struct ListQuery {
     cursor: Option<String>,
 }
 
+/// Parameters of the list of sessions.
+#[derive(Debug, Default, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct SessionsQuery {
+    /// Count only jobs with this label, `zone=eu`: of `meta`, or of the node. Several with commas.
+    label: Option<String>,
+    /// Items of a page: 200, at most 1000.
+    limit: Option<usize>,
+    /// From the `Link` of the page before.
+    cursor: Option<String>,
+}
+
 /// All sessions that have jobs.
-#[utoipa::path(get, path = "/v1/sessions", tag = "jobs",
-    responses((status = 200, body = Vec<Session>), (status = "default", body = ErrorBody)))]
-pub async fn sessions(State(app): State<Shared>) -> Json<Vec<Session>> {
+#[utoipa::path(get, path = "/v1/sessions", tag = "jobs", params(SessionsQuery),
+    responses((status = 200, body = Vec<Session>, description = "the next page is in `Link`"), (status = "default", body = ErrorBody)))]
+pub async fn sessions(State(app): State<Shared>, Query(query): Query<SessionsQuery>) -> Answer<Response> {
+    let limit = page::limit(query.limit, page::USUAL)?;
+    let labels = Labels::parse(query.label.as_deref())?;
+    let node = app.labels();
     let mut sessions: BTreeMap<String, Session> = BTreeMap::new();
     for job in app.handle.jobs(None) {
+        if !labels.are_of(&job.spec.meta, &node) {
+            continue;
+        }
         let name = job.view.job.session.as_str();
         let session = sessions.entry(name.to_owned()).or_default();
         session.session = name.to_owned();
@@ -78,7 +97,15 @@ pub async fn sessions(State(app): State<Shared>) -> Json<Vec<Session>> {
         );
         session
     };
-    Json(sessions.into_values().map(summed).collect())
+    let mut page: Vec<Session> = sessions.into_values().map(summed).collect();
+    let next = page::cut(
+        &mut page,
+        |one| one.session.clone(),
+        limit,
+        query.cursor.as_deref(),
+    );
+    let parameters = [("label", query.label), ("limit", Some(limit.to_string()))];
+    Ok((page::link("/v1/sessions", &parameters, next), Json(page)).into_response())
 }
 
 fn running(job: &JobInfo) -> u32 {
@@ -95,47 +122,34 @@ pub async fn list(State(app): State<Shared>, Query(query): Query<ListQuery>) -> 
     if let Some(session) = &query.session {
         names::session(session)?;
     }
-    let limit = query.limit.unwrap_or(PAGE.0);
-    if !(1..=PAGE.1).contains(&limit) {
-        return Err(Refusal::new(Code::BadValue, format!("limit is 1 to {}", PAGE.1)));
-    }
-    let now = view::now();
+    let limit = page::limit(query.limit, page::USUAL)?;
+    let labels = Labels::parse(query.label.as_deref())?;
+    let (now, node) = (view::now(), app.labels());
     let mut page: Vec<JobInfo> = app.handle.jobs(query.session.as_deref());
-    if let Some(state) = &query.state {
-        page.retain(|job| is_in_state(job, state));
-    }
-    if let Some(cursor) = &query.cursor {
-        page.retain(|job| job.view.job.to_string() > *cursor);
-    }
-    page.sort_by_cached_key(|job| job.view.job.to_string());
-    let next = page
-        .get(limit)
-        .and(page.get(limit - 1))
-        .map(|job| job.view.job.to_string());
-    page.truncate(limit);
+    page.retain(|job| {
+        let in_state = query.state.as_ref().is_none_or(|state| is_in_state(job, state));
+        in_state && labels.are_of(&job.spec.meta, &node)
+    });
+    let next = page::cut(
+        &mut page,
+        |job| job.view.job.to_string(),
+        limit,
+        query.cursor.as_deref(),
+    );
     let mut jobs: Vec<Job> = page.iter().map(|job| view::job(job, now)).collect();
     if query.stats {
         for (job, info) in jobs.iter_mut().zip(&page) {
             add_stats(&app, job, info).await;
         }
     }
-    let mut headers = HeaderMap::new();
-    if let Some(next) = next {
-        let link = format!("<{}>; rel=\"next\"", next_page(&query, limit, &next));
-        headers.extend(link.try_into().ok().map(|link| (LINK, link)));
-    }
-    Ok((headers, Json(jobs)).into_response())
-}
-
-fn next_page(query: &ListQuery, limit: usize, cursor: &str) -> String {
-    let parameters = gaffer_api::routes::query(&[
-        ("session", query.session.clone()),
-        ("state", query.state.clone()),
+    let parameters = [
+        ("session", query.session),
+        ("state", query.state),
+        ("label", query.label),
         ("stats", query.stats.then(|| "true".to_owned())),
         ("limit", Some(limit.to_string())),
-        ("cursor", Some(cursor.to_owned())),
-    ]);
-    format!("/v1/jobs{parameters}")
+    ];
+    Ok((page::link("/v1/jobs", &parameters, next), Json(jobs)).into_response())
 }
 
 fn is_in_state(job: &JobInfo, wanted: &str) -> bool {
@@ -651,46 +665,75 @@ pub fn no_instance(info: &JobInfo, instance: u32) -> Refusal {
     }
 }
 
+/// Deaths whose last lines are read unless asked otherwise: each costs a look into a file.
+const WITH_LINES: usize = 20;
+
 /// Parameters of deaths.
 #[derive(Debug, Default, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub struct DeathsQuery {
-    /// 10 unless asked otherwise, at most 1000.
+    /// Items of a page: 10, at most 1000.
     limit: Option<usize>,
+    /// From the `Link` of the page before.
+    cursor: Option<String>,
+    /// So many of the page have their `last_lines`, the newest ones: 20 unless asked otherwise.
+    lines: Option<usize>,
 }
 
-/// The newest ends of a job's runs, newest first, with their last lines.
+/// The newest ends of a job's runs, newest first. The first 20 have their last lines; `lines` asks for more, or fewer.
 #[utoipa::path(get, path = "/v1/jobs/{session}/{job}/deaths", tag = "jobs", params(
     ("session" = String, Path), ("job" = String, Path), DeathsQuery),
-    responses((status = 200, body = Vec<Run>), (status = "default", body = ErrorBody)))]
+    responses((status = 200, body = Vec<Run>, description = "the next page is in `Link`"), (status = "default", body = ErrorBody)))]
 pub async fn deaths(
     State(app): State<Shared>,
     Path((session, job)): Path<(String, String)>,
     Query(query): Query<DeathsQuery>,
-) -> Answer<Json<Vec<Run>>> {
-    deaths_of(&app, &names::target(&session, &job, None)?, &query).await
+) -> Answer<Response> {
+    deaths_of(&app, &names::target(&session, &job, None)?, query).await
 }
 
 /// The newest ends of an instance's runs.
 #[utoipa::path(get, path = "/v1/jobs/{session}/{job}/instances/{instance}/deaths", tag = "jobs", params(
     ("session" = String, Path), ("job" = String, Path), ("instance" = u32, Path), DeathsQuery),
-    responses((status = 200, body = Vec<Run>), (status = "default", body = ErrorBody)))]
+    responses((status = 200, body = Vec<Run>, description = "the next page is in `Link`"), (status = "default", body = ErrorBody)))]
 pub async fn deaths_instance(
     State(app): State<Shared>,
     Path((session, job, instance)): Path<(String, String, u32)>,
     Query(query): Query<DeathsQuery>,
-) -> Answer<Json<Vec<Run>>> {
-    deaths_of(&app, &names::target(&session, &job, Some(instance))?, &query).await
+) -> Answer<Response> {
+    deaths_of(&app, &names::target(&session, &job, Some(instance))?, query).await
 }
 
-async fn deaths_of(app: &Shared, target: &Target, query: &DeathsQuery) -> Answer<Json<Vec<Run>>> {
+async fn deaths_of(app: &Shared, target: &Target, query: DeathsQuery) -> Answer<Response> {
     find(app, &target.job)?;
-    let limit = query.limit.unwrap_or(10).clamp(1, 1000);
-    let deaths = app.handle.deaths(target, limit).await?;
-    Ok(Json(
-        deaths.iter().map(|info| with_last_lines(app, info)).collect(),
-    ))
+    let limit = page::limit(query.limit, 10)?;
+    let before = query.cursor.as_deref().map(names::run).transpose()?;
+    // One more than asked for tells whether there is another page.
+    let mut deaths = app.handle.deaths(target, before, limit + 1).await?;
+    let next = deaths.get(limit).and(deaths.get(limit - 1));
+    let next = next.map(|death| death.run.to_string());
+    deaths.truncate(limit);
+    let lines = query.lines.unwrap_or(WITH_LINES);
+    let runs = deaths.iter().enumerate().map(|(at, info)| {
+        if at < lines {
+            with_last_lines(app, info)
+        } else {
+            view::run(info)
+        }
+    });
+    let runs: Vec<Run> = runs.collect();
+    let path = gaffer_api::routes::job_path(
+        target.job.session.as_str(),
+        target.job.job.as_str(),
+        target.instance,
+    );
+    let parameters = [
+        ("limit", Some(limit.to_string())),
+        ("lines", query.lines.map(|lines| lines.to_string())),
+    ];
+    let link = page::link(&format!("{path}/deaths"), &parameters, next);
+    Ok((link, Json(runs)).into_response())
 }
 
 #[cfg(test)]

@@ -145,7 +145,7 @@ impl Merge {
             job: self.job.clone(),
             instance: self.wanted.instance,
         };
-        let mut runs = self.app.handle.deaths(&target, RUNS_MAX).await?;
+        let mut runs = self.app.handle.deaths(&target, None, RUNS_MAX).await?;
         let live = self
             .app
             .handle

@@ -11,16 +11,19 @@ pub mod merge;
 pub mod metrics;
 pub mod nodes;
 pub mod operations;
+pub mod page;
 pub mod query;
 pub mod router;
 pub mod runs;
 pub mod server;
+pub mod stats;
 pub mod stream;
 
 use crate::guard::Guard;
 use crate::refusal::Refusal;
 use gaffer::Handle;
 use gaffer_api::error::Code;
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -34,6 +37,8 @@ pub struct App {
     pub guard: Guard,
     /// Name of the node.
     pub node: Arc<str>,
+    /// `[gaffer] labels`, as the file says now.
+    pub labels: watch::Receiver<BTreeMap<String, String>>,
     /// Where we listen, as shown.
     pub listen: Vec<String>,
     /// The daemon's own file.
@@ -73,6 +78,11 @@ pub enum DaemonWish {
 }
 
 impl App {
+    /// Labels of the node.
+    pub fn labels(&self) -> BTreeMap<String, String> {
+        self.labels.borrow().clone()
+    }
+
     /// Resolves when the daemon ends.
     pub async fn closed(&self) {
         let mut closing = self.closing.clone();

@@ -2,24 +2,31 @@
 
 use crate::http::body::Json;
 use crate::http::operations::{Outcome, WaitQuery, outcome};
+use crate::http::page::{self, Labels};
 use crate::http::query::{Path, Query};
 use crate::http::{DaemonWish, Shared};
+use crate::names;
 use crate::peer::Peer;
 use crate::refusal::{Answer, Refusal};
 use crate::view;
 use axum::Extension;
 use axum::extract::State;
+use axum::response::{IntoResponse, Response};
 use gaffer::info::ApplyOptions;
 use gaffer_api::error::{Code, ErrorBody};
 use gaffer_api::types::{ApplyRequest, Doctor, Health, Node, Operation, Plan, ShutdownRequest};
 use gaffer_config::Bundle;
+use gaffer_core::name::{JobId, Name};
 use hyper::StatusCode;
+use hyper::header::{ACCEPT, CONTENT_TYPE, HeaderMap};
+use serde::Deserialize;
 use serde_json::Value;
 use std::collections::BTreeMap;
+use utoipa::IntoParams;
 
 fn this_node(app: &Shared) -> Node {
     let config = app.config.as_ref().map(|path| path.display().to_string());
-    view::node(&app.handle.node(), app.listen.clone(), config)
+    view::node(&app.handle.node(), app.labels(), app.listen.clone(), config)
 }
 
 /// This node.
@@ -29,11 +36,35 @@ pub async fn node(State(app): State<Shared>) -> Json<Node> {
     Json(this_node(&app))
 }
 
+/// Parameters of the list of nodes.
+#[derive(Debug, Default, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct NodesQuery {
+    /// Only nodes with this label of `[gaffer] labels`, `zone=eu`. Several with commas.
+    label: Option<String>,
+    /// Items of a page: 200, at most 1000.
+    limit: Option<usize>,
+    /// From the `Link` of the page before.
+    cursor: Option<String>,
+}
+
 /// All nodes that this one knows: itself.
-#[utoipa::path(get, path = "/v1/nodes", tag = "nodes",
+#[utoipa::path(get, path = "/v1/nodes", tag = "nodes", params(NodesQuery),
     responses((status = 200, body = Vec<Node>), (status = "default", body = ErrorBody)))]
-pub async fn nodes(State(app): State<Shared>) -> Json<Vec<Node>> {
-    Json(vec![this_node(&app)])
+pub async fn nodes(State(app): State<Shared>, Query(query): Query<NodesQuery>) -> Answer<Json<Vec<Node>>> {
+    let labels = Labels::parse(query.label.as_deref())?;
+    let mut nodes = vec![this_node(&app)];
+    nodes.retain(|node| labels.are_of(&BTreeMap::new(), &node.labels));
+    // One node never fills a page: there is no next one.
+    let limit = page::limit(query.limit, page::USUAL)?;
+    page::cut(
+        &mut nodes,
+        |node| node.node.clone(),
+        limit,
+        query.cursor.as_deref(),
+    );
+    Ok(Json(nodes))
 }
 
 /// A node by its name.
@@ -151,20 +182,73 @@ pub async fn apply(
 /// How long after a file was applied the memory that this took is given back.
 const TRIM_AFTER: std::time::Duration = std::time::Duration::from_secs(2);
 
-/// All definitions as in their files: session → job → definition.
-#[utoipa::path(get, path = "/v1/config", tag = "config",
-    responses((status = 200, body = Object), (status = "default", body = ErrorBody)))]
-pub async fn config(State(app): State<Shared>) -> Answer<Json<BTreeMap<String, BTreeMap<String, Value>>>> {
-    let mut sessions: BTreeMap<String, BTreeMap<String, Value>> = BTreeMap::new();
-    for job in app.handle.jobs(None) {
-        let id = job.view.job;
-        let typed = app.handle.job_typed(&id).await?;
-        sessions
-            .entry(id.session.as_str().to_owned())
-            .or_default()
-            .insert(id.job.as_str().to_owned(), typed);
+/// Parameters of the configuration.
+#[derive(Debug, Default, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct ConfigQuery {
+    /// Only this session.
+    session: Option<String>,
+    /// `toml` or `json`, instead of what `Accept` says.
+    format: Option<String>,
+}
+
+/// All definitions: a `gaffer.toml` that can be applied, or (by `Accept: application/json`) session → job → definition.
+#[utoipa::path(get, path = "/v1/config", tag = "config", params(ConfigQuery),
+    responses((status = 200, content((String = "application/toml"), (Object = "application/json"))),
+        (status = "default", body = ErrorBody)))]
+pub async fn config(
+    State(app): State<Shared>,
+    Query(query): Query<ConfigQuery>,
+    headers: HeaderMap,
+) -> Answer<Response> {
+    if let Some(session) = &query.session {
+        names::session(session)?;
     }
-    Ok(Json(sessions))
+    let accepts = headers.get(ACCEPT).and_then(|value| value.to_str().ok());
+    let is_json = match query.format.as_deref() {
+        None => accepts.is_some_and(|accepts| accepts.contains("json")),
+        Some("json") => true,
+        Some("toml") => false,
+        Some(other) => {
+            let message = format!("`{}` is no format of the configuration", other.escape_debug());
+            return Err(Refusal::new(Code::BadValue, message).hint("toml or json"));
+        }
+    };
+    let jobs = app.handle.jobs_typed(query.session.as_deref()).await?;
+    if !is_json {
+        return Ok(([(CONTENT_TYPE, "application/toml")], config_toml(&jobs)?).into_response());
+    }
+    let mut sessions: BTreeMap<String, BTreeMap<String, Value>> = BTreeMap::new();
+    for (id, typed) in jobs {
+        let session = sessions.entry(id.session.to_string()).or_default();
+        session.insert(id.job.to_string(), typed);
+    }
+    Ok(Json(sessions).into_response())
+}
+
+/// One file for all. It names a job once, whatever its session is.
+fn config_toml(jobs: &BTreeMap<JobId, Value>) -> Answer<String> {
+    let mut seen: BTreeMap<&str, &JobId> = BTreeMap::new();
+    let mut loaded = BTreeMap::new();
+    for (id, typed) in jobs {
+        if let Some(other) = seen.insert(id.job.as_str(), id) {
+            let message = format!("one file cannot hold both {other} and {id}");
+            return Err(Refusal::new(Code::WrongState, message)
+                .hint("ask for one session, ?session=, or for ?format=json"));
+        }
+        let (session, job) = (id.session.as_str(), id.job.as_str());
+        let read = gaffer_config::load_job_json(session, job, typed, &gaffer_config::StoredHost);
+        loaded.insert(
+            id.clone(),
+            read.map_err(|errors| crate::refusal::invalid_config(&errors))?,
+        );
+    }
+    let session = jobs
+        .keys()
+        .next()
+        .map_or_else(Name::default_session, |id| id.session.clone());
+    Ok(gaffer_config::jobs_toml(&session, &loaded))
 }
 
 /// Checks of the node.

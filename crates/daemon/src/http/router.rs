@@ -1,6 +1,6 @@
 //! The closed table of routes, and the document that is generated from it.
 
-use crate::http::{Shared, attach, events, jobs, logs, metrics, nodes, operations, runs, stream};
+use crate::http::{Shared, attach, events, jobs, logs, metrics, nodes, operations, runs, stats, stream};
 use axum::Router;
 use axum::response::IntoResponse;
 use hyper::header::CONTENT_TYPE;
@@ -42,6 +42,7 @@ fn routes() -> OpenApiRouter<Shared> {
         .routes(routes!(jobs::act_instance))
         .routes(routes!(jobs::signal_instance))
         .routes(routes!(jobs::deaths_instance))
+        .routes(routes!(stats::stats))
         .routes(routes!(runs::list))
         .routes(routes!(runs::show))
         .routes(routes!(runs::stats))

@@ -7,6 +7,7 @@ use crate::http::Shared;
 use crate::http::attach::MESSAGE_BYTES_MAX;
 use crate::http::events::{Filter, start};
 use crate::http::merge::{Item, Merge, Wanted};
+use crate::http::stats::{self, sample};
 use crate::names;
 use crate::refusal::{Answer, Refusal};
 use crate::view;
@@ -14,7 +15,7 @@ use axum::extract::State;
 use axum::extract::ws::{Message, WebSocket, WebSocketUpgrade};
 use axum::response::Response;
 use gaffer_api::error::{Code, ErrorBody};
-use gaffer_api::types::{Stats, StreamItem, StreamRequest, StreamTopic};
+use gaffer_api::types::{StreamItem, StreamRequest, StreamTopic};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,9 +27,6 @@ const SUBSCRIPTIONS_MAX: usize = 64;
 
 /// Items on their way to the client.
 const UNDERWAY: usize = 64;
-
-/// Shortest pause between samples.
-const SAMPLE_EVERY_MIN: Duration = Duration::from_secs(1);
 
 /// Sources whose offsets fit into a cursor.
 const CURSOR_SOURCES_MAX: usize = 64;
@@ -154,8 +152,13 @@ async fn subscribe(app: &Shared, id: u64, topic: StreamTopic, tx: &Items) -> Ans
             job,
             every_ms,
         } => {
-            let every = Duration::from_millis(every_ms.unwrap_or(0)).max(SAMPLE_EVERY_MIN);
-            samples(app, id, session.as_deref(), job.as_deref(), every, tx).await
+            let every = Duration::from_millis(every_ms.unwrap_or(0)).max(stats::EVERY_MIN);
+            let wanted = stats::Wanted {
+                session,
+                job,
+                ..stats::Wanted::default()
+            };
+            samples(app, id, &wanted, every, tx).await
         }
     }
 }
@@ -259,32 +262,10 @@ fn parse_offsets(text: &str) -> Answer<BTreeMap<String, u64>> {
 }
 
 /// Samples now and then; the pause begins when a sample has been taken by the client.
-async fn samples(
-    app: &Shared,
-    id: u64,
-    session: Option<&str>,
-    job: Option<&str>,
-    every: Duration,
-    tx: &Items,
-) -> Answer<()> {
+async fn samples(app: &Shared, id: u64, wanted: &stats::Wanted, every: Duration, tx: &Items) -> Answer<()> {
     loop {
-        let mut runs: BTreeMap<String, Stats> = BTreeMap::new();
-        for info in app.handle.jobs(session) {
-            if job.is_some_and(|job| info.view.job.job.as_str() != job) {
-                continue;
-            }
-            for run in info
-                .view
-                .instances
-                .iter()
-                .filter(|view| view.pid.is_some())
-                .filter_map(|view| view.run)
-            {
-                if let Ok(sample) = app.handle.run_stats(run).await {
-                    runs.insert(run.to_string(), view::stats(&sample, false));
-                }
-            }
-        }
+        let samples = sample(app, wanted.runs(app)).await;
+        let runs = samples.into_iter().map(|one| (one.run, one.stats)).collect();
         if tx.send(StreamItem::Stats { id, runs }).await.is_err() {
             return Ok(());
         }

@@ -3,6 +3,7 @@
 mod guard;
 mod jobs;
 mod limits;
+mod lists;
 mod many;
 mod node;
 mod sockets;

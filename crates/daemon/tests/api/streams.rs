@@ -6,7 +6,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
 
 /// Opens a stream and gives its lines (chunk sizes left out).
-fn follow(node: &Node, path: &str, accept: &str) -> impl Iterator<Item = String> + use<> {
+pub fn follow(node: &Node, path: &str, accept: &str) -> impl Iterator<Item = String> + use<> {
     let mut stream = UnixStream::connect(node.socket()).expect("connects");
     stream.set_read_timeout(Some(SOON)).expect("a timeout");
     write!(

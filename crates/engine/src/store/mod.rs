@@ -13,6 +13,7 @@ mod write;
 pub use read::{JobRow, OneOffRow, ReloadRow, RunRow, WishRow};
 pub use write::{Change, Settled};
 
+use gaffer_core::name::RunId;
 use rusqlite::Connection;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -153,21 +154,23 @@ impl Store {
         self.read(move |c| read::job_spec(c, &session, &job)).await
     }
 
-    /// Definitions of all jobs, or of those that came from `file`: `(session, job, spec)`.
+    /// Definitions of all jobs: `(session, job, spec)`.
     pub async fn job_specs(&self) -> Result<Vec<(String, String, String)>, StoreError> {
         self.read(read::job_specs).await
     }
 
-    /// Newest deaths of a job (or of one slot), newest first.
+    /// Newest deaths of a job (or of some slots of it), newest first; of runs with an id below `before`, if given.
     pub async fn deaths(
         &self,
         session: &str,
         job: &str,
         slots: Vec<String>,
+        before: Option<RunId>,
         limit: usize,
     ) -> Result<Vec<RunRow>, StoreError> {
         let (session, job) = (session.to_owned(), job.to_owned());
-        self.read(move |c| read::deaths(c, &session, &job, &slots, limit))
+        let before = before.map_or(read::NEWEST, |run| (run.epoch, run.n));
+        self.read(move |c| read::deaths(c, &session, &job, &slots, before, limit))
             .await
     }
 

@@ -220,6 +220,9 @@ pub(super) fn job_specs(c: &Connection) -> rusqlite::Result<Vec<(String, String,
     })
 }
 
+/// Above every run id.
+pub(super) const NEWEST: (u32, u32) = (u32::MAX, u32::MAX);
+
 const RUN_COLUMNS: &str = "epoch, n, slot, session, job, attempt, pid, started, ended, lived_ms, status, cause, \
                            reason_code, reason, rusage, logs";
 
@@ -244,42 +247,49 @@ fn run_row(row: &Row<'_>) -> rusqlite::Result<RunRow> {
     })
 }
 
+/// Of these slots, or of all of the job; of runs with an id below `before`.
 pub(super) fn deaths(
     c: &Connection,
     session: &str,
     job: &str,
     slots: &[String],
+    before: (u32, u32),
     limit: usize,
 ) -> rusqlite::Result<Vec<RunRow>> {
-    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    let limit_i64 = i64::try_from(limit).unwrap_or(i64::MAX);
     if slots.is_empty() {
-        let sql = format!(
-            "SELECT {RUN_COLUMNS} FROM run WHERE session = ?1 AND job = ?2 ORDER BY epoch DESC, n DESC LIMIT ?3"
+        return runs(
+            c,
+            "WHERE session = ?1 AND job = ?2 AND (epoch, n) < (?3, ?4) ORDER BY epoch DESC, n DESC LIMIT ?5",
+            params![session, job, before.0, before.1, limit_i64],
         );
-        return c
-            .prepare_cached(&sql)?
-            .query_map(params![session, job, limit], run_row)?
-            .collect();
     }
-    let sql = format!("SELECT {RUN_COLUMNS} FROM run WHERE slot = ?1 ORDER BY epoch DESC, n DESC LIMIT ?2");
     let mut rows = Vec::new();
     for slot in slots {
-        let found: rusqlite::Result<Vec<RunRow>> = c
-            .prepare_cached(&sql)?
-            .query_map(params![slot, limit], run_row)?
-            .collect();
-        rows.extend(found?);
+        rows.extend(of_slot(c, slot, before, limit)?);
     }
     rows.sort_by_key(|row| std::cmp::Reverse((row.epoch, row.n)));
-    rows.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
+    rows.truncate(limit);
     Ok(rows)
 }
 
+fn of_slot(c: &Connection, slot: &str, before: (u32, u32), limit: usize) -> rusqlite::Result<Vec<RunRow>> {
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    runs(
+        c,
+        "WHERE slot = ?1 AND (epoch, n) < (?2, ?3) ORDER BY epoch DESC, n DESC LIMIT ?4",
+        params![slot, before.0, before.1, limit],
+    )
+}
+
+fn runs(c: &Connection, which: &str, params: impl rusqlite::Params) -> rusqlite::Result<Vec<RunRow>> {
+    c.prepare_cached(&format!("SELECT {RUN_COLUMNS} FROM run {which}"))?
+        .query_map(params, run_row)?
+        .collect()
+}
+
 pub(super) fn run(c: &Connection, epoch: u32, n: u32) -> rusqlite::Result<Option<RunRow>> {
-    let sql = format!("SELECT {RUN_COLUMNS} FROM run WHERE epoch = ?1 AND n = ?2");
-    c.prepare_cached(&sql)?
-        .query_row(params![epoch, n], run_row)
-        .optional()
+    Ok(runs(c, "WHERE epoch = ?1 AND n = ?2", params![epoch, n])?.pop())
 }
 
 pub(super) fn runs_by_prefix(c: &Connection, prefix: &str) -> rusqlite::Result<Vec<(u32, u32)>> {
@@ -290,15 +300,9 @@ pub(super) fn runs_by_prefix(c: &Connection, prefix: &str) -> rusqlite::Result<V
 
 pub(super) fn recent_deaths(c: &Connection, per_slot: usize) -> rusqlite::Result<Vec<RunRow>> {
     let slots: Vec<String> = all(c, "SELECT DISTINCT slot FROM run", |row| row.get(0))?;
-    let sql = format!("SELECT {RUN_COLUMNS} FROM run WHERE slot = ?1 ORDER BY epoch DESC, n DESC LIMIT ?2");
-    let limit = i64::try_from(per_slot).unwrap_or(i64::MAX);
     let mut rows = Vec::new();
     for slot in slots {
-        let found: rusqlite::Result<Vec<RunRow>> = c
-            .prepare_cached(&sql)?
-            .query_map(params![slot, limit], run_row)?
-            .collect();
-        rows.extend(found?);
+        rows.extend(of_slot(c, &slot, NEWEST, per_slot)?);
     }
     rows.sort_by_key(|row| (row.epoch, row.n));
     Ok(rows)
