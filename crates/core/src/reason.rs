@@ -102,6 +102,15 @@ pub fn ended_short(end: &End) -> String {
     }
 }
 
+/// `ended by SIGSEGV`, `out of memory`: without how long it lived.
+fn ended_by(end: &End) -> String {
+    if end.oom {
+        ended_short(end)
+    } else {
+        format!("ended by {}", ended_short(end))
+    }
+}
+
 /// Code of a reason about an end by itself.
 fn end_code(end: &End) -> &'static str {
     match end.status {
@@ -203,6 +212,10 @@ pub fn how_it_ended(asked_with: &str, took: Duration, end: &End) -> String {
     match end.status {
         Status::Code(code) if code != 0 => format!("; exit {code} on {asked_with} in {}", span(took)),
         Status::Unknown => "; exit status unknown".into(),
+        // Somebody else was faster, or the program hit a wall on its way out: not what was asked with ended it.
+        Status::Signal(signal, _) if signal_name(signal) != asked_with => {
+            format!("; {} {} after {asked_with}", ended_by(end), span(took))
+        }
         _ => format!("; ended on {asked_with} in {}", span(took)),
     }
 }

@@ -232,8 +232,13 @@ impl Group {
             .and_then(|spec| spec.ready.as_ref())
             .map(|probe| &probe.kind)
         {
-            Some(ProbeKind::Http(url)) => format!(", no answer yet from {url}"),
-            Some(ProbeKind::Tcp(address)) => format!(", nothing accepts yet at {address}"),
+            // What was written may hold `$PORT`, which means something else for each run: only what is the same for
+            // all of them is told.
+            Some(ProbeKind::Http(url)) => format!(", http {} has not answered yet", path_of(url)),
+            Some(ProbeKind::Tcp(address)) if !address.contains(['$', '{']) => {
+                format!(", nothing accepts yet at {address}")
+            }
+            Some(ProbeKind::Tcp(_)) => ", nothing accepts yet at its port".into(),
             Some(ProbeKind::Cmd { .. }) => ", its ready command has not succeeded yet".into(),
             Some(ProbeKind::Log(_)) => ", the line it waits for is not there yet".into(),
             Some(ProbeKind::Notify) => ", READY=1 has not come yet".into(),
@@ -285,4 +290,9 @@ impl Group {
             (Level::Frozen, _) => Progress::Done,
         }
     }
+}
+/// `/up` of `http://127.0.0.1:$PORT/up`.
+fn path_of(url: &str) -> &str {
+    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
+    rest.find('/').map_or("/", |start| &rest[start..])
 }

@@ -336,9 +336,14 @@ impl Seat {
         ending.ended = true;
         let killed = ending.killed;
         self.life = Life::Stopping(live, ending);
-        // The main process obeyed, others of its tree still have to hear of it.
+        // The main process is gone, others of its tree still have to hear of it. That is the same request: it has been
+        // told already.
         if !killed {
-            self.signal(run, cx.spec.stop.signal, Scope::All, cx);
+            cx.out.commands.push(Command::Signal {
+                run,
+                signal: cx.spec.stop.signal,
+                to: Scope::All,
+            });
         }
     }
 

@@ -1,7 +1,7 @@
 //! Transcripts: one behaviour each, as an operator would read it. Seconds since the beginning; `spawn`, `signal`
 //! and so on are what is asked of the shim, everything else is an event.
 
-use crate::bench::{Bench, ms, s, spec, tcp};
+use crate::bench::{Bench, id, ms, s, spec, tcp};
 use gaffer_core::io::{ProbeRole, State, Status};
 use gaffer_core::job::{Condition, Flapping, ProbeKind, Restart};
 
@@ -99,6 +99,54 @@ fn a_stop_that_is_not_obeyed_ends_with_kill() {
         30.000 run.exited shop.web.1  killed: still alive 30s after TERM
         40.000   kill the tree of shop.web.1",
     );
+}
+
+#[test]
+fn an_end_by_a_kill_from_elsewhere_is_not_told_as_obedience_and_the_stop_is_told_once() {
+    let mut bench = Bench::new();
+    bench.put("shop.web", spec()).stop("shop.web").pass(s(4)).told();
+    bench
+        .exits_with("shop.web.1", Status::Signal(9, false), 1)
+        .pass(s(1));
+    assert_eq!(
+        bench.told(),
+        [
+            "run.exited shop.web.1  stopped by ana at 14:02; ended by SIGKILL 4s after TERM",
+            "  signal 15 to All of shop.web.1",
+        ]
+    );
+    let run = bench.run("shop.web.1");
+    bench.feed(gaffer_core::io::Input::TreeGone { run });
+    assert_eq!(
+        bench.reason("shop.web.1"),
+        "stopped by ana at 14:02; ended by SIGKILL 4s after TERM"
+    );
+}
+
+#[test]
+fn who_waits_is_told_no_address_that_only_a_run_can_fill_in() {
+    for (kind, expected) in [
+        (
+            ProbeKind::Http("http://127.0.0.1:$PORT/up".into()),
+            "waiting for db: starting for 0s, http /up has not answered yet",
+        ),
+        (
+            ProbeKind::Tcp("127.0.0.1:$PORT".into()),
+            "waiting for db: starting for 0s, nothing accepts yet at its port",
+        ),
+        (
+            ProbeKind::Tcp("127.0.0.1:6379".into()),
+            "waiting for db: starting for 0s, nothing accepts yet at 127.0.0.1:6379",
+        ),
+    ] {
+        let mut db = spec();
+        db.ready = Some(gaffer_core::job::Probe { kind, ..tcp() });
+        let mut web = spec();
+        web.after.insert(id("shop.db"), Condition::Ready);
+        let mut bench = Bench::new();
+        bench.put("shop.db", db).put("shop.web", web);
+        assert_eq!(bench.reason("shop.web.1"), expected);
+    }
 }
 
 #[test]
