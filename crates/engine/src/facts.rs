@@ -5,9 +5,9 @@
 use gaffer_core::io::{End, Status};
 use gaffer_core::name::RunId;
 use gaffer_core::time::{Duration, Mono, Wall};
-use gaffer_shim::journal::{self, HeadEntry, Life, Record, Usage};
+use gaffer_shim::journal::{self, HeadEntry, Life, Position, Reader, Record, Usage};
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::info::Rusage;
 use crate::shims::unwire;
@@ -257,6 +257,18 @@ impl Fold {
         change(self.runs.get_mut(&run)?);
         Some(run)
     }
+}
+
+/// The cgroups that a shim's journal speaks of.
+pub(crate) fn groups(dir: &Path) -> Vec<PathBuf> {
+    let mut fold = Fold::default();
+    if let Ok(mut reader) = Reader::open(dir, Position::default()) {
+        while let Ok(Some((record, _))) = reader.read_next() {
+            fold.take(0, &record);
+        }
+    }
+    let groups = fold.runs.into_values().filter_map(|facts| facts.cgroup);
+    groups.collect()
 }
 
 fn status_of(status: journal::Status) -> Status {

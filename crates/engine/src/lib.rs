@@ -33,6 +33,7 @@ mod embed;
 mod engine;
 pub mod events;
 mod facts;
+mod halt;
 pub mod handle;
 pub mod info;
 mod launch;

@@ -12,7 +12,7 @@ use crate::shims::{Connection, Greeting, ShimState, unwire, watch_end};
 use crate::state::{State, orphan};
 use crate::store::StoreError;
 use crate::tree;
-use gaffer_core::io::{End, Input, ProbeRole, Stamp, Status, Successor};
+use gaffer_core::io::{End, Input, ProbeRole, Reason, Stamp, Status, Successor};
 use gaffer_core::name::RunId;
 use gaffer_core::time::Duration;
 use gaffer_shim::client;
@@ -185,8 +185,8 @@ impl State {
         if let Record::Head { segment, .. } = record {
             self.release_segments(n, *segment);
         }
-        if let Record::Dropped { bytes, .. } = record {
-            self.counters.log_bytes_dropped += bytes;
+        if let Record::Dropped { .. } = record {
+            self.tell_dropped(record);
         }
         if matches!(record, Record::Intent { .. })
             && let Some(shim) = self.shims.all.get_mut(&n)
@@ -206,6 +206,40 @@ impl State {
             self.feed(input);
         }
         self.drop_if_over(run);
+    }
+
+    /// What the disk did not take is counted and told: no line vanishes without a word.
+    fn tell_dropped(&mut self, record: &Record) {
+        let Record::Dropped {
+            run,
+            stream,
+            offset,
+            bytes,
+        } = record
+        else {
+            return;
+        };
+        self.counters.log_bytes_dropped += bytes;
+        let run = unwire(*run);
+        let slot = self.slot_of(run);
+        let text = format!("{bytes} bytes of {stream} were dropped: the disk did not take them");
+        let event = crate::info::Event {
+            event: "log.dropped",
+            job: slot.as_ref().map(|slot| slot.job.clone()),
+            slot,
+            run: Some(run),
+            by: None,
+            reason: Some(Reason {
+                code: "disk-full",
+                text: text.into(),
+            }),
+            data: vec![
+                ("stream", stream.clone()),
+                ("offset", offset.to_string()),
+                ("bytes", bytes.to_string()),
+            ],
+        };
+        self.counters.events += self.events.append([event]);
     }
 
     /// Older segments are needed no more: what they say is settled, or in the head of this one.
@@ -251,7 +285,7 @@ impl State {
             }
         }
         self.read_journal(n);
-        self.forget_unheard(n, greeting);
+        self.forget_unheard(n, greeting, was_silent);
         if was_silent {
             let runs: Vec<RunId> = self.live_runs(n).map(|facts| facts.run).collect();
             for run in runs {
@@ -260,14 +294,16 @@ impl State {
         }
     }
 
-    /// After the fence, "not in the table and not in the journal" means never.
-    fn forget_unheard(&mut self, n: u64, greeting: &Greeting) {
+    /// After the fence, "not in the table and not in the journal" means never. What was held back while the shim was
+    /// `silent` was not even sent.
+    fn forget_unheard(&mut self, n: u64, greeting: &Greeting, silent: bool) {
         let unheard: Vec<RunId> = self
             .runs
             .runs
             .values()
             .filter(|facts| {
-                facts.shim == n && !facts.intended && !facts.settled && facts.run.epoch != self.epoch
+                let older = silent || facts.run.epoch != self.epoch;
+                facts.shim == n && !facts.intended && !facts.settled && older
             })
             .filter(|facts| !greeting.table.iter().any(|live| unwire(live.run) == facts.run))
             .map(|facts| facts.run)
@@ -392,6 +428,10 @@ impl State {
         let store = self.store.clone();
         tokio::spawn(async move {
             if store.check_written().await.is_ok() && matches!(client::is_locked(&dir), Ok(false)) {
+                for group in crate::facts::groups(&dir) {
+                    // The shim died before it came to this. Absent: it had.
+                    let _absent = std::fs::remove_dir(group);
+                }
                 let _gone = std::fs::remove_dir_all(&dir);
             }
         });

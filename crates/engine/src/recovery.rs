@@ -1,6 +1,6 @@
 //! Starting is recovering: lock, store, epoch, walk the shims, `Hello`, read the journals, and only then act.
 //!
-//! A shim that does not answer holds back its own slots only. A shim that is dead is settled from its journal:
+//! A shim that does not answer holds back the starts of its group only. A shim that is dead is settled from its journal:
 //! its runs are killed if anything of them lives, the journal is read again, and what it does not
 //! tell stays `unknown`, never 0.
 
@@ -8,7 +8,7 @@ use crate::clock;
 use crate::facts::{Fold, RunFacts};
 use crate::owner::Message;
 use crate::settle;
-use crate::shims::{Connection, Shim, ShimState, unwire};
+use crate::shims::{Connection, Shim, ShimState, unwire, watch_end};
 use crate::state::{State, orphan};
 use crate::store::{JobRow, Loaded, RunRow};
 use crate::tree;
@@ -179,7 +179,8 @@ pub(crate) async fn recover(
         if let Some(shim) = state.shims.all.get_mut(n) {
             tracing::warn!(
                 shim = n,
-                "the shim does not answer; nothing is started in its slots"
+                group = shim.group,
+                "the shim does not answer; nothing is started in its group until it does or is dead"
             );
             shim.state = ShimState::Silent;
         }
@@ -207,6 +208,9 @@ fn greet(state: &Arc<Mutex<State>>, dir: ShimDir) -> std::io::Result<()> {
             None
         }
     };
+    // It may die before it answers: what it leaves is buried then, and nobody waits for ever.
+    let ended = client::shim_process(&dir.path)
+        .map(|pidfd| watch_end(pidfd, state.owner.clone(), Message::ShimEnded { shim: dir.n }));
     let shim = Shim {
         journal: Reader::open(&dir.path, Position::default())?,
         dir: dir.path,
@@ -219,7 +223,7 @@ fn greet(state: &Arc<Mutex<State>>, dir: ShimDir) -> std::io::Result<()> {
         runs: 0,
         state: ShimState::Connected,
         full: false,
-        watches: Vec::new(),
+        watches: ended.transpose()?.into_iter().collect(),
     };
     state.shims.all.insert(dir.n, shim);
     Ok(())

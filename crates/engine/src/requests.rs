@@ -212,6 +212,7 @@ impl State {
             let _gone = reply.send(Err(Error::Store(error.to_string())));
             return;
         }
+        crate::halt::at(0);
         for effect in effects {
             self.carry_out(effect);
         }

@@ -206,7 +206,7 @@ impl Drop for Shim {
 pub(crate) enum ShimState {
     /// It answers.
     Connected,
-    /// `Hello` is not answered: it may be stopped. Nothing starts in its slots.
+    /// `Hello` is not answered: it may be stopped. Nothing starts in its group.
     Silent,
     /// The kernel says that it ended.
     Dead,
@@ -220,6 +220,13 @@ pub(crate) struct Shims {
 }
 
 impl Shims {
+    /// A shim of a group that was not heard of yet by this daemon.
+    pub fn silent(&self, group: &str) -> Option<u64> {
+        let silent = |shim: &Shim| shim.group == group && shim.state == ShimState::Silent;
+        let mut all = self.all.iter();
+        all.find(|(_, shim)| silent(shim)).map(|(n, _)| *n)
+    }
+
     /// The shim that takes new runs of a group.
     pub fn serving(&self, group: &str) -> Option<u64> {
         let takes = |shim: &Shim| {

@@ -248,6 +248,13 @@ impl State {
             })
         };
         let group = self.group(&slot, run);
+        if let Some(silent) = self.shims.silent(&group) {
+            // In its socket there may be a start of this very slot by the daemon before us. Until it is fenced, or dead,
+            // nothing of its group may start elsewhere.
+            tracing::warn!(shim = silent, %slot, "the start waits for a shim that does not answer");
+            self.note_unborn(run, &slot, attempt, stamp, silent);
+            return None;
+        }
         let shim = match self.shims.serving(&group) {
             Some(shim) => shim,
             None => match self.open_shim(&group) {
@@ -280,6 +287,7 @@ impl State {
                     .and_then(|shim| shim.connection.as_ref())
                 {
                     connection.send(&ToShim::Spawn(Box::new(spawn)));
+                    crate::halt::at(1);
                 }
                 None
             }

@@ -136,17 +136,26 @@ fn whole_file_lock() -> libc::flock {
 /// Does the shim proper live, by the kernel's word? Its sockets tell nothing: the guard has them too, and a
 /// connection to a dead shim succeeds. `true` also when its guard has not noted it yet.
 pub fn shim_alive(dir: &Path) -> bool {
-    let Ok(note) = std::fs::read_to_string(dir.join("shim")) else {
-        return true;
-    };
+    noted_shim(dir).is_none_or(|(pid, ticks)| is_process(pid, ticks) && !crate::identity::is_zombie(pid))
+}
+
+/// A pidfd of the shim proper, if its guard has noted it and it lives.
+pub fn shim_process(dir: &Path) -> Option<OwnedFd> {
+    let (pid, ticks) = noted_shim(dir)?;
+    let pidfd = pidfd(pid).ok()?;
+    // Asked again: whoever the pidfd is of has kept the number since.
+    is_process(pid, ticks).then_some(pidfd)
+}
+
+/// Pid and start time, as its guard noted them.
+fn noted_shim(dir: &Path) -> Option<(u32, u64)> {
+    let note = std::fs::read_to_string(dir.join("shim")).ok()?;
     let mut words = note.split_ascii_whitespace();
-    let (Some(pid), Some(ticks)) = (words.next(), words.next()) else {
-        return true;
-    };
-    let (Ok(pid), Ok(ticks)) = (pid.parse::<u32>(), ticks.parse::<u64>()) else {
-        return true;
-    };
-    crate::identity::start_ticks(pid) == Some(ticks) && !crate::identity::is_zombie(pid)
+    Some((words.next()?.parse().ok()?, words.next()?.parse().ok()?))
+}
+
+fn is_process(pid: u32, ticks: u64) -> bool {
+    crate::identity::start_ticks(pid) == Some(ticks)
 }
 
 /// Connects to the shim of a directory.

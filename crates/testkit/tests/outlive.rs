@@ -230,6 +230,44 @@ fn hazard_18_a_frozen_shim_is_unreachable_not_dead_and_nothing_is_started_in_its
 }
 
 #[test]
+fn hazard_18_a_frozen_shim_that_is_killed_is_buried_and_its_jobs_start_again() {
+    for with_guard in [false, true] {
+        let mut node = Node::start();
+        let before = idle(&mut node, 1);
+        let info = node.get("/v1/node");
+        let shims = node.shims();
+        let shim = shims
+            .iter()
+            .find(|one| info["shims"][0]["pid"] == json!(one.pid))
+            .expect("the shim");
+        node.kill9();
+        for one in &shims {
+            signal(one, Signal::STOP);
+        }
+        node.start_again();
+        node.wait_job("default", "web", SOON, |job| job["state"] == "unreachable");
+        // A start of the same group waits as well: the frozen shim may have one in its socket.
+        let fixture = node.fixture();
+        node.put_job("default", "next", &json!({ "cmd": [fixture, "idle"] }));
+        assert_eq!(node.job_processes().len(), 1);
+        match with_guard {
+            true => shims.iter().for_each(process::kill),
+            false => {
+                process::kill(shim);
+                shims.iter().for_each(|one| signal(one, Signal::CONT));
+            }
+        }
+        let after = node.wait_job("default", "web", SOON, running);
+        node.wait_job("default", "next", SOON, running);
+        assert_ne!(pid(&before), pid(&after));
+        wait_until(SOON, "one copy of each", || node.job_processes().len() == 2);
+        let list = deaths(&mut node, "web");
+        assert_eq!(list.len(), 1, "{list:#?}");
+        assert_ne!(list[0]["exit_code"], json!(0));
+    }
+}
+
+#[test]
 fn hazard_34_no_writer_sees_a_broken_pipe_when_the_daemon_or_the_shim_is_killed() {
     let mut node = Node::start();
     let fixture = node.fixture();

@@ -71,8 +71,6 @@ pub struct Plan {
     pub candidates: Vec<CString>,
     pub argv: Vec<*const c_char>,
     pub envp: Vec<*const c_char>,
-    /// For tests: the step at which the shim is killed, 0 for none.
-    pub fail_at: u32,
 }
 
 /// Whom to become.
@@ -125,7 +123,7 @@ fn set_up(plan: &mut Plan) -> Result<Never, i32> {
     let unsigned = |value: i32| value as usize;
     enter_stage(plan, 1);
     die_with_parent(plan)?;
-    fail_point(plan, 3);
+    stop_point(plan, 3);
     enter_stage(plan, 2);
     // The descriptor rule: everything above the reserve stays with the shim, the rest is our own from here.
     sys(
@@ -141,7 +139,7 @@ fn set_up(plan: &mut Plan) -> Result<Never, i32> {
     }
     limits(plan)?;
     descriptors(plan)?;
-    fail_point(plan, 4);
+    stop_point(plan, 4);
     if let Some(user) = &plan.user {
         become_user(plan, user)?;
     }
@@ -285,7 +283,7 @@ fn become_user(plan: &Plan, user: &PlanUser) -> Result<(), i32> {
 /// Appends `Born`. A child that cannot write it has no permission to exec.
 fn be_born(plan: &mut Plan) -> Result<(), i32> {
     enter_stage(plan, 18);
-    fail_point(plan, 5);
+    stop_point(plan, 5);
     let pid = sys(libc::SYS_getpid, [0; 5])? as u32;
     let length = plan.born.len();
     plan.born[length - 4..].copy_from_slice(&pid.to_be_bytes());
@@ -295,14 +293,14 @@ fn be_born(plan: &mut Plan) -> Result<(), i32> {
     if written != length {
         return Err(libc::ENOSPC);
     }
-    fail_point(plan, 6);
+    stop_point(plan, 6);
     Ok(())
 }
 
 fn execute(plan: &Plan) -> Result<Never, i32> {
     enter_stage(plan, 1);
     sys(libc::SYS_prctl, [libc::PR_SET_PDEATHSIG as usize, 0, 0, 0, 0])?;
-    fail_point(plan, 7);
+    stop_point(plan, 7);
     parent_lives(plan)?;
     enter_stage(plan, 19);
     let none = 0u64;
@@ -341,17 +339,21 @@ fn execute(plan: &Plan) -> Result<Never, i32> {
     Err(worst)
 }
 
-/// For tests: the shim is killed at this very step. While there is a death signal the child waits for it,
-/// afterwards it goes on as far as it gets.
-fn fail_point(plan: &Plan, step: u32) {
-    if cfg!(debug_assertions) && plan.fail_at == step {
-        let _ = sys(
-            libc::SYS_kill,
-            [plan.shim_pid as usize, libc::SIGKILL as usize, 0, 0, 0],
-        );
-        if step < 7 {
-            loop {
-                let _ = sys(libc::SYS_ppoll, [0; 5]);
+/// For tests. When the shim is killed at this very step, the child waits for its death signal while there is one;
+/// afterwards it goes on as far as it gets. When the step is only halted, it is the child that stands still.
+fn stop_point(plan: &Plan, step: u32) {
+    let signal_to = |pid: usize, signal: i32| {
+        let _ = sys(libc::SYS_kill, [pid, signal as usize, 0, 0, 0]);
+    };
+    match crate::stop::due(step) {
+        None => {}
+        Some(libc::SIGSTOP) => signal_to(sys(libc::SYS_getpid, [0; 5]).unwrap_or(0), libc::SIGSTOP),
+        Some(signal) => {
+            signal_to(plan.shim_pid as usize, signal);
+            if step < 7 {
+                loop {
+                    let _ = sys(libc::SYS_ppoll, [0; 5]);
+                }
             }
         }
     }

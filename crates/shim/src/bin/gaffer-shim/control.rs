@@ -261,7 +261,11 @@ impl Control {
         while !self.left {
             let timeout_ms = self.timeout_ms();
             self.epoll.wait(timeout_ms, &mut events);
-            for (token, _) in std::mem::take(&mut events) {
+            let round = std::mem::take(&mut events);
+            // A new daemon is heard before the one in charge: its `Hello` fences what that one left in its socket.
+            let (news, rest): (Vec<_>, Vec<_>) =
+                round.into_iter().partition(|(token, _)| self.is_news(*token));
+            for (token, _) in news.into_iter().chain(rest) {
                 self.dispatch(token);
             }
             self.due();
@@ -269,6 +273,12 @@ impl Control {
             self.flush_spoken();
             self.reap_strangers();
         }
+    }
+
+    /// From somebody who is not in charge (yet).
+    fn is_news(&self, token: u64) -> bool {
+        let of_active = self.active.is_some_and(|id| token == (token::CONN | id));
+        token == token::LISTENER || (token & token::KIND == token::CONN && !of_active)
     }
 
     fn dispatch(&mut self, token: u64) {
@@ -324,7 +334,10 @@ impl Control {
                 .count();
             if waiting < NEW_MAX && self.is_welcome(&stream) {
                 match Conn::new(stream) {
-                    Ok(conn) => self.adopt(conn),
+                    Ok(conn) => {
+                        self.adopt(conn);
+                        self.on_conn(self.next_key);
+                    }
                     Err(_) => continue,
                 }
             }

@@ -316,6 +316,7 @@ impl Disk {
     }
 
     fn exit(&mut self, mut exit: Exit) {
+        crate::stop::at(9);
         let drained = self.pump.drain(exit.run, now().1 + DRAIN_NS, &self.journal);
         let cgroup = exit.cgroup.as_deref();
         let survivors = self.survivors(exit.run, cgroup, Some(exit.pid));

@@ -19,6 +19,7 @@ mod segments;
 mod setup;
 mod share;
 mod spawner;
+mod stop;
 mod sys;
 mod table;
 mod timers;

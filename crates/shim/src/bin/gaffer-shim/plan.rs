@@ -27,8 +27,6 @@ pub struct Kit {
     pub nofile: [u64; 2],
     /// oom_score_adj of the shim, which children begin with.
     pub oom_score: i32,
-    /// For tests: the step at which the shim is killed, 0 for none.
-    pub fail_at: u32,
 }
 
 /// Why a start failed, before it is a record.
@@ -131,7 +129,6 @@ pub fn prepare(spawn: &Spawn, kit: &Kit, spawner: i32) -> Result<Prepared, Failu
         candidates: candidates(spawn)?,
         argv,
         envp,
-        fail_at: kit.fail_at,
     };
     Ok(Prepared {
         plan,
@@ -394,13 +391,5 @@ pub fn failure(spawn: &Spawn, plan: &Plan, stuck: bool) -> Failure {
         stage,
         errno: plan.errno.load(SeqCst),
         text,
-    }
-}
-
-/// For tests: the shim is killed at this very step.
-pub fn fail_point(kit: &Kit, step: u32) {
-    if cfg!(debug_assertions) && kit.fail_at == step {
-        // SAFETY: a number; KILL ends this process whatever thread it is sent to.
-        unsafe { libc::raise(libc::SIGKILL) };
     }
 }

@@ -335,6 +335,7 @@ impl Control {
             return;
         };
         let Some(born) = &live.born else { return };
+        crate::stop::at(10);
         // It is a zombie of ours; anything else was recorded as unknown.
         let _ = sys::reap(Whom::Pidfd(born.pidfd.as_fd()));
         self.pids.remove(&born.pid);

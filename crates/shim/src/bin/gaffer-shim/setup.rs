@@ -336,17 +336,12 @@ fn shim(world: World, options: &Options, guard_pid: u32) -> Result<(), SetupErro
     let to_control = Arc::new(Mailbox::new()?);
     let to_disk = Arc::new(Mailbox::new()?);
     let queue = Arc::new(SpawnQueue::default());
-    let fail_at = if cfg!(debug_assertions) {
-        std::env::var("GAFFER_SHIM_FAIL").ok()
-    } else {
-        None
-    };
+    crate::stop::read();
     let kit = Arc::new(Kit {
         null: world.null,
         shim_pid: std::process::id() as i32,
         nofile: world.nofile,
         oom_score: own_oom_score()?,
-        fail_at: fail_at.and_then(|text| text.parse().ok()).unwrap_or(0),
     });
     let disk = Disk::new(
         world.dir.clone(),

@@ -236,7 +236,7 @@ impl Spawner {
 
     fn spawn(&self, job: &SpawnJob, bench: &mut Bench) -> Result<(), Failure> {
         let spawn = &*job.spawn;
-        plan::fail_point(&self.kit, 2);
+        crate::stop::at(2);
         let mut prepared = plan::prepare(spawn, &self.kit, self.number)?;
         let (cgroup, note) = match make_cgroup(spawn, &mut bench.base) {
             Ok(cgroup) => (cgroup, None),
@@ -259,7 +259,7 @@ impl Spawner {
         let Some(running) = cloned? else {
             return Ok(());
         };
-        plan::fail_point(&self.kit, 8);
+        crate::stop::at(8);
         self.report_start(job, prepared.ours, running);
         Ok(())
     }
