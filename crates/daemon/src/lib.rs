@@ -13,6 +13,7 @@ pub mod life;
 pub mod listen;
 pub mod names;
 pub mod notify;
+pub mod oom;
 pub mod options;
 pub mod peer;
 pub mod refusal;

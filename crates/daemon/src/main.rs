@@ -5,7 +5,7 @@ use gafferd::background::{self, Side, Waiter};
 use gafferd::life::{self, LifeError};
 use gafferd::options::Options;
 use gafferd::setup::{self, Plan};
-use gafferd::{doctor, http, journal, unit};
+use gafferd::{doctor, http, journal, oom, unit};
 use std::cell::Cell;
 use std::process::ExitCode;
 use std::rc::Rc;
@@ -34,6 +34,7 @@ fn start(options: &Options) -> Result<u8, LifeError> {
         return Ok(print_doctor(&plan));
     }
     keep_memory_small();
+    oom::spare_this_process();
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(plan.daemon.umask));
     let leash = options.leash_fd.map(life::leash).transpose()?;
     let waiter = match options.daemon {

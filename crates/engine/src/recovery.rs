@@ -16,7 +16,8 @@ use gaffer_core::io::{Death, Found, Input, Stamp, Wish, WishState};
 use gaffer_core::name::{JobId, JobName, Name, RunId, Slot};
 use gaffer_core::time::{Duration, Wall};
 use gaffer_shim::client::{self, ShimDir};
-use gaffer_shim::journal::{Position, Reader};
+use gaffer_shim::identity::World;
+use gaffer_shim::journal::{Position, Reader, Record};
 use gaffer_shim::message;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
@@ -161,8 +162,10 @@ pub(crate) async fn recover(
             let mut state = crate::owner::lock(state);
             state.shims.next = state.shims.next.max(n + 1);
         }
-        if dir.locked && client::shim_alive(&dir.path) {
-            greet(state, dir)?;
+        // Elsewhere its number means somebody else: then its lock alone says that it lives.
+        let elsewhere = is_of_another_world(&dir.path);
+        if dir.locked && (elsewhere || client::shim_alive(&dir.path)) {
+            greet(state, dir, elsewhere)?;
             waiting.insert(n);
         } else {
             dead.push(dir);
@@ -194,10 +197,26 @@ pub(crate) async fn recover(
     Ok(())
 }
 
-fn greet(state: &Arc<Mutex<State>>, dir: ShimDir) -> std::io::Result<()> {
+/// Another boot or another pid namespace: a container that was started again on its volume, say.
+fn is_of_another_world(dir: &std::path::Path) -> bool {
+    let first = Reader::open(dir, Position::default()).and_then(|mut journal| journal.read_next());
+    match (first, World::current()) {
+        (Ok(Some((Record::Head { world, .. }, _))), Ok(ours)) => world != ours.to_string(),
+        _ => false,
+    }
+}
+
+fn greet(state: &Arc<Mutex<State>>, dir: ShimDir, elsewhere: bool) -> std::io::Result<()> {
     let mut state = crate::owner::lock(state);
     let group = std::fs::read_to_string(dir.path.join("group")).unwrap_or_default();
     let connection = match client::connect(&dir.path) {
+        _ if elsewhere => {
+            tracing::error!(
+                shim = dir.n,
+                "the shim lives in another pid namespace: start the daemon there, or end the shim"
+            );
+            None
+        }
         Ok(stream) => {
             let connection = Connection::open(dir.n, stream, state.owner.clone())?;
             connection.send(&state.hello());
@@ -210,6 +229,7 @@ fn greet(state: &Arc<Mutex<State>>, dir: ShimDir) -> std::io::Result<()> {
     };
     // It may die before it answers: what it leaves is buried then, and nobody waits for ever.
     let ended = client::shim_process(&dir.path)
+        .filter(|_| !elsewhere)
         .map(|pidfd| watch_end(pidfd, state.owner.clone(), Message::ShimEnded { shim: dir.n }));
     let shim = Shim {
         journal: Reader::open(&dir.path, Position::default())?,
@@ -248,13 +268,17 @@ async fn hear(rx: &mut mpsc::UnboundedReceiver<Message>, waiting: &mut BTreeSet<
 /// Ends what a dead shim left behind, and reads its journal when nobody can write it any more.
 async fn bury(dir: ShimDir, node_id: &str) -> std::io::Result<Seen> {
     let first = read_all(&dir)?;
-    let orphans: Vec<_> = first
+    let mut orphans: Vec<_> = first
         .fold
         .runs
         .values()
         .filter(|facts| !facts.is_over())
         .map(|facts| orphan(facts, node_id))
         .collect();
+    if is_of_another_world(&dir.path) {
+        // By cgroup and environment only: their numbers belong to others here.
+        orphans.iter_mut().for_each(|orphan| orphan.start_ticks = 0);
+    }
     for orphan in &orphans {
         tree::kill(orphan);
     }

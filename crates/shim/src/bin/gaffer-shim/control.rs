@@ -57,6 +57,8 @@ pub enum Event {
     },
     /// `TreeGone` is on file.
     TreeGone { key: u64, position: Position },
+    /// Bytes that found no room are on file.
+    Dropped { position: Position },
     /// Survivors are left.
     Survives { key: u64 },
     /// A request was carried out.
@@ -79,6 +81,7 @@ impl Event {
             Event::Spawned { position, .. }
             | Event::Exited { position, .. }
             | Event::TreeGone { position, .. }
+            | Event::Dropped { position }
             | Event::EpochStored { position, .. } => *position = at,
             Event::Refused { .. } | Event::Survives { .. } | Event::Replied { .. } | Event::Left => {}
         }

@@ -153,6 +153,11 @@ impl Disk {
             }
             let (_, now) = now();
             self.pump.due(now, &self.journal);
+            if std::mem::take(&mut self.pump.told) {
+                self.tell(Event::Dropped {
+                    position: Default::default(),
+                });
+            }
             self.retry(now);
             self.sweep(now);
         }

@@ -92,6 +92,10 @@ pub struct Pump {
     open: VecDeque<u64>,
     naps: VecDeque<(u64, u64)>,
     retries: VecDeque<(u64, u64)>,
+    /// Losses that are told when their second is over, also if nothing more is lost.
+    untold: VecDeque<(u64, u64)>,
+    /// A loss is on file for which no bell was rung yet.
+    pub told: bool,
     next_id: u64,
     share: &'static Share,
     /// Places in the share that were given back, and the next one that was never used.
@@ -120,6 +124,8 @@ impl Pump {
             open: VecDeque::new(),
             naps: VecDeque::new(),
             retries: VecDeque::new(),
+            untold: VecDeque::new(),
+            told: false,
             next_id: 1,
             share,
             free: Vec::new(),
@@ -301,7 +307,8 @@ impl Pump {
     pub fn next_deadline_ns(&self) -> Option<u64> {
         let nap = self.naps.front().map(|(at, _)| *at);
         let retry = self.retries.front().map(|(at, _)| *at);
-        nap.into_iter().chain(retry).min()
+        let untold = self.untold.front().map(|(at, _)| *at);
+        nap.into_iter().chain(retry).chain(untold).min()
     }
 
     /// Naps that are over, full disks to be tried again.
@@ -321,6 +328,15 @@ impl Pump {
         {
             self.retries.pop_front();
             self.retry(id, journal);
+        }
+        while let Some((at, id)) = self.untold.front().copied()
+            && at <= now
+        {
+            self.untold.pop_front();
+            self.tell_dropped(id, journal);
+            if self.pipes.get(&id).is_some_and(|pipe| pipe.dropped > 0) {
+                self.untold.push_back((now + TELL_NS, id));
+            }
         }
     }
 
@@ -447,10 +463,14 @@ impl Pump {
         let Some(stream) = pipe.stream.and_then(|id| self.streams.get(&id)) else {
             return;
         };
+        let is_first = pipe.dropped == 0;
         pipe.dropped += bytes as u64;
         pipe.dropped_at = stream.end;
-        if mono_ns().saturating_sub(pipe.told_ns) >= TELL_NS {
+        let now = mono_ns();
+        if now.saturating_sub(pipe.told_ns) >= TELL_NS {
             self.tell_dropped(id, journal);
+        } else if is_first {
+            self.untold.push_back((now + TELL_NS, id));
         }
     }
 
@@ -476,6 +496,7 @@ impl Pump {
         if journal.append(std::slice::from_ref(&record)).is_ok() {
             stream.mark_dropped(pipe.dropped);
             pipe.dropped = 0;
+            self.told = true;
         }
     }
 

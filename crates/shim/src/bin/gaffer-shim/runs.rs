@@ -197,6 +197,7 @@ impl Control {
                 let cgroup = self.cgroup_of(key);
                 self.forget(key, cgroup);
             }
+            Event::Dropped { position } => self.appended(position),
             Event::Survives { key } => {
                 if let Some(live) = self.runs.get_mut(&key) {
                     live.surveying = false;

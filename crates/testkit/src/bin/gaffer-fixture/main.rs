@@ -25,6 +25,7 @@ gaffer-fixture lines [--count N (0: endless)] [--every-us U] [--prefix P] [--pad
                tree [--depth D] [--setsid] [--double-fork] [--ignore-term] [--hold-stdout] [--leader-exits CODE]
                exit CODE [--after-ms MS]              kill-self SIGNAL-NUMBER [--after-ms MS]
                ignore-term                            burst BYTES
+               bomb                                   forks without end, deaf to TERM: only with a limit
                endless-line BYTES (0: endless)        hang
                eat-memory [--mib N (0: endless)]      echo-stdin
                ready-after MS [--watchdog-ms MS]      http --port P [--status S] [--status-file FILE] [--delay-ms MS]
@@ -74,6 +75,7 @@ fn run(arguments: &mut Arguments) -> Result<c_int, String> {
             output::write_all(1, b"ignoring\n");
             idle()
         }
+        "bomb" => tree::bomb(),
         "eat-memory" => eat_memory(arguments.number("--mib")?.unwrap_or(0)),
         "hang" | "idle" => idle(),
         other => Err(format!("there is no `{other}`")),

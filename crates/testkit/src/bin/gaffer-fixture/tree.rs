@@ -54,6 +54,23 @@ pub fn tree(arguments: &mut Arguments) -> Result<c_int, String> {
     }
 }
 
+/// Forks for as long as it lives. Half of the descendants go as soon as they have a child, so that no list of them is
+/// true for long.
+pub fn bomb() -> ! {
+    ignore_polite_signals();
+    let leader = std::process::id();
+    loop {
+        let own = std::process::id();
+        // Refused: there are as many as may be.
+        let forked = fork().is_ok();
+        if forked && own != leader && own.is_multiple_of(2) && std::process::id() == own {
+            // SAFETY: ends the process; its child goes on.
+            unsafe { libc::_exit(0) }
+        }
+        std::thread::sleep(std::time::Duration::from_millis(1));
+    }
+}
+
 fn descend(level: u64, depth: u64, manners: &Manners, ready: c_int) -> Result<(), String> {
     if level > depth {
         output::write_all(ready, b".");
