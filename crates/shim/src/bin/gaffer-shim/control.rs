@@ -12,7 +12,7 @@
 
 use crate::conn::{Conn, Standing};
 use crate::disk::DiskJob;
-use crate::mailbox::Mailbox;
+use crate::mailbox::{Mailbox, Pace};
 use crate::share::Share;
 use crate::spawner::{InFlight, SPAWNERS};
 use crate::sys::Epoll;
@@ -145,6 +145,7 @@ pub struct Live {
 /// The thread's state.
 pub struct Control {
     pub epoll: Epoll,
+    pace: Pace,
     pub inbox: Arc<Mailbox<Event>>,
     pub disk: Arc<Mailbox<DiskJob>>,
     pub share: &'static Share,
@@ -222,6 +223,7 @@ impl Control {
         parts.listener.set_nonblocking(true)?;
         let mut control = Control {
             epoll,
+            pace: Pace::default(),
             inbox: parts.inbox,
             disk: parts.disk,
             share: parts.share,
@@ -263,12 +265,21 @@ impl Control {
         let mut events = Vec::new();
         while !self.left {
             let timeout_ms = self.timeout_ms();
-            self.epoll.wait(timeout_ms, &mut events);
+            let epoll = &self.epoll;
+            let mail = self
+                .pace
+                .wait(&self.inbox, timeout_ms, |ms| epoll.wait(ms, &mut events));
             let round = std::mem::take(&mut events);
             // A new daemon is heard before the one in charge: its `Hello` fences what that one left in its socket.
             let (news, rest): (Vec<_>, Vec<_>) =
                 round.into_iter().partition(|(token, _)| self.is_news(*token));
-            for (token, _) in news.into_iter().chain(rest) {
+            for (token, _) in news {
+                self.dispatch(token);
+            }
+            for event in mail {
+                self.on_event(event);
+            }
+            for (token, _) in rest {
                 self.dispatch(token);
             }
             self.due();
@@ -287,11 +298,6 @@ impl Control {
     fn dispatch(&mut self, token: u64) {
         let id = token & !token::KIND;
         match token & token::KIND {
-            token::INBOX => {
-                for event in self.inbox.take() {
-                    self.on_event(event);
-                }
-            }
             token::LISTENER => self.accept(),
             token::SIGCHLD => {
                 // At most one is pending: a signal of this kind does not queue. Nothing read is nothing missed.

@@ -4,7 +4,7 @@
 
 use crate::control::Event;
 use crate::log::{Journal, now};
-use crate::mailbox::Mailbox;
+use crate::mailbox::{Mailbox, Pace};
 use crate::pump::{Pump, Target};
 use crate::share::Share;
 use crate::spawner::{SpawnJob, SpawnQueue, own_cgroup};
@@ -37,7 +37,7 @@ pub enum DiskJob {
         spawn: Box<Spawn>,
         inflight: Arc<crate::spawner::InFlight>,
     },
-    /// Read these pipes of a run. All at once: when bytes of one are seen, the guard knows of the others.
+    /// Read these pipes of a run, which are registered already.
     Attach(Vec<Attach>),
     /// A spawner could not append this; its event waits for it.
     Append { record: Box<Record>, event: Event },
@@ -73,6 +73,8 @@ pub struct Attach {
     /// Where its stream ended when the run was intended; 0 also for labels nobody looked for.
     pub begin: u64,
     pub fd: OwnedFd,
+    /// Where the guard finds it.
+    pub place: Option<u32>,
 }
 
 /// An exit that was peeked at.
@@ -95,7 +97,9 @@ pub struct Disk {
     pub inbox: Arc<Mailbox<DiskJob>>,
     pub control: Arc<Mailbox<Event>>,
     pub spawners: Arc<SpawnQueue>,
-    epoll: Arc<Epoll>,
+    /// Pipes are registered here by spawners.
+    pub epoll: Arc<Epoll>,
+    pace: Pace,
     pump: Pump,
     /// Appends that found no room, in order; nothing overtakes them.
     waiting: VecDeque<(Record, Event)>,
@@ -128,6 +132,7 @@ impl Disk {
             control,
             spawners,
             epoll,
+            pace: Pace::default(),
             pump,
             waiting: VecDeque::new(),
             retry_at: 0,
@@ -141,8 +146,11 @@ impl Disk {
     pub fn run(mut self) -> ! {
         let mut events = Vec::new();
         loop {
-            self.epoll.wait(self.timeout_ms(), &mut events);
-            for job in self.inbox.take() {
+            let timeout_ms = self.timeout_ms();
+            let jobs = self
+                .pace
+                .wait(&self.inbox, timeout_ms, |ms| self.epoll.wait(ms, &mut events));
+            for job in jobs {
                 self.handle(job);
             }
             self.tell_synced();
@@ -184,9 +192,9 @@ impl Disk {
                 self.intend(key, spawn, inflight);
             }
             DiskJob::Attach(pipes) => {
-                for a in pipes {
-                    // A pipe that cannot be watched is closed: the program gets EPIPE, nobody gets silence.
-                    let _ = self.pump.attach(a.run, a.target, a.begin, a.fd);
+                for attach in pipes {
+                    // A pipe without a stream is closed: the program gets EPIPE, nobody gets silence.
+                    let _ = self.pump.attach(attach);
                 }
             }
             DiskJob::Append { record, event } => self.append(*record, event, false),

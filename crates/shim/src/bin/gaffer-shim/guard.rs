@@ -5,6 +5,7 @@
 //! descriptor table, so no pipe of a run loses its reader: we read on, append the exits, and kill nothing.
 //! What is to become of the runs is for the daemon to say.
 
+use crate::disk::Attach;
 use crate::log::{Journal, now};
 use crate::pump::{Pump, Target};
 use crate::share::Share;
@@ -126,15 +127,20 @@ impl Guard {
             }
             // SAFETY: its owner is dead.
             let fd = unsafe { OwnedFd::from_raw_fd(left.fd) };
-            // A pipe that cannot be watched is closed: the program gets EPIPE, nobody gets silence.
             let target = Target {
                 dir: dir.as_str().into(),
                 name: name.to_owned().into(),
-                number: left.stream,
                 bounds: left.bounds,
             };
-            // Where it ended is not known here: it is looked for.
-            let _ = self.pump.attach(left.run, target, u64::MAX, fd);
+            // A pipe that cannot be watched is closed: the program gets EPIPE, nobody gets silence.
+            let _ = self.pump.adopt(Attach {
+                run: left.run,
+                target,
+                // Where it ended is not known here: it is looked for.
+                begin: u64::MAX,
+                fd,
+                place: None,
+            });
         }
     }
 

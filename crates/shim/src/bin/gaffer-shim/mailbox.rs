@@ -1,16 +1,25 @@
 //! Messages between the threads of a shim: a queue and a descriptor that becomes readable.
 
 use crate::sys;
+use gaffer_shim::identity::mono_ns;
 use rustix::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::collections::VecDeque;
 use std::io;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// A queue that wakes an epoll. Its length is bounded by what is in flight: each message belongs to a
 /// run, and runs are bounded by descriptors.
 pub struct Mailbox<T> {
-    queue: Mutex<VecDeque<T>>,
+    state: Mutex<State<T>>,
     bell: OwnedFd,
+}
+
+struct State<T> {
+    queue: VecDeque<T>,
+    /// The bell has been rung since the queue was last taken. Set and rung under one lock.
+    rung: bool,
+    /// Its reader looks by itself soon.
+    napping: bool,
 }
 
 impl<T> Mailbox<T> {
@@ -20,35 +29,90 @@ impl<T> Mailbox<T> {
         let fd = sys::check(unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) })?;
         // SAFETY: as above.
         let bell = unsafe { OwnedFd::from_raw_fd(fd) };
+        let state = State {
+            queue: VecDeque::new(),
+            rung: false,
+            napping: false,
+        };
         Ok(Mailbox {
-            queue: Mutex::default(),
+            state: Mutex::new(state),
             bell,
         })
     }
 
+    fn lock(&self) -> MutexGuard<'_, State<T>> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Never blocks longer than another thread needs to push or take.
     pub fn send(&self, message: T) {
-        let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
-        let was_empty = queue.is_empty();
-        queue.push_back(message);
-        drop(queue);
-        if was_empty {
+        let mut state = self.lock();
+        state.queue.push_back(message);
+        if !state.rung && !state.napping {
+            state.rung = true;
             // Cannot fail: the counter never comes near its limit.
             let _ = rustix::io::write(&self.bell, &1u64.to_ne_bytes());
         }
     }
 
+    /// Leaves a message for the next time somebody looks. Something else will make them look.
+    pub fn leave(&self, message: T) {
+        self.lock().queue.push_back(message);
+    }
+
     /// All that has come.
-    pub fn take(&self) -> VecDeque<T> {
-        let mut count = [0; 8];
-        // Emptied before the queue is: a message that comes in between rings again.
-        let _ = rustix::io::read(&self.bell, &mut count);
-        std::mem::take(&mut *self.queue.lock().unwrap_or_else(PoisonError::into_inner))
+    fn take(&self) -> VecDeque<T> {
+        let mut state = self.lock();
+        if std::mem::take(&mut state.rung) {
+            let mut count = [0; 8];
+            let _ = rustix::io::read(&self.bell, &mut count);
+        }
+        state.napping = false;
+        std::mem::take(&mut state.queue)
     }
 }
 
 impl<T> AsRawFd for Mailbox<T> {
     fn as_raw_fd(&self) -> RawFd {
         self.bell.as_raw_fd()
+    }
+}
+
+/// Wake-ups that make a burst, within [`BURST_NS`].
+const BURST: usize = 8;
+const BURST_NS: u64 = 8_000_000;
+/// How long mail waits in a burst.
+const NAP_MS: u64 = 1;
+
+/// How often a thread looks at its mail: at once, unless it comes in a burst. Then once in a millisecond, so that
+/// a thousand starts do not wake it a thousand times. Nothing of it is left at rest.
+#[derive(Default)]
+pub struct Pace {
+    /// When mail was there lately, the oldest at `turn`.
+    looks: [u64; BURST],
+    turn: usize,
+}
+
+impl Pace {
+    /// Waits for mail or anything else, and gives the mail.
+    pub fn wait<T>(
+        &mut self,
+        inbox: &Mailbox<T>,
+        timeout_ms: Option<u64>,
+        wait: impl FnOnce(Option<u64>),
+    ) -> VecDeque<T> {
+        let oldest = self.looks[self.turn];
+        if oldest > 0 && mono_ns().saturating_sub(oldest) < BURST_NS {
+            inbox.lock().napping = true;
+            wait(Some(timeout_ms.unwrap_or(NAP_MS).min(NAP_MS)));
+        } else {
+            wait(timeout_ms);
+        }
+        let mail = inbox.take();
+        if !mail.is_empty() {
+            self.looks[self.turn] = mono_ns();
+            self.turn = (self.turn + 1) % BURST;
+        }
+        mail
     }
 }

@@ -5,6 +5,7 @@
 //! after it was grown to 1 MiB (on 64 KiB that nap would throttle the program). One empty nap ends it, so
 //! there is no timer at rest.
 
+use crate::disk::Attach;
 use crate::log::Journal;
 use crate::segments::{Stream, Stuck};
 use crate::share::Share;
@@ -58,8 +59,6 @@ pub struct Target {
     pub dir: Arc<str>,
     /// Of the stream.
     pub name: Cow<'static, str>,
-    /// 0 stdout, 1 stderr, then the labels in order.
-    pub number: u32,
     /// Of the stream.
     pub bounds: LogBounds,
 }
@@ -74,6 +73,16 @@ enum Moved {
     Bytes(usize),
     Nothing,
     End,
+}
+
+/// Registers a pipe with the disk thread's epoll.
+pub fn watch(epoll: &Epoll, fd: &OwnedFd) -> io::Result<()> {
+    epoll.add(fd, libc::EPOLLIN | libc::EPOLLONESHOT, token(fd))
+}
+
+/// Token of a pipe: no other one has that descriptor while it is open. Above all other tokens there.
+fn token(fd: &OwnedFd) -> u64 {
+    (1 << 32) + fd.as_raw_fd() as u64
 }
 
 /// All pipes and streams of a shim.
@@ -98,13 +107,10 @@ pub struct Pump {
     pub told: bool,
     next_id: u64,
     share: &'static Share,
-    /// Places in the share that were given back, and the next one that was never used.
-    free: Vec<u32>,
-    fresh: u32,
 }
 
 impl Pump {
-    /// Registers pipes with `epoll`; their tokens are even numbers from 2.
+    /// Arms pipes that were registered with `epoll` under their descriptors.
     pub fn new(epoll: std::sync::Arc<Epoll>, share: &'static Share) -> io::Result<Pump> {
         let null = rustix::fs::open(
             "/dev/null",
@@ -128,8 +134,6 @@ impl Pump {
             told: false,
             next_id: 1,
             share,
-            free: Vec::new(),
-            fresh: 0,
         })
     }
 
@@ -226,23 +230,34 @@ impl Pump {
         }
     }
 
+    /// Begins to read a pipe that nobody has registered yet.
+    pub fn adopt(&mut self, attach: Attach) -> io::Result<()> {
+        watch(&self.epoll, &attach.fd)?;
+        self.attach(attach)
+    }
+
     /// Begins to read a pipe of a run whose stream ended at `begin`.
-    pub fn attach(&mut self, run: RunIdWire, target: Target, begin: u64, fd: OwnedFd) -> io::Result<()> {
+    pub fn attach(&mut self, attach: Attach) -> io::Result<()> {
+        let Attach {
+            run,
+            target,
+            begin,
+            fd,
+            place,
+        } = attach;
         let Target { dir, name, .. } = &target;
         let stream = match self.known(dir, name) {
             // It was known when the run was intended; so many others came that it was forgotten.
-            None if begin > 0 => Some(self.stream(&target.dir, &target.name, target.bounds)?),
+            None if begin > 0 => match self.stream(&target.dir, &target.name, target.bounds) {
+                Ok(stream) => Some(stream),
+                Err(error) => {
+                    self.share.pipe_closed(place);
+                    return Err(error);
+                }
+            },
             known => known,
         };
-        let id = self.id();
-        let place = self.free.pop().unwrap_or_else(|| {
-            self.fresh += 1;
-            self.fresh - 1
-        });
-        let place = self
-            .share
-            .pipe_opened(place, fd.as_raw_fd(), run, target.number, target.bounds);
-        self.epoll.add(&fd, libc::EPOLLIN | libc::EPOLLONESHOT, id)?;
+        let id = token(&fd);
         let pipe = Pipe {
             fd,
             run,
@@ -517,7 +532,6 @@ impl Pump {
         self.tell_dropped(id, journal);
         if let Some(pipe) = self.pipes.remove(&id) {
             self.share.pipe_closed(pipe.place);
-            self.free.extend(pipe.place);
             self.epoll.remove(&pipe.fd);
             if let Some(ids) = self.of_run.get_mut(&pipe.run) {
                 ids.retain(|other| *other != id);

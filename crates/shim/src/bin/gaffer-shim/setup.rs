@@ -356,6 +356,7 @@ fn shim(world: World, options: &Options, guard_pid: u32) -> Result<(), SetupErro
             .name(name.to_owned())
             .stack_size(256 << 10)
     };
+    let pipes = disk.epoll.clone();
     thread("disk").spawn(move || disk.run())?;
     let (start_journal, start_disk, start_control) = (journal.clone(), to_disk.clone(), to_control.clone());
     let more_spawners = move |number: i32| {
@@ -366,6 +367,8 @@ fn shim(world: World, options: &Options, guard_pid: u32) -> Result<(), SetupErro
             disk: start_disk.clone(),
             control: start_control.clone(),
             kit: kit.clone(),
+            pipes: pipes.clone(),
+            share: world.share,
         };
         thread("spawner").spawn(move || spawner.run()).is_ok()
     };

@@ -70,16 +70,10 @@ impl Share {
         }
     }
 
-    /// Notes a pipe that is being read, at a free place. `None`: there is no such place, and the pipe would
+    /// Notes a pipe that is being read, at the place of its number. `None`: there is no such place, and the pipe would
     /// not outlive the shim.
-    pub fn pipe_opened(
-        &self,
-        place: u32,
-        fd: i32,
-        run: RunIdWire,
-        stream: u32,
-        bounds: LogBounds,
-    ) -> Option<u32> {
+    pub fn pipe_opened(&self, fd: i32, run: RunIdWire, stream: u32, bounds: LogBounds) -> Option<u32> {
+        let place = fd as u32;
         let found = self.pipes.get(place as usize)?;
         self.used.fetch_max(place + 1, SeqCst);
         found.parked.store(0, SeqCst);

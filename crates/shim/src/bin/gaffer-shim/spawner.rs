@@ -10,8 +10,9 @@ use crate::disk::{Attach, DiskJob};
 use crate::log::{Journal, now};
 use crate::mailbox::Mailbox;
 use crate::plan::{self, Failure, Kit};
-use crate::pump::Target;
-use crate::sys::{self, CloneArgs, Whom};
+use crate::pump::{self, Target};
+use crate::share::Share;
+use crate::sys::{self, CloneArgs, Epoll, Whom};
 use gaffer_shim::identity;
 use gaffer_shim::journal::Record;
 use gaffer_shim::message::Spawn;
@@ -136,6 +137,9 @@ pub struct Spawner {
     pub disk: Arc<Mailbox<DiskJob>>,
     pub control: Arc<Mailbox<Event>>,
     pub kit: Arc<Kit>,
+    /// The disk thread's, and what the guard sees: pipes are known to both before a program can write.
+    pub pipes: Arc<Epoll>,
+    pub share: &'static Share,
 }
 
 /// A stack for children, with a page below that faults.
@@ -351,19 +355,32 @@ impl Spawner {
             let target = Target {
                 dir: dir.clone(),
                 name,
-                number,
                 bounds: spawn.bounds,
             };
+            let place = self
+                .share
+                .pipe_opened(fd.as_raw_fd(), spawn.run, number, spawn.bounds);
             pipes.push(Attach {
                 run: spawn.run,
                 target,
                 // What a label's stream holds is found when it is written to, before anybody asks where it ends.
                 begin: job.begins.get(number as usize).copied().unwrap_or(0),
                 fd,
+                place,
             });
         }
+        // Nothing can be written yet and nothing ends, as the other ends are still here: no event comes before the
+        // disk thread finds this, whenever it looks. A pipe that cannot be watched is closed: the program gets
+        // EPIPE, nobody gets silence.
+        pipes.retain(|attach| {
+            let watched = pump::watch(&self.pipes, &attach.fd).is_ok();
+            if !watched {
+                self.share.pipe_closed(attach.place);
+            }
+            watched
+        });
         if !pipes.is_empty() {
-            self.disk.send(DiskJob::Attach(pipes));
+            self.disk.leave(DiskJob::Attach(pipes));
         }
     }
 
