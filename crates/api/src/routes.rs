@@ -52,7 +52,7 @@ pub fn job_path(session: &str, job: &str, instance: Option<u32>) -> String {
     }
 }
 
-/// What of the log of a job is wanted: `GET /v1/jobs/{session}/{job}/logs`.
+/// What of a log is wanted: `GET /v1/jobs/{session}/{job}/logs` and, but for `instance` and `run`, `GET /v1/logs`.
 #[derive(Clone, Debug, Default)]
 pub struct LogQuery {
     /// Stay and send what comes.
@@ -76,9 +76,9 @@ pub struct LogQuery {
 }
 
 impl LogQuery {
-    fn text(&self) -> String {
+    fn parameters(&self) -> [(&'static str, Option<String>); 9] {
         let yes = |flag: bool| flag.then(|| "true".to_owned());
-        query(&[
+        [
             ("follow", yes(self.follow)),
             ("tail", self.tail.map(|n| n.to_string())),
             ("since", self.since.clone()),
@@ -88,7 +88,7 @@ impl LogQuery {
             ("instance", self.instance.map(|n| n.to_string())),
             ("run", self.run.clone()),
             ("events", yes(self.events)),
-        ])
+        ]
     }
 }
 
@@ -243,8 +243,28 @@ impl Client {
 
     /// Log lines of a job, merged by time.
     pub async fn job_logs(&self, session: &str, job: &str, wanted: &LogQuery) -> Result<ItemStream<LogLine>> {
-        self.stream_lines(&format!("{}/logs{}", job_path(session, job, None), wanted.text()))
-            .await
+        self.stream_lines(&format!(
+            "{}/logs{}",
+            job_path(session, job, None),
+            query(&wanted.parameters())
+        ))
+        .await
+    }
+
+    /// Log lines of many jobs, merged by time: of those that are named (`session.job[.n]`), else of the session, else of
+    /// all. Those that are not named by themselves come with jobs that are added later.
+    pub async fn logs(
+        &self,
+        session: Option<&str>,
+        jobs: Option<&[String]>,
+        wanted: &LogQuery,
+    ) -> Result<ItemStream<LogLine>> {
+        let whose = [
+            ("session", session.map(str::to_owned)),
+            ("jobs", jobs.map(|jobs| jobs.join(","))),
+        ];
+        let query = query(&[whose.as_slice(), wanted.parameters().as_slice()].concat());
+        self.stream_lines(&format!("/v1/logs{query}")).await
     }
 
     /// A run.

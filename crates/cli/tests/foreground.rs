@@ -271,3 +271,24 @@ fn a_command_that_cannot_run_says_why() {
     assert_eq!(output.status.code(), Some(137), "{}", text(&output.stderr));
     assert!(!Path::new("/no/such").exists());
 }
+
+#[test]
+fn many_jobs_share_one_stream_of_lines() {
+    let jobs: String = (0..20)
+        .map(|n| format!("[job.j{n}]\ncmd = [\"/bin/sh\", \"-c\", \"echo j{n} speaks; exec sleep 1000\"]\n"))
+        .collect();
+    let place = Place::new("gaffer.toml", &format!("session = \"shop\"\n{jobs}"));
+    let running = place.start(&["start"]);
+    for n in 0..20 {
+        running.until(&format!("| j{n} speaks\n"));
+    }
+    let open = std::fs::read_dir(format!("/proc/{}/fd", running.child.id())).expect("it lives");
+    let is_socket = |path: &std::path::PathBuf| path.to_string_lossy().starts_with("socket:");
+    let sockets = open
+        .filter_map(|file| std::fs::read_link(file.ok()?.path()).ok())
+        .filter(is_socket)
+        .count();
+    assert!(sockets < 15, "{sockets} sockets for 20 jobs");
+    running.signal(Signal::INT);
+    assert_eq!(running.end(), 0, "{}", place.said());
+}

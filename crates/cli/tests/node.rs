@@ -259,6 +259,32 @@ fn log_lines_have_time_name_and_sign_and_nothing_steers_the_terminal() {
 }
 
 #[test]
+fn lines_of_several_jobs_stand_in_the_order_of_time() {
+    let mut node = Node::start();
+    for (session, job) in [("shop", "a"), ("shop", "b"), ("mail", "c")] {
+        let cmd = format!("echo {job} speaks");
+        let spec = json!({ "cmd": cmd, "shell": true, "cwd": "/", "restart": "never" });
+        node.put_job(session, job, &spec);
+        ok(
+            &node,
+            &["wait", &format!("{session}.{job}=done"), "--timeout", "20s"],
+        );
+    }
+    let texts = |words: &[&str]| -> Vec<String> {
+        let text = |line: &str| line.split_once("| ").map(|(_, text)| text.to_owned());
+        ok(&node, words).lines().filter_map(text).collect()
+    };
+    assert_eq!(texts(&["logs", "--session", "shop"]), ["a speaks", "b speaks"]);
+    assert_eq!(texts(&["logs", "mail.c", "shop.b"]), ["b speaks", "c speaks"]);
+    assert_eq!(
+        texts(&["logs", "--session", "*", "-n", "2"]),
+        ["b speaks", "c speaks"]
+    );
+    assert_eq!(texts(&["logs"]), ["a speaks", "b speaks", "c speaks"]);
+    fails(&node, 3, &["logs", "--session", "nobody"]);
+}
+
+#[test]
 fn why_tells_how_runs_ended() {
     let mut node = Node::start();
     node.put_job(

@@ -21,6 +21,8 @@ const LINES: usize = 100;
 const PAST_PAUSE: Duration = Duration::from_millis(150);
 /// A new run is looked for so often when raw bytes are followed.
 const NEXT_RUN_EVERY: Duration = Duration::from_millis(300);
+/// Names in one request, as long as they are in its address: the daemon bounds the head of a request at 32 KiB.
+const NAMES_BYTES_MAX: usize = 16 << 10;
 /// Runs of an instance that the daemon remembers at most.
 const RUNS_MAX: u32 = 1000;
 
@@ -40,15 +42,7 @@ pub async fn logs(ctx: &Context, args: &LogsArgs) -> Result<u8, Failure> {
         return Ok(worst);
     }
     let query = query(args)?;
-    let mut streams: Vec<Lines> = Vec::new();
-    for one in &selected {
-        let wanted = LogQuery {
-            instance: one.instance,
-            run: one.run.clone(),
-            ..query.clone()
-        };
-        streams.push(ctx.client.job_logs(&one.session, &one.job, &wanted).await?);
-    }
+    let streams = streams(ctx, args, &selected, &query).await?;
     let mut printer = Printer::new(ctx, &selected);
     let tail = query.tail.and_then(|tail| usize::try_from(tail).ok());
     if args.follow {
@@ -58,6 +52,51 @@ pub async fn logs(ctx: &Context, args: &LogsArgs) -> Result<u8, Failure> {
     }
     printer.end()?;
     Ok(worst)
+}
+
+/// As few streams as will do: one for all jobs of a session, one for all that are named.
+async fn streams(
+    ctx: &Context,
+    args: &LogsArgs,
+    selected: &[Selected],
+    query: &LogQuery,
+) -> Result<Vec<Lines>, Failure> {
+    if args.targets.is_empty() && args.run.is_none() {
+        let session = match &ctx.scope {
+            Scope::One(session) if !ctx.scope_is_fallback => Some(session.as_str()),
+            _ => None,
+        };
+        return Ok(vec![ctx.client.logs(session, None, query).await?]);
+    }
+    let mut streams: Vec<Lines> = Vec::new();
+    let mut names: Vec<Vec<String>> = Vec::new();
+    let mut room = 0;
+    for one in selected {
+        if one.run.is_none() && selected.len() > 1 {
+            let name = one.shown(&Scope::All);
+            let bytes = gaffer_api::routes::escape(&name).len() + "%2C".len();
+            if bytes > room {
+                names.push(Vec::new());
+                room = NAMES_BYTES_MAX;
+            }
+            room = room.saturating_sub(bytes);
+            names
+                .last_mut()
+                .into_iter()
+                .for_each(|part| part.push(name.clone()));
+            continue;
+        }
+        let wanted = LogQuery {
+            instance: one.instance,
+            run: one.run.clone(),
+            ..query.clone()
+        };
+        streams.push(ctx.client.job_logs(&one.session, &one.job, &wanted).await?);
+    }
+    for part in &names {
+        streams.push(ctx.client.logs(None, Some(part), query).await?);
+    }
+    Ok(streams)
 }
 
 fn query(args: &LogsArgs) -> Result<LogQuery, Failure> {

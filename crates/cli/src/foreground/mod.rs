@@ -12,13 +12,12 @@ use crate::failure::Failure;
 use crate::file;
 use crate::private::Private;
 use futures_util::future::FutureExt;
-use futures_util::stream::{self, BoxStream, SelectAll, StreamExt};
+use futures_util::stream::{BoxStream, StreamExt};
 use gaffer_api::Client;
 use gaffer_api::client::ClientError;
 use gaffer_api::routes::LogQuery;
 use gaffer_api::types::{ApplyRequest, Event, Job, LogLine, Operation, SignalRequest};
 use screen::Screen;
-use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -75,8 +74,8 @@ struct Foreground<'a> {
     screen: Screen<'a>,
     session: String,
     stop_on: Option<StopOn>,
-    logs: SelectAll<Lines>,
-    followed: BTreeSet<String>,
+    /// Lines of all jobs.
+    logs: Lines,
     /// How often it was asked to stop.
     asked: u32,
     asked_at: Option<Instant>,
@@ -95,6 +94,17 @@ async fn run(
     let mut signals = Signals::watch()?;
     let client = private.client.clone();
     let mut events = client.events(Some("start"), true, None).await?;
+    // One stream for all jobs, open before there are any.
+    let query = LogQuery {
+        follow: true,
+        ..LogQuery::default()
+    };
+    // It ends with the daemon, and is asked again after that.
+    let logs = client
+        .logs(Some(&screen.session), None, &query)
+        .await?
+        .fuse()
+        .boxed();
     let request = ApplyRequest {
         bundle,
         ..ApplyRequest::default()
@@ -109,8 +119,7 @@ async fn run(
         screen,
         session,
         stop_on,
-        logs: stream::select_all(Vec::<Lines>::new()),
-        followed: BTreeSet::new(),
+        logs,
         asked: 0,
         asked_at: None,
         code: None,
@@ -206,21 +215,11 @@ impl Foreground<'_> {
         Ok(())
     }
 
-    /// Looks at all instances: tells states that no event tells, follows new jobs, and ends when nothing is left.
+    /// Looks at all instances: tells states that no event tells, and ends when nothing is left.
     async fn look(&mut self) -> Result<(), Failure> {
         let Ok(jobs) = self.client.jobs(Some(&self.session), false).await else {
             return Ok(());
         };
-        for job in &jobs {
-            if self.followed.insert(job.job.clone()) {
-                let query = LogQuery {
-                    follow: true,
-                    ..LogQuery::default()
-                };
-                let lines = self.client.job_logs(&job.session, &job.job, &query).await?;
-                self.logs.push(lines);
-            }
-        }
         if self.asked == 0 {
             self.screen.states(&jobs)?;
         }

@@ -2,8 +2,10 @@
 
 use crate::http::Shared;
 use crate::http::events::{Form, HEARTBEAT};
-use crate::http::merge::{Follow, Item, Merge, Wanted};
+use crate::http::merge::{Item, Wanted};
+use crate::http::page::Labels;
 use crate::http::query::{self, Path, Query};
+use crate::http::weave::{Weave, Whose, Woven};
 use crate::names;
 use crate::refusal::{Answer, Refusal};
 use crate::view;
@@ -245,8 +247,58 @@ impl LinesQuery {
             instance: self.instance,
             run: self.run.as_deref().map(names::run).transpose()?,
             events: self.events,
-            resume: Default::default(),
+            ..Wanted::default()
         })
+    }
+}
+
+/// Parameters of the lines of many jobs.
+#[derive(Debug, Default, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct ManyQuery {
+    /// Only this session.
+    session: Option<String>,
+    /// Only jobs with this label, `zone=eu`: of `meta`, or of the node. Several with commas.
+    label: Option<String>,
+    /// Exactly these, with commas: `session.job` or `session.job.n`.
+    jobs: Option<String>,
+    /// Stay and send what comes, also of jobs that are added later (unless `jobs` names them).
+    #[serde(default)]
+    follow: bool,
+    /// Only so many of the newest lines, of all jobs together.
+    tail: Option<usize>,
+    /// RFC 3339, or a duration back from now.
+    since: Option<String>,
+    /// RFC 3339, or a duration back from now.
+    until: Option<String>,
+    /// Regular expression on the text.
+    grep: Option<String>,
+    /// `stdout`, `stderr` or a label; jobs that have none of this name are left out.
+    stream: Option<String>,
+    /// Marks of life between the lines.
+    #[serde(default)]
+    events: bool,
+}
+
+impl ManyQuery {
+    fn whose(&self) -> Answer<Whose> {
+        let Some(jobs) = &self.jobs else {
+            if let Some(session) = &self.session {
+                names::session(session)?;
+            }
+            return Ok(Whose::All {
+                session: self.session.clone(),
+                labels: Labels::parse(self.label.as_deref())?,
+            });
+        };
+        if self.session.is_some() || self.label.is_some() {
+            let message = "jobs are named, or chosen by session and label, not both";
+            return Err(Refusal::new(Code::BadRequest, message));
+        }
+        Ok(Whose::Named(
+            jobs.split(',').map(names::full).collect::<Answer<_>>()?,
+        ))
     }
 }
 
@@ -268,33 +320,60 @@ pub async fn job_logs(
     Query(query): Query<LinesQuery>,
     headers: HeaderMap,
 ) -> Answer<Response> {
-    let form = Form::of(&headers);
     let wanted = query.wanted()?;
+    let target = names::target(&session, &job, query.instance)?;
+    send(&app, Whose::Named(vec![target]), wanted, query.follow, &headers).await
+}
+
+/// Lines of many jobs, merged by time, as JSON lines or, by `Accept`, server-sent events.
+#[utoipa::path(get, path = "/v1/logs", tag = "logs", params(ManyQuery),
+    responses((status = 200, content((LogLine = "application/jsonl"), (LogLine = "text/event-stream"))), (status = "default", body = ErrorBody)))]
+pub async fn logs(
+    State(app): State<Shared>,
+    Query(query): Query<ManyQuery>,
+    headers: HeaderMap,
+) -> Answer<Response> {
+    let (whose, follow) = (query.whose()?, query.follow);
+    let lines = LinesQuery {
+        follow,
+        tail: query.tail,
+        since: query.since,
+        until: query.until,
+        grep: query.grep,
+        stream: query.stream,
+        events: query.events,
+        ..LinesQuery::default()
+    };
+    send(&app, whose, lines.wanted()?, follow, &headers).await
+}
+
+async fn send(
+    app: &Shared,
+    whose: Whose,
+    wanted: Wanted,
+    follow: bool,
+    headers: &HeaderMap,
+) -> Answer<Response> {
+    let form = Form::of(headers);
     let tail = wanted.tail;
-    let mut merge = Merge::open(&app, &names::job(&session, &job)?, wanted).await?;
-    let first = match tail {
-        None => VecDeque::new(),
-        Some(tail) => merge.catch_up_tail(tail, !query.follow)?,
+    let mut weave = Weave::open(app, whose, wanted, !follow).await?;
+    let stage = match tail {
+        None => Stage::CatchUp(weave),
+        Some(tail) => {
+            let newest = weave.tail(tail)?;
+            Stage::Tail(weave, newest)
+        }
     };
-    let stage = if tail.is_some() {
-        Stage::Tail(merge, first)
-    } else {
-        Stage::CatchUp(merge)
-    };
-    let feed = Linefeed {
-        stage,
-        follow: query.follow,
-        form,
-    };
+    let feed = Linefeed { stage, follow, form };
     let body = Body::from_stream(stream::unfold(feed, Linefeed::next));
     Ok(([(CONTENT_TYPE, form.kind())], body).into_response())
 }
 
-/// How far the lines of a job have been sent.
+/// How far the lines have been sent.
 enum Stage {
-    Tail(Merge, VecDeque<Item>),
-    CatchUp(Merge),
-    Follow(Follow),
+    Tail(Weave, VecDeque<Item>),
+    CatchUp(Weave),
+    Follow(Woven),
     Over,
 }
 
@@ -326,17 +405,17 @@ impl Linefeed {
     /// One step: what follows, and lines (none: a heartbeat).
     async fn step(&mut self) -> Option<(Stage, Option<Vec<Item>>)> {
         match std::mem::replace(&mut self.stage, Stage::Over) {
-            Stage::Tail(merge, mut items) if !items.is_empty() => {
+            Stage::Tail(weave, mut items) if !items.is_empty() => {
                 let batch = items.drain(..items.len().min(256)).collect();
-                Some((Stage::Tail(merge, items), Some(batch)))
+                Some((Stage::Tail(weave, items), Some(batch)))
             }
-            Stage::Tail(merge, _) if self.follow => Some((Stage::Follow(merge.follow()), Some(Vec::new()))),
-            Stage::CatchUp(mut merge) => {
+            Stage::Tail(weave, _) if self.follow => Some((Stage::Follow(weave.follow()), Some(Vec::new()))),
+            Stage::CatchUp(mut weave) => {
                 // A stream that became unreadable ends the answer: the head is out already.
-                let items = merge.catch_up(!self.follow).ok()?;
+                let items = weave.catch_up().ok()?;
                 let stage = match (items.is_empty(), self.follow) {
-                    (false, _) => Stage::CatchUp(merge),
-                    (true, true) => Stage::Follow(merge.follow()),
+                    (false, _) => Stage::CatchUp(weave),
+                    (true, true) => Stage::Follow(weave.follow()),
                     (true, false) => Stage::Over,
                 };
                 Some((stage, Some(items)))

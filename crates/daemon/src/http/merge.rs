@@ -27,7 +27,7 @@ use tokio::time::Instant;
 const CATCH_UP_BYTES: usize = 2 << 20;
 
 /// Bytes of the newest lines that are held for `tail`.
-const TAIL_BYTES_MAX: usize = 16 << 20;
+pub const TAIL_BYTES_MAX: usize = 16 << 20;
 
 /// Lines given at once.
 const BATCH: usize = 256;
@@ -65,6 +65,8 @@ pub struct Wanted {
     pub events: bool,
     /// Offsets to resume at, by source (`2~1/stdout`).
     pub resume: BTreeMap<String, u64>,
+    /// Jobs that are read at once and share the memory; 0 is one.
+    pub jobs: usize,
 }
 
 /// A line with its place.
@@ -126,7 +128,8 @@ impl Merge {
                 }
             }
         }
-        merge.piece_bytes = (CATCH_UP_BYTES / merge.sources.len().max(1)).clamp(4 << 10, 64 << 10);
+        merge.piece_bytes =
+            (CATCH_UP_BYTES / merge.sources.len().max(1) / merge.wanted.jobs.max(1)).clamp(4 << 10, 64 << 10);
         for index in 0..merge.sources.len() {
             merge.queue(index)?;
         }
@@ -260,7 +263,8 @@ impl Merge {
             self.flush_exhausted();
         }
         let mut items = Vec::new();
-        while items.len() < BATCH {
+        let batch = (BATCH / self.wanted.jobs.max(1)).max(1);
+        while items.len() < batch {
             let next = self.order.peek().map(|Reverse((wall_ms, _))| *wall_ms);
             let mark = self.marks.front().map(|mark| mark.time.clone());
             if let Some(mark_time) = mark

@@ -18,6 +18,7 @@ pub mod runs;
 pub mod server;
 pub mod stats;
 pub mod stream;
+pub mod weave;
 
 use crate::guard::Guard;
 use crate::refusal::Refusal;

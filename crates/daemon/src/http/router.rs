@@ -49,6 +49,7 @@ fn routes() -> OpenApiRouter<Shared> {
         .routes(routes!(runs::signal))
         .routes(routes!(runs::input))
         .routes(routes!(logs::run_log))
+        .routes(routes!(logs::logs))
         .routes(routes!(attach::attach))
         .routes(routes!(events::events))
         .routes(routes!(stream::stream))

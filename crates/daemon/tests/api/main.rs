@@ -9,3 +9,4 @@ mod node;
 mod sockets;
 mod start;
 mod streams;
+mod woven;
