@@ -11,7 +11,7 @@ const PRINTED: [(&str, &str, &[&str]); 1] = [("openapi/gaffer.json", "gafferd", 
 
 /// Packages whose tests compare committed files: states of the machine, schema and reference of the
 /// configuration, help texts, reference of the command line.
-const BLESSED: [&str; 3] = ["gaffer-core", "gaffer-config", "gaffer-cli"];
+const BLESSED: [&str; 4] = ["gaffer-core", "gaffer-config", "gaffer-api", "gaffer-cli"];
 
 /// Writes them, or with `check` only compares (the blessed ones are compared by the tests themselves).
 pub fn generate(check: bool) -> Result<()> {

@@ -14,7 +14,7 @@ pub struct ErrorBody {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema, thiserror::Error)]
 #[error("{message}")]
 pub struct ApiError {
-    /// Stable word from [`Code`].
+    /// Stable word; all of them are in docs/errors.md.
     pub code: String,
     /// What is wrong, naming the thing.
     pub message: String,
@@ -55,10 +55,10 @@ pub struct Detail {
 }
 
 macro_rules! codes {
-    ($($(#[$doc:meta])* $name:ident = $text:literal, $status:literal, $exit:literal;)*) => {
+    ($(#[doc = $doc:literal] $name:ident = $text:literal, $status:literal, $exit:literal;)*) => {
         /// Every error code.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-        pub enum Code { $($(#[$doc])* $name,)* }
+        pub enum Code { $(#[doc = $doc] $name,)* }
 
         impl Code {
             /// All codes, in table order.
@@ -69,6 +69,8 @@ macro_rules! codes {
             pub const fn status(self) -> u16 { match self { $(Code::$name => $status),* } }
             /// Exit code of a client: 1 failed, 2 usage or input, 3 not found, 4 conflict, 5 not allowed.
             pub const fn exit(self) -> u8 { match self { $(Code::$name => $exit),* } }
+            /// What it means.
+            pub fn meaning(self) -> &'static str { match self { $(Code::$name => $doc.trim(),)* } }
             /// Looks a word up.
             pub fn from_word(word: &str) -> Option<Code> { match word { $($text => Some(Code::$name),)* _ => None } }
         }
@@ -86,14 +88,12 @@ codes! {
     InvalidConfig = "invalid-config", 422, 2;
     /// The body is larger than allowed.
     BodyTooLarge = "body-too-large", 413, 2;
-    /// Something that comes in a later version.
-    NotYet = "not-yet", 422, 2;
     /// No such route.
     RouteNotFound = "route-not-found", 404, 3;
     /// The route exists, the method does not.
     MethodNotAllowed = "method-not-allowed", 405, 2;
-    /// No such session.
-    SessionNotFound = "session-not-found", 404, 3;
+    /// No node of this name is known here.
+    NodeNotFound = "node-not-found", 404, 3;
     /// No such job.
     JobNotFound = "job-not-found", 404, 3;
     /// No such instance.
@@ -160,5 +160,62 @@ impl ApiError {
     /// The code, `Internal` for words this version does not know.
     pub fn code(&self) -> Code {
         Code::from_word(&self.code).unwrap_or(Code::Internal)
+    }
+}
+
+/// The table as a page: `docs/errors.md`.
+pub fn codes_markdown() -> String {
+    let mut page = String::from(
+        "# Errors\n\n\
+         <!-- Generated from crates/api/src/error.rs: cargo xtask gen -->\n\n\
+         Every answer that is a refusal has the body `{\"error\": {\"code\", \"message\", \"hint\", \"details\", \"request\"}}`. The message \
+         names the thing,\nthe hint says what to do, `details` names places in files and definitions, and `request` \
+         stands in the daemon's log too. Codes are\nnever renamed. The last column is the exit code of `gaffer`; it \
+         is 69 when no daemon answers.\n\n\
+         | code | HTTP | meaning | exit |\n|---|---|---|---|\n",
+    );
+    for code in Code::ALL {
+        let (word, status, meaning, exit) = (code.word(), code.status(), code.meaning(), code.exit());
+        page.push_str(&format!("| `{word}` | {status} | {meaning} | {exit} |\n"));
+    }
+    page.push_str(
+        "\nWhat one job of several is refused for is no error of the request: it is an outcome of its operation, with state \
+         `refused` and the\ncode as its `reason_code`.\n",
+    );
+    page
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::Path;
+
+    #[test]
+    fn the_committed_table_of_errors_is_the_one_in_force() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/errors.md");
+        let page = codes_markdown();
+        if std::env::var_os("BLESS").is_some() {
+            std::fs::write(&path, &page).expect("written");
+        }
+        let committed = std::fs::read_to_string(&path).expect("docs/errors.md; BLESS=1 writes it");
+        assert!(
+            committed == page,
+            "docs/errors.md is not the table; BLESS=1 writes it anew"
+        );
+    }
+
+    #[test]
+    fn the_exit_code_follows_from_the_status() {
+        for code in Code::ALL {
+            let exit = match code.status() {
+                400 | 405 | 413 | 422 => 2,
+                404 => 3,
+                409 | 412 => 4,
+                401 | 403 => 5,
+                _ => 1,
+            };
+            assert_eq!(code.exit(), exit, "{}", code.word());
+            assert_eq!(Code::from_word(code.word()), Some(*code));
+        }
     }
 }

@@ -708,7 +708,12 @@ pub async fn deaths_instance(
 async fn deaths_of(app: &Shared, target: &Target, query: DeathsQuery) -> Answer<Response> {
     find(app, &target.job)?;
     let limit = page::limit(query.limit, 10)?;
-    let before = query.cursor.as_deref().map(names::run).transpose()?;
+    let before = query.cursor.as_deref().map(|cursor| {
+        names::run(cursor).map_err(|_| {
+            Refusal::new(Code::BadValue, "this is no cursor of deaths").hint("take it from `Link`")
+        })
+    });
+    let before = before.transpose()?;
     // One more than asked for tells whether there is another page.
     let mut deaths = app.handle.deaths(target, before, limit + 1).await?;
     let next = deaths.get(limit).and(deaths.get(limit - 1));

@@ -73,7 +73,7 @@ pub async fn nodes(State(app): State<Shared>, Query(query): Query<NodesQuery>) -
 pub async fn node_named(State(app): State<Shared>, Path(name): Path<String>) -> Answer<Json<Node>> {
     if *app.node != *name {
         let message = format!("no node `{}`", name.escape_debug());
-        return Err(Refusal::new(Code::RouteNotFound, message).hint(format!("this node is `{}`", app.node)));
+        return Err(Refusal::new(Code::NodeNotFound, message).hint(format!("this node is `{}`", app.node)));
     }
     Ok(Json(this_node(&app)))
 }

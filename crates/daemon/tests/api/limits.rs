@@ -106,6 +106,7 @@ fn errors_have_one_shape_also_those_of_the_router() {
             404,
             "job-not-found",
         ),
+        ("GET", "/v1/nodes/nobody", 404, "node-not-found"),
         ("GET", "/v1/runs/zzzz", 404, "run-not-found"),
         ("GET", "/v1/runs/..%2f..", 404, "run-not-found"),
         ("GET", "/v1/runs?prefix=a", 400, "bad-value"),

@@ -93,7 +93,7 @@ fn deaths_have_pages_and_the_newest_have_their_last_lines() {
     );
     assert_eq!(
         node.get("/v1/jobs/default/web/deaths?cursor=x").code(),
-        "run-not-found"
+        "bad-value"
     );
 }
 
