@@ -74,19 +74,6 @@ impl Keys {
     }
 }
 
-/// Number of a signal as the API names it, `SIGTERM` or `TERM`. Numbers are those of Linux on x86_64 and aarch64.
-pub fn signal_number(name: &str) -> Option<u8> {
-    const NAMES: [&str; 31] = [
-        "HUP", "INT", "QUIT", "ILL", "TRAP", "ABRT", "BUS", "FPE", "KILL", "USR1", "SEGV", "USR2", "PIPE",
-        "ALRM", "TERM", "STKFLT", "CHLD", "CONT", "STOP", "TSTP", "TTIN", "TTOU", "URG", "XCPU", "XFSZ",
-        "VTALRM", "PROF", "WINCH", "IO", "PWR", "SYS",
-    ];
-    let short = name.strip_prefix("SIG").unwrap_or(name);
-    let at = NAMES.iter().position(|known| *known == short);
-    at.and_then(|at| u8::try_from(at + 1).ok())
-        .or_else(|| short.parse().ok())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -103,18 +90,5 @@ mod tests {
     #[test]
     fn a_pipe_may_hold_any_byte() {
         assert_eq!(Keys::new(false).typed(b"\x1dd"), (b"\x1dd".to_vec(), false));
-    }
-
-    #[test]
-    fn signals_have_their_numbers() {
-        assert_eq!(
-            [
-                signal_number("SIGKILL"),
-                signal_number("SYS"),
-                signal_number("34"),
-                signal_number("X")
-            ],
-            [Some(9), Some(31), Some(34), None]
-        );
     }
 }

@@ -366,12 +366,11 @@ pub(crate) fn octal(node: &Node) -> Read<u32> {
 pub(crate) fn signal(node: &Node) -> Read<i32> {
     match &node.item {
         Item::Int(number) if (1..=64).contains(number) => Ok(i32::try_from(*number).unwrap_or(0)),
-        Item::Str(name) => match crate::signal::number(name) {
+        Item::Str(name) => match gaffer_core::signal::parse(name) {
             Some(number) => Ok(number),
             None => {
                 let upper = name.trim_start_matches("SIG").to_uppercase();
-                let near =
-                    crate::suggest::nearest(&upper, crate::signal::NAMES.iter().map(|(name, _)| *name));
+                let near = crate::suggest::nearest(&upper, gaffer_core::signal::NAMES);
                 let help = match near {
                     Some(near) => format!("did you mean \"{near}\"?"),
                     None => "write \"TERM\", \"HUP\", \"USR1\", …".to_owned(),

@@ -8,6 +8,7 @@ use gaffer_core::job::{
     Condition, EnvInherit, ExitMatch, Launch, Output, Port, ReloadHow, Restart, Scope, Stdin,
 };
 use gaffer_core::name::JobId;
+use gaffer_core::signal;
 
 /// All units, each after a comment with its file name.
 pub(crate) fn units(config: &Config) -> String {
@@ -98,7 +99,7 @@ fn end(end: &ExitMatch) -> String {
     match end {
         ExitMatch::Code(code) => code.to_string(),
         ExitMatch::Signal(number) => {
-            crate::signal::name(*number).map_or(number.to_string(), |name| format!("SIG{name}"))
+            signal::short(*number).map_or(number.to_string(), |name| format!("SIG{name}"))
         }
     }
 }
@@ -112,7 +113,7 @@ fn stop(job: &LoadedJob, lines: &mut Vec<String>) {
         "control-group"
     };
     lines.push(format!("KillMode={mode}"));
-    if let Some(name) = crate::signal::name(stop.signal) {
+    if let Some(name) = signal::short(stop.signal) {
         lines.push(format!("KillSignal=SIG{name}"));
     }
     lines.push(format!("TimeoutStopSec={}", exact_duration(stop.timeout)));
@@ -120,7 +121,7 @@ fn stop(job: &LoadedJob, lines: &mut Vec<String>) {
         lines.push(exec("ExecStop", cmd));
     }
     if job.spec.reload.how == ReloadHow::Signal {
-        let name = crate::signal::name(job.spec.reload.signal).unwrap_or("HUP");
+        let name = signal::short(job.spec.reload.signal).unwrap_or("HUP");
         lines.push(format!("ExecReload=kill -{name} $MAINPID"));
     }
 }

@@ -26,6 +26,7 @@ pub mod reason;
 pub mod retry;
 mod rollout;
 mod settle;
+pub mod signal;
 pub mod time;
 mod view;
 

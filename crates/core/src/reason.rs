@@ -5,6 +5,7 @@ use crate::io::{Actor, Cause, Death, End, Reason, Status};
 use crate::job::{Batch, ReloadHow};
 use crate::name::JobId;
 use crate::retry::Verdict;
+use crate::signal;
 use crate::time::{Duration, Wall};
 use std::fmt::Write as _;
 
@@ -69,13 +70,7 @@ impl Zone {
 
 /// `TERM` for 15; `34` for what has no name.
 pub fn signal_name(signal: i32) -> String {
-    const NAMES: [&str; 32] = [
-        "0", "HUP", "INT", "QUIT", "ILL", "TRAP", "ABRT", "BUS", "FPE", "KILL", "USR1", "SEGV", "USR2",
-        "PIPE", "ALRM", "TERM", "STKFLT", "CHLD", "CONT", "STOP", "TSTP", "TTIN", "TTOU", "URG", "XCPU",
-        "XFSZ", "VTALRM", "PROF", "WINCH", "IO", "PWR", "SYS",
-    ];
-    let name = usize::try_from(signal).ok().and_then(|at| NAMES.get(at));
-    name.map_or_else(|| signal.to_string(), |name| (*name).to_owned())
+    signal::short(signal).map_or_else(|| signal.to_string(), str::to_owned)
 }
 
 /// `exit 1 after 1.1s`, `ended by SIGSEGV after 4m`, `ended while nobody could watch: exit status unknown`.
@@ -86,7 +81,7 @@ pub fn ended(end: &End) -> String {
         Status::Code(code) => format!("exit {code} after {lived}"),
         Status::Signal(signal, core) => {
             let dumped = if core { ", core dumped" } else { "" };
-            format!("ended by SIG{} after {lived}{dumped}", signal_name(signal))
+            format!("ended by {} after {lived}{dumped}", signal::name(signal))
         }
         Status::Unknown => "ended while nobody could watch: exit status unknown".into(),
     }
@@ -97,7 +92,7 @@ pub fn ended_short(end: &End) -> String {
     match end.status {
         _ if end.oom => "out of memory".into(),
         Status::Code(code) => format!("exit {code}"),
-        Status::Signal(signal, _) => format!("SIG{}", signal_name(signal)),
+        Status::Signal(signal, _) => signal::name(signal),
         Status::Unknown => "exit status unknown".into(),
     }
 }

@@ -18,6 +18,5 @@ pub mod options;
 pub mod peer;
 pub mod refusal;
 pub mod setup;
-pub mod signal;
 pub mod unit;
 pub mod view;

@@ -87,7 +87,7 @@ fn reason_parts(reason: Option<&Reason>) -> (String, String) {
 fn exit_parts(status: Option<Status>) -> (Option<i32>, Option<String>) {
     match status {
         Some(Status::Code(code)) => (Some(code), None),
-        Some(Status::Signal(signal, _)) => (None, Some(crate::signal::name(signal))),
+        Some(Status::Signal(signal, _)) => (None, Some(gaffer_core::signal::name(signal))),
         Some(Status::Unknown) | None => (None, None),
     }
 }

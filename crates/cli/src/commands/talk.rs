@@ -210,7 +210,10 @@ fn closed() -> Failure {
 pub fn exit_code_of(exit_code: Option<i32>, signal: Option<&str>) -> u8 {
     match (exit_code, signal) {
         (Some(code), _) => u8::try_from(code & 0xff).unwrap_or(1),
-        (None, Some(name)) => terminal::signal_number(name).map_or(1, |number| 128u8.saturating_add(number)),
+        (None, Some(name)) => {
+            let number = gaffer_config::parse_signal(name).and_then(|number| u8::try_from(number).ok());
+            number.map_or(1, |number| 128u8.saturating_add(number))
+        }
         (None, None) => 1,
     }
 }

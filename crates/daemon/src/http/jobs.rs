@@ -357,9 +357,16 @@ pub fn scope(text: Option<&str>) -> Answer<Option<Scope>> {
 
 /// The number of a signal.
 pub fn signal_number(text: &str) -> Answer<i32> {
-    crate::signal::parse(text).ok_or_else(|| {
+    gaffer_core::signal::parse(text).ok_or_else(|| {
         Refusal::new(Code::BadValue, format!("`{}` is no signal", text.escape_debug()))
             .hint("HUP, SIGHUP or 1")
+    })
+}
+
+fn signal_act(signal: &str, to: Option<&str>) -> Answer<Act> {
+    Ok(Act::Signal {
+        signal: signal_number(signal)?,
+        to: scope(to)?,
     })
 }
 
@@ -419,10 +426,7 @@ fn act_of_each(verb: &str, request: &JobsRequest) -> Answer<Act> {
             to: scale_to(to.as_deref().ok_or_else(|| needs("to"))?)?,
             force: *force,
         }),
-        "signal" => Ok(Act::Signal {
-            signal: signal_number(signal.as_deref().ok_or_else(|| needs("signal"))?)?,
-            to: scope(to.as_deref())?,
-        }),
+        "signal" => signal_act(signal.as_deref().ok_or_else(|| needs("signal"))?, to.as_deref()),
         "remove" => Ok(Act::Remove),
         _ => act_of(
             verb_of(verb)?,
@@ -542,10 +546,7 @@ pub async fn signal(
     Extension(peer): Extension<Peer>,
     Json(request): Json<SignalRequest>,
 ) -> Answer<Outcome> {
-    let act = Act::Signal {
-        signal: signal_number(&request.signal)?,
-        to: scope(request.to.as_deref())?,
-    };
+    let act = signal_act(&request.signal, request.to.as_deref())?;
     ask(&app, names::target(&session, &job, None)?, act, &peer, &wait).await
 }
 
@@ -560,10 +561,7 @@ pub async fn signal_instance(
     Extension(peer): Extension<Peer>,
     Json(request): Json<SignalRequest>,
 ) -> Answer<Outcome> {
-    let act = Act::Signal {
-        signal: signal_number(&request.signal)?,
-        to: scope(request.to.as_deref())?,
-    };
+    let act = signal_act(&request.signal, request.to.as_deref())?;
     ask(
         &app,
         names::target(&session, &job, Some(instance))?,

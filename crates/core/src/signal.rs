@@ -1,38 +1,10 @@
-//! Names of signals, as people write them and as we show them.
+//! Signals by name and number: those of Linux on x86-64 and aarch64, where they are the same.
 
-/// Names and numbers of Linux on x86_64 and aarch64 (they are the same there).
-const SIGNALS: &[(&str, i32)] = &[
-    ("HUP", 1),
-    ("INT", 2),
-    ("QUIT", 3),
-    ("ILL", 4),
-    ("TRAP", 5),
-    ("ABRT", 6),
-    ("BUS", 7),
-    ("FPE", 8),
-    ("KILL", 9),
-    ("USR1", 10),
-    ("SEGV", 11),
-    ("USR2", 12),
-    ("PIPE", 13),
-    ("ALRM", 14),
-    ("TERM", 15),
-    ("STKFLT", 16),
-    ("CHLD", 17),
-    ("CONT", 18),
-    ("STOP", 19),
-    ("TSTP", 20),
-    ("TTIN", 21),
-    ("TTOU", 22),
-    ("URG", 23),
-    ("XCPU", 24),
-    ("XFSZ", 25),
-    ("VTALRM", 26),
-    ("PROF", 27),
-    ("WINCH", 28),
-    ("IO", 29),
-    ("PWR", 30),
-    ("SYS", 31),
+/// Names without `SIG`, by number from 1.
+pub const NAMES: [&str; 31] = [
+    "HUP", "INT", "QUIT", "ILL", "TRAP", "ABRT", "BUS", "FPE", "KILL", "USR1", "SEGV", "USR2", "PIPE",
+    "ALRM", "TERM", "STKFLT", "CHLD", "CONT", "STOP", "TSTP", "TTIN", "TTOU", "URG", "XCPU", "XFSZ",
+    "VTALRM", "PROF", "WINCH", "IO", "PWR", "SYS",
 ];
 
 /// Highest real-time signal.
@@ -49,24 +21,27 @@ pub fn parse(text: &str) -> Option<i32> {
     let upper = text.to_ascii_uppercase();
     let bare = upper.strip_prefix("SIG").unwrap_or(&upper);
     if let Some(rest) = bare.strip_prefix("RTMIN") {
-        let offset = if rest.is_empty() {
-            0
-        } else {
-            rest.strip_prefix('+')?.parse::<i32>().ok()?
+        let offset = match rest {
+            "" => 0,
+            _ => rest.strip_prefix('+')?.parse::<i32>().ok()?,
         };
         let number = REALTIME_FIRST.checked_add(offset)?;
         return (REALTIME_FIRST..=LAST).contains(&number).then_some(number);
     }
-    SIGNALS
-        .iter()
-        .find(|(name, _)| *name == bare)
-        .map(|(_, number)| *number)
+    let at = NAMES.iter().position(|name| *name == bare)?;
+    i32::try_from(at + 1).ok()
+}
+
+/// `TERM` of 15; none for those without a name of their own.
+pub fn short(signal: i32) -> Option<&'static str> {
+    let at = usize::try_from(signal).ok()?.checked_sub(1)?;
+    NAMES.get(at).copied()
 }
 
 /// `SIGSEGV`; `SIGRTMIN+3`.
 pub fn name(signal: i32) -> String {
-    match SIGNALS.iter().find(|(_, number)| *number == signal) {
-        Some((name, _)) => format!("SIG{name}"),
+    match short(signal) {
+        Some(name) => format!("SIG{name}"),
         None if (REALTIME_FIRST..=LAST).contains(&signal) => format!("SIGRTMIN+{}", signal - REALTIME_FIRST),
         None => format!("signal {signal}"),
     }
@@ -85,6 +60,17 @@ mod tests {
         for text in ["", "0", "65", "NOPE", "RTMIN+99", "-1"] {
             assert_eq!(parse(text), None, "{text}");
         }
-        assert_eq!(name(11), "SIGSEGV");
+        assert_eq!(
+            (name(11), name(31), name(64)),
+            ("SIGSEGV".into(), "SIGSYS".into(), "SIGRTMIN+30".into())
+        );
+        assert_eq!(
+            (name(0), name(-1), name(32)),
+            ("signal 0".into(), "signal -1".into(), "signal 32".into())
+        );
+        assert_eq!(
+            (short(15), short(0), short(34), short(i32::MIN)),
+            (Some("TERM"), None, None, None)
+        );
     }
 }
