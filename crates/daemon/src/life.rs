@@ -209,14 +209,15 @@ fn actor_of(file: &File) -> gaffer::info::Actor {
         .map_or_else(|| "the file".into(), |name| name.to_string_lossy().into())
 }
 
-async fn apply(handle: &Handle, file: &File) -> Result<(), Error> {
+/// True: something changed.
+async fn apply(handle: &Handle, file: &File) -> Result<bool, Error> {
     let (plan, _) = handle
         .apply(file.bundle.clone(), ApplyOptions::default(), actor_of(file))
         .await?;
     for warning in &plan.warnings {
         tracing::warn!(text = %warning, "config.warning");
     }
-    Ok(())
+    Ok(!plan.changes.is_empty())
 }
 
 /// The one line that programs wait for.
@@ -425,23 +426,50 @@ impl Life<'_> {
         if let Some(manager) = &self.manager {
             manager.tell_reloading();
         }
+        let path = file.path.display().to_string();
         let applied = match File::read(&file.path, &file.profiles) {
             Ok((file, daemon)) => match apply(&self.handle, &file).await {
-                Ok(()) => {
+                Ok(changed) => {
                     self.labels.send_replace(daemon.labels);
                     self.plan.file = Some(file);
-                    Ok(())
+                    Ok(changed)
                 }
                 Err(error) => Err(error.to_string()),
             },
             Err(error) => Err(error.to_string()),
         };
-        if let Err(reason) = applied {
-            tracing::error!(file = %file.path.display(), reason = %reason, "config.refused");
+        match applied {
+            // Told by the engine.
+            Ok(true) => {}
+            // Whoever asked waits for an answer also if there is nothing to do.
+            Ok(false) => self.tell(
+                "config.applied",
+                path,
+                ("unchanged", "nothing had changed".into()),
+            ),
+            Err(reason) => {
+                tracing::error!(file = %path, reason = %reason, "config.refused");
+                self.tell("config.refused", path, ("refused", reason));
+            }
         }
         if let Some(manager) = &self.manager {
             manager.tell("READY=1");
         }
+    }
+
+    fn tell(&self, event: &'static str, file: String, (code, text): (&'static str, String)) {
+        self.handle.tell(gaffer::info::Event {
+            event,
+            job: None,
+            slot: None,
+            run: None,
+            by: None,
+            reason: Some(gaffer_core::io::Reason {
+                code,
+                text: text.into(),
+            }),
+            data: vec![("file", file)],
+        });
     }
 
     /// Ends the engine as wished; a second signal stops everything at once.

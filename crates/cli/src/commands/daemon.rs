@@ -225,7 +225,9 @@ async fn restart(ctx: &Context, args: &DaemonStartArgs) -> Result<u8, Failure> {
     // The new one is to be like the old one, but for what was said.
     let mut args = args.clone();
     args.config = args.config.or_else(|| old.config.clone().map(PathBuf::from));
-    args.state_dir = args.state_dir.or_else(|| Some(PathBuf::from(&old.state_dir)));
+    // It takes charge of what is in this one's state directory, whatever the environment says of others: found out
+    // only after the old one has ended, a mistake would leave no daemon at all.
+    args.state_dir = Some(PathBuf::from(&old.state_dir));
     if args.bind.is_empty() {
         args.bind = binds(&old.listen);
     }
@@ -308,6 +310,11 @@ async fn reload(ctx: &Context) -> Result<u8, Failure> {
     Ok(0)
 }
 
+fn count(number: impl Into<u64>, what: &str) -> String {
+    let number = number.into();
+    format!("{number} {what}{}", if number == 1 { "" } else { "s" })
+}
+
 fn summary(node: &Node) -> String {
     format!(
         "gafferd {}, pid {}; {}",
@@ -342,16 +349,21 @@ async fn status(ctx: &Context) -> Result<u8, Failure> {
     say(
         "jobs",
         &format!(
-            "{} jobs, {} live runs, {} daemon starts",
-            node.jobs, node.runs, node.epoch
+            "{}, {}, {}",
+            count(node.jobs, "job"),
+            count(node.runs, "live run"),
+            count(node.epoch, "daemon start")
         ),
     )?;
     for shim in &node.shims {
         say(
             "shim",
             &format!(
-                "pid {} for session {}: {} runs, {}",
-                shim.pid, shim.session, shim.runs, shim.state
+                "pid {} for session {}: {}, {}",
+                shim.pid,
+                shim.session,
+                count(shim.runs, "run"),
+                shim.state
             ),
         )?;
     }

@@ -94,8 +94,9 @@ async fn read(request: Request) -> Result<Bytes, Refusal> {
 fn too_large() -> Refusal {
     Refusal::new(
         Code::BodyTooLarge,
-        format!("the body is larger than {}M", BODY_BYTES_MAX >> 20),
+        format!("the request is larger than {}M", BODY_BYTES_MAX >> 20),
     )
+    .hint("definitions are sent, not data: leave large values in a file that the program reads")
 }
 
 /// Reads to the end; what is over the bound is thrown away as it comes.
