@@ -5,7 +5,10 @@ use crate::context::Context;
 use crate::failure::Failure;
 use crate::when;
 use gaffer_api::types::{Operation, Outcome};
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::Mutex;
 
 /// The daemon may hold an answer so long: short enough that progress is told soon.
 const FIRST_ANSWER: Duration = Duration::from_secs(1);
@@ -140,10 +143,14 @@ async fn look(ctx: &Context, target: &str) -> Option<String> {
     })
 }
 
-/// Ctrl-C. If it cannot be watched for, it ends the program as it always does.
+/// Ctrl-C, also one that came since it was last asked for: between two looks at the daemon nobody listens. If it cannot
+/// be watched for, it ends the program as it always does.
 pub async fn interrupted() {
-    if tokio::signal::ctrl_c().await.is_err() {
-        std::future::pending::<()>().await;
+    static CTRL_C: OnceLock<Option<Mutex<Signal>>> = OnceLock::new();
+    let watched = CTRL_C.get_or_init(|| signal(SignalKind::interrupt()).ok().map(Mutex::new));
+    match watched {
+        Some(watched) => drop(watched.lock().await.recv().await),
+        None => std::future::pending().await,
     }
 }
 

@@ -1,15 +1,20 @@
 //! The private daemon of `gaffer start`, `dev` and `run -- CMD`: it lives as long as the command does.
 //!
 //! It has its own state directory (0700) and its own socket, listens nowhere else, and holds one end of a pipe, the
-//! leash. When this program ends, in whatever way, the leash breaks and the daemon stops everything it started.
+//! leash. When this program ends, in whatever way, the leash breaks and the daemon stops everything it started. When the
+//! daemon was killed as well, its shims stop their runs after a while, and whoever starts a private daemon next takes
+//! charge of what is left and ends it first: a directory is removed only when nobody lives in it any more.
 
 use crate::failure::Failure;
+use crate::out::Out;
 use gaffer_api::{Client, Endpoint};
 use rustix::fd::{AsRawFd, OwnedFd};
+use rustix::fs::{FlockOperation, fcntl_lock, flock};
 use rustix::io::{FdFlags, fcntl_setfd};
 use rustix::pipe::{PipeFlags, pipe_with};
 use std::fs::{DirBuilder, File};
 use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
@@ -19,6 +24,8 @@ use tokio::process::{Child, Command};
 const READY_WITHIN: Duration = Duration::from_secs(20);
 /// Asked so often whether it serves.
 const READY_EVERY: Duration = Duration::from_millis(10);
+/// What an abandoned daemon had started has ended by then: the usual `stop.timeout` and a little.
+const CLEARED_WITHIN: Duration = Duration::from_secs(40);
 /// Beginning of the names of private directories.
 const PREFIX: &str = "gaffer-private-";
 
@@ -33,15 +40,17 @@ pub struct Private {
 
 impl Private {
     /// Starts one and waits until it serves.
-    pub async fn start() -> Result<Private, Failure> {
+    pub async fn start(out: &Out) -> Result<Private, Failure> {
         let program = program()?;
         let base = base();
-        sweep(&base);
+        for left in abandoned(&base) {
+            clear(out, &program, &left).await;
+        }
         let dir = directory(&base)?;
         match Private::start_in(&program, &dir).await {
             Ok(private) => Ok(private),
             Err(failure) => {
-                let _ = std::fs::remove_dir_all(&dir);
+                remove(&dir);
                 Err(failure)
             }
         }
@@ -49,40 +58,15 @@ impl Private {
 
     async fn start_in(program: &Path, dir: &Path) -> Result<Private, Failure> {
         let failed = |what: &str, error: &dyn std::fmt::Display| Failure::failed(format!("{what}: {error}"));
-        let (read, write) = pipe_with(PipeFlags::CLOEXEC).map_err(|error| failed("no pipe", &error))?;
-        // Only the daemon inherits the read end; nothing else is started while it may be inherited.
-        fcntl_setfd(&read, FdFlags::empty()).map_err(|error| failed("no pipe", &error))?;
-        let socket = dir.join("sock");
         let log = dir.join("daemon.log");
         let log_file = File::create(&log).map_err(|error| failed(&log.display().to_string(), &error))?;
-        let mut command = Command::new(program);
-        command
-            .arg("--socket")
-            .arg(&socket)
-            .arg("--state-dir")
-            .arg(dir.join("state"));
-        command
-            .args(["--bind", "none", "--leash-fd"])
-            .arg(read.as_raw_fd().to_string());
-        // A group of its own: Ctrl-C of the terminal is for us alone.
-        command
-            .process_group(0)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(log_file);
-        for name in [
-            "GAFFER_SOCKET",
-            "GAFFER_STATE_DIR",
-            "GAFFER_URL",
-            "NOTIFY_SOCKET",
-            "WATCHDOG_USEC",
-        ] {
-            command.env_remove(name);
-        }
-        let child = command
+        let (read, write) = leash().map_err(|error| failed("no pipe", &error))?;
+        let child = command(program, dir, &read)
+            .stderr(log_file)
             .spawn()
             .map_err(|error| failed(&format!("{} cannot be run", program.display()), &error))?;
         drop(read);
+        let socket = dir.join("sock");
         let client = Client::new(Endpoint::Unix(socket), None);
         let mut private = Private {
             client,
@@ -130,13 +114,21 @@ impl Private {
     }
 
     /// Lets go of the leash: it stops everything and ends.
-    pub fn release(&mut self) {
+    fn release(&mut self) {
         self.leash = None;
     }
 
-    /// Removes its directory, once it has ended.
-    pub fn clean(&self) {
-        let _ = std::fs::remove_dir_all(&self.dir);
+    /// Lets go of it, waits until it has stopped everything, and removes its directory. One that was killed is succeeded
+    /// by another for long enough to end what it has left.
+    pub async fn finish(mut self, out: &Out) {
+        self.release();
+        match self.ended().await {
+            Some(_) => remove(&self.dir),
+            None => match program() {
+                Ok(program) => clear(out, &program, &self.dir).await,
+                Err(_) => remove(&self.dir),
+            },
+        }
     }
 }
 
@@ -182,22 +174,101 @@ fn directory(base: &Path) -> Result<PathBuf, Failure> {
     }
 }
 
-/// Removes what killed predecessors left: directories of this user whose program is gone and whose daemon does not
-/// answer any more.
-fn sweep(base: &Path) {
+/// Both ends of a leash. Only the daemon inherits the end for reading; nothing else is started while it may be inherited.
+fn leash() -> rustix::io::Result<(OwnedFd, OwnedFd)> {
+    let (read, write) = pipe_with(PipeFlags::CLOEXEC)?;
+    fcntl_setfd(&read, FdFlags::empty())?;
+    Ok((read, write))
+}
+
+/// The private daemon of a directory, at the end of a leash.
+fn command(program: &Path, dir: &Path, leash: &OwnedFd) -> Command {
+    let mut command = Command::new(program);
+    command
+        .arg("--socket")
+        .arg(dir.join("sock"))
+        .arg("--state-dir")
+        .arg(dir.join("state"));
+    command
+        .args(["--bind", "none", "--leash-fd"])
+        .arg(leash.as_raw_fd().to_string());
+    // A group of its own: Ctrl-C of the terminal is for us alone.
+    command
+        .process_group(0)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null());
+    for name in [
+        "GAFFER_SOCKET",
+        "GAFFER_STATE_DIR",
+        "GAFFER_URL",
+        "NOTIFY_SOCKET",
+        "WATCHDOG_USEC",
+    ] {
+        command.env_remove(name);
+    }
+    command
+}
+
+/// Directories of this user whose program was killed, and whose daemon is gone too.
+fn abandoned(base: &Path) -> Vec<PathBuf> {
     let uid = rustix::process::geteuid().as_raw();
-    for entry in std::fs::read_dir(base).into_iter().flatten().flatten() {
+    let entries = std::fs::read_dir(base).into_iter().flatten().flatten();
+    let left = entries.filter(|entry| {
         let name = entry.file_name().to_string_lossy().into_owned();
         let pid = name
             .strip_prefix(PREFIX)
             .and_then(|rest| rest.split('-').next()?.parse::<u32>().ok());
-        let Some(pid) = pid else { continue };
         let ours = std::fs::symlink_metadata(entry.path())
             .is_ok_and(|metadata| metadata.is_dir() && std::os::unix::fs::MetadataExt::uid(&metadata) == uid);
-        let alive = Path::new("/proc").join(pid.to_string()).exists();
-        let serves = std::os::unix::net::UnixStream::connect(entry.path().join("sock")).is_ok();
-        if ours && !alive && !serves {
-            let _ = std::fs::remove_dir_all(entry.path());
+        ours && pid.is_some_and(|pid| !Path::new("/proc").join(pid.to_string()).exists())
+    });
+    left.map(|entry| entry.path())
+        .filter(|dir| !has_daemon(dir))
+        .collect()
+}
+
+/// A daemon closes its socket first and lets go of its state directory last: as long as it stops what it started, only
+/// its lock tells that it is there.
+fn has_daemon(dir: &Path) -> bool {
+    let Ok(lock) = File::open(dir.join("state/lock")) else {
+        return UnixStream::connect(dir.join("sock")).is_ok();
+    };
+    // Shared and only for a moment: it gets in nobody's way but a daemon's that starts just now, and none does here.
+    flock(&lock, FlockOperation::NonBlockingLockShared).is_err()
+}
+
+/// Does a shim or its guard live there? Each holds a record lock on its directory for as long as it lives.
+fn has_shim(dir: &Path) -> bool {
+    let shims = std::fs::read_dir(dir.join("state/shims")).into_iter().flatten();
+    shims.flatten().any(|shim| {
+        File::open(shim.path().join("lock"))
+            .is_ok_and(|lock| fcntl_lock(&lock, FlockOperation::NonBlockingLockShared).is_err())
+    })
+}
+
+/// Ends what lives in an abandoned directory and removes it. A daemon that starts there on a broken leash takes charge
+/// of every shim, stops everything, and ends.
+async fn clear(out: &Out, program: &Path, dir: &Path) {
+    if dir.join("state/shims").is_dir() {
+        if has_shim(dir) {
+            out.talk("stopping what a killed gaffer left running");
         }
+        let Ok((read, write)) = leash() else { return };
+        let started = command(program, dir, &read).stderr(Stdio::null()).spawn();
+        drop((read, write));
+        let Ok(mut daemon) = started else { return };
+        let ended = tokio::time::timeout(CLEARED_WITHIN, daemon.wait()).await;
+        if !matches!(ended, Ok(Ok(status)) if status.success()) {
+            // It goes on without us, or the shims stop by themselves: the next start looks again.
+            return;
+        }
+    }
+    remove(dir);
+}
+
+/// Removes a directory, unless somebody lives there: without it nobody would ever find them again.
+fn remove(dir: &Path) {
+    if !has_daemon(dir) && !has_shim(dir) {
+        let _ = std::fs::remove_dir_all(dir);
     }
 }

@@ -39,6 +39,33 @@ pub fn resizes() -> Result<Signal, Failure> {
         .map_err(|error| Failure::failed(format!("signals cannot be watched: {error}")))
 }
 
+/// What ends this program from outside while the terminal is in raw mode.
+pub struct Ends {
+    terminate: Signal,
+    hangup: Signal,
+}
+
+impl Ends {
+    /// From now on.
+    pub fn watch() -> Result<Ends, Failure> {
+        let watch = |kind| {
+            signal(kind).map_err(|error| Failure::failed(format!("signals cannot be watched: {error}")))
+        };
+        Ok(Ends {
+            terminate: watch(SignalKind::terminate())?,
+            hangup: watch(SignalKind::hangup())?,
+        })
+    }
+
+    /// The exit code of who is ended so.
+    pub async fn next(&mut self) -> u8 {
+        tokio::select! {
+            _ = self.terminate.recv() => 143,
+            _ = self.hangup.recv() => 129,
+        }
+    }
+}
+
 /// Finds `Ctrl-] d` in what is typed; `Ctrl-]` twice is one for the program.
 pub struct Keys {
     on: bool,

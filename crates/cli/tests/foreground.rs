@@ -165,6 +165,129 @@ fn killing_the_command_line_stops_everything() {
     assert_gone(place.root.path());
 }
 
+impl Place {
+    /// The private daemon.
+    fn daemon(&self) -> u32 {
+        let mut all = of_node(self.root.path(), &self.root.path().join("state")).into_iter();
+        let is_daemon = |word: &String| word.ends_with("/gafferd");
+        all.find(|process| process.command.first().is_some_and(is_daemon))
+            .expect("a private daemon")
+            .pid
+    }
+
+    /// Processes of jobs.
+    fn jobs(&self) -> Vec<u32> {
+        let all = of_node(self.root.path(), &self.root.path().join("state")).into_iter();
+        let is_job = |word: &String| word.ends_with("/gaffer-fixture");
+        all.filter(|process| process.command.first().is_some_and(is_job))
+            .map(|process| process.pid)
+            .collect()
+    }
+}
+
+fn kill(pid: u32) {
+    assert!(
+        Handle::open(pid).is_some_and(|process| process.signal(Signal::KILL)),
+        "it lives"
+    );
+}
+
+#[test]
+fn hazard_19_what_a_killed_command_and_its_killed_daemon_left_is_ended_by_the_next_start() {
+    let place = Place::new("Procfile", "idle: FIXTURE idle\n");
+    let running = place.start(&["start"]);
+    running.until("running   pid ");
+    let (left, daemon) = (place.jobs(), place.daemon());
+    assert_eq!(left.len(), 1, "{}", place.said());
+    // Stopped, it cannot see its leash break before it is killed.
+    let daemon = Handle::open(daemon).expect("it lives");
+    assert!(daemon.signal(Signal::STOP));
+    running.signal(Signal::KILL);
+    running.end();
+    assert!(daemon.signal(Signal::KILL));
+    wait_until(SOON, "the end of the daemon", || !daemon.signal(Signal::CONT));
+    assert_eq!(place.jobs(), left, "the shim keeps it for a while");
+    let running = place.start(&["start"]);
+    running.until("running   pid ");
+    assert!(
+        place
+            .said()
+            .contains("stopping what a killed gaffer left running"),
+        "{}",
+        place.said()
+    );
+    let now = place.jobs();
+    assert_eq!(now.len(), 1, "the old one is gone");
+    assert_ne!(now, left);
+    assert_eq!(place.private(), 1, "its directory is gone too");
+    running.signal(Signal::INT);
+    assert_eq!(running.end(), 0, "{}", place.said());
+    assert_gone(place.root.path());
+    assert_eq!(place.private(), 0);
+}
+
+#[test]
+fn hazard_19_without_a_next_start_the_shims_end_what_both_have_left() {
+    let place = Place::new("Procfile", "idle: FIXTURE idle\n");
+    let running = place.start(&["start"]);
+    running.until("running   pid ");
+    let daemon = Handle::open(place.daemon()).expect("it lives");
+    assert!(daemon.signal(Signal::STOP));
+    running.signal(Signal::KILL);
+    running.end();
+    assert!(daemon.signal(Signal::KILL));
+    wait_until(SOON, "the leash of the shim", || place.jobs().is_empty());
+    assert_gone(place.root.path());
+}
+
+#[test]
+fn a_killed_private_daemon_leaves_nothing_behind() {
+    let place = Place::new("Procfile", "idle: FIXTURE idle\n");
+    let running = place.start(&["start"]);
+    running.until("running   pid ");
+    kill(place.daemon());
+    assert_eq!(running.end(), 1, "{}", place.said());
+    assert!(
+        place.said().contains("the private daemon was killed"),
+        "{}",
+        place.said()
+    );
+    assert!(place.jobs().is_empty(), "{}", place.said());
+    assert_gone(place.root.path());
+    assert_eq!(place.private(), 0);
+}
+
+#[test]
+fn a_file_without_jobs_is_not_run_for_ever() {
+    let place = Place::new("gaffer.toml", "session = \"shop\"\n");
+    let output = place.run(&["start"]);
+    assert_eq!(output.status.code(), Some(2));
+    let said = text(&output.stderr);
+    assert!(
+        said.starts_with("error: there is no job in gaffer.toml\n"),
+        "{said}"
+    );
+}
+
+#[test]
+fn a_start_is_told_before_what_is_said_and_a_failure_once() {
+    let place = Place::new(
+        "gaffer.toml",
+        "[job.bad]\ncmd = \"/no/such/program\"\nrestart = \"never\"\n[job.talk]\ncmd = \"FIXTURE lines --count 1 --prefix hello\"\n\
+         restart = \"never\"\nafter = { slow = \"done\" }\n\
+         [job.slow]\ncmd = \"FIXTURE exit 0 --after-ms 500\"\nrestart = \"never\"\n",
+    );
+    let running = place.start(&["start"]);
+    assert_eq!(running.end(), 1, "{}", place.said());
+    let said = place.said();
+    assert_eq!(said.matches("cannot run /no/such/program").count(), 1, "{said}");
+    let at = |what: &str| said.find(what).unwrap_or_else(|| panic!("{what}: {said}"));
+    let start =
+        at("○ waiting   for slow\n") + said[at("○ waiting   for slow\n")..].rfind("  pid ").unwrap_or(0);
+    assert!(start < at("talk.1   | hello"), "{said}");
+    assert!(at("talk.1   ○ exited") < at("everything has ended"), "{said}");
+}
+
 #[test]
 fn the_essential_job_ends_everything_with_its_code() {
     let text = "session = \"shop\"\n[job.main]\ncmd = \"FIXTURE exit 5 --after-ms 200\"\nrestart = \"never\"\nessential = true\n\

@@ -4,6 +4,7 @@
 //! - The program `gaffer-fixture` (`src/bin`) behaves badly on request.
 //! - [`sim`] is the real core in a fake world, from a seed.
 //! - [`elf`] writes the smallest program there is.
+//! - [`Terminal`] is a person in front of a command: what they see, and what they type.
 //! - [`http`] is a blocking client, so that a test needs no runtime; [`process`] asks `/proc` who is who.
 
 pub mod chaos;
@@ -12,7 +13,9 @@ pub mod http;
 pub mod node;
 pub mod process;
 pub mod sim;
+mod terminal;
 mod wait;
 
 pub use node::{Builder, Node};
+pub use terminal::Terminal;
 pub use wait::{wait_for, wait_until};

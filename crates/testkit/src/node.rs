@@ -383,21 +383,11 @@ impl Node {
         let scratch = tempfile::tempdir_in(self.root()).expect("a directory for the command");
         let file =
             |name: &str| std::fs::File::create(scratch.path().join(name)).expect("a file for the command");
-        let mut command = Command::new(self.bins.join("gaffer"));
-        command
-            .args(words)
-            .env_remove("GAFFER_URL")
-            .env_remove("GAFFER_TOKEN")
-            .env_remove("GAFFER_SESSION");
-        command
-            .env("GAFFER_SOCKET", self.socket())
-            .env("GAFFER_TEST_ROOT", self.root())
-            .env("NO_COLOR", "1");
+        let mut command = self.cli_command(words);
         command
             .stdin(Stdio::null())
             .stdout(file("out"))
-            .stderr(file("err"))
-            .current_dir(self.root());
+            .stderr(file("err"));
         let mut child = command.spawn().expect("gaffer");
         let status = wait_end(&mut child, PATIENCE).unwrap_or_else(|| {
             let _ended = child.kill();
@@ -414,6 +404,22 @@ impl Node {
             stdout: read("out"),
             stderr: read("err"),
         }
+    }
+
+    /// The same command, not yet started.
+    pub fn cli_command<S: AsRef<OsStr>>(&self, words: &[S]) -> Command {
+        let mut command = Command::new(self.bins.join("gaffer"));
+        command
+            .args(words)
+            .env_remove("GAFFER_URL")
+            .env_remove("GAFFER_TOKEN")
+            .env_remove("GAFFER_SESSION");
+        command
+            .env("GAFFER_SOCKET", self.socket())
+            .env("GAFFER_TEST_ROOT", self.root())
+            .env("NO_COLOR", "1")
+            .current_dir(self.root());
+        command
     }
 
     /// Live processes of this node: daemon, guards, shims, and everything that runs started.

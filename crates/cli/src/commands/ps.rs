@@ -281,7 +281,7 @@ fn table(ctx: &Context, args: &PsArgs, rows: &[Row]) -> Vec<String> {
     let with_session = with_session(ctx, rows);
     let named: Vec<String> = args.columns.iter().map(|column| column.to_lowercase()).collect();
     let chosen: Vec<&str> = if named.is_empty() {
-        SHOWN.to_vec()
+        shown(ctx.out.width())
     } else {
         named.iter().map(String::as_str).collect()
     };
@@ -317,6 +317,20 @@ fn table(ctx: &Context, args: &PsArgs, rows: &[Row]) -> Vec<String> {
         })
         .collect();
     lines(&columns, &cells, ctx.out.width(), &ctx.out.paint)
+}
+
+/// On a narrow terminal the figures go first: what it is and why is what somebody looks for.
+fn shown(width: Option<usize>) -> Vec<&'static str> {
+    let without: &[&str] = match width.unwrap_or(usize::MAX) {
+        0..46 => &["pid", "up", "cpu", "mem", "restarts"],
+        46..60 => &["cpu", "mem", "restarts"],
+        60..72 => &["cpu", "mem"],
+        _ => &[],
+    };
+    SHOWN
+        .into_iter()
+        .filter(|column| !without.contains(column))
+        .collect()
 }
 
 /// Full names where short ones could be mistaken.

@@ -2,7 +2,7 @@
 
 use crate::args::RunArgs;
 use crate::ask::{Patience, goes_on};
-use crate::commands::talk::{exit_code_of, join};
+use crate::commands::talk::{Joined, Parted, exit_code_of, join};
 use crate::context::Context;
 use crate::failure::Failure;
 use crate::private::Private;
@@ -13,7 +13,7 @@ use gaffer_api::types::{Operation, Run, RunRequest, SignalRequest};
 use gaffer_config::escape_templates;
 use serde_json::json;
 use std::collections::BTreeMap;
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -62,7 +62,8 @@ async fn on_node(ctx: &Context, args: &RunArgs, job: &str) -> Result<u8, Failure
         env,
         args: args.args.clone(),
         stdin: args.attach,
-        pty: args.attach,
+        // A program behind a pipe shall see one.
+        pty: args.attach && std::io::stdin().is_terminal(),
     };
     let patience = Patience::new(ctx, args.wait.no_wait);
     let mut operation = ctx
@@ -95,7 +96,13 @@ async fn on_node(ctx: &Context, args: &RunArgs, job: &str) -> Result<u8, Failure
             run: Some(run.clone()),
             ..one.clone()
         };
-        return join(ctx, &selected, &run, false).await;
+        let joined = Joined {
+            pty: request.pty,
+            input: true,
+            greeting: true,
+        };
+        let name = selected.shown(&ctx.scope);
+        return Ok(join(ctx, &ctx.client, &name, &run, &joined).await?.code());
     }
     follow(ctx, &ctx.client, &run, false).await
 }
@@ -130,15 +137,20 @@ async fn here(ctx: &Context, args: &RunArgs) -> Result<u8, Failure> {
     }
     // What was typed is meant as it stands: a shell has expanded it already.
     let cmd: Vec<String> = args.args.iter().map(|word| escape_templates(word)).collect();
-    let spec = json!({
+    // In front of a terminal it gets one, as if it had been started there.
+    let pty = std::io::stdin().is_terminal() && ctx.out.terminal && std::io::stderr().is_terminal();
+    let mut spec = json!({
         "cmd": cmd, "cwd": escape_templates(&dir.to_string_lossy()), "env_inherit": "all", "env_file": env_files, "env": env,
-        "restart": "never", "stdin": "pipe", "instances": 1,
+        "restart": "never", "instances": 1,
     });
-    let mut private = Private::start().await?;
+    if pty {
+        spec["pty"] = json!(true);
+    } else {
+        spec["stdin"] = json!("pipe");
+    }
+    let private = Private::start(&ctx.out).await?;
     let result = once(ctx, &private.client, &spec).await;
-    private.release();
-    private.ended().await;
-    private.clean();
+    private.finish(&ctx.out).await;
     result
 }
 
@@ -162,6 +174,24 @@ async fn once(ctx: &Context, client: &Client, spec: &serde_json::Value) -> Resul
             .operation(&operation.operation, Some(Duration::from_millis(20)))
             .await?;
     };
+    if spec["pty"] == json!(true) {
+        let joined = Joined {
+            pty: true,
+            input: true,
+            greeting: false,
+        };
+        return match join(ctx, client, "it", &run, &joined).await {
+            Ok(Parted::Ended(_)) => outcome(end(client, &run).await?),
+            // Its daemon ends with us.
+            Ok(Parted::Left(code)) => {
+                ctx.out.talk("left; it is being stopped");
+                Ok(code)
+            }
+            // There may be nothing to join.
+            Err(_) if never_began(client, &run).await => outcome(end(client, &run).await?),
+            Err(failure) => Err(failure),
+        };
+    }
     follow(ctx, client, &run, true).await
 }
 
@@ -205,7 +235,11 @@ async fn follow(ctx: &Context, client: &Client, run: &str, with_input: bool) -> 
             _ = hangup.recv() => asked = stop(ctx, client, run, asked).await,
         }
     }
-    let run = end(client, run).await?;
+    outcome(end(client, run).await?)
+}
+
+/// What a run that has ended means for our own end.
+fn outcome(run: Run) -> Result<u8, Failure> {
     if run.cause.as_deref() == Some("exec-failed") || run.cause.as_deref() == Some("setup-failed") {
         return Err(Failure::new(EXIT_NO_PROGRAM, run.reason));
     }

@@ -8,7 +8,8 @@ use crate::failure::Failure;
 use crate::target::Selected;
 use crate::terminal;
 use futures_util::{SinkExt, StreamExt};
-use gaffer_api::client::Message;
+use gaffer_api::Client;
+use gaffer_api::client::{ClientError, Message};
 use gaffer_api::types::{AttachMessage, JobsRequest, SignalRequest};
 use std::io::{IsTerminal, Write};
 
@@ -61,14 +62,17 @@ pub async fn signal(ctx: &Context, args: &SignalArgs) -> Result<u8, Failure> {
 
 /// `send`.
 pub async fn send(ctx: &Context, args: &SendArgs) -> Result<u8, Failure> {
-    let (_, run) = ctx.one_run(&args.target).await?;
+    let (selected, run) = ctx.one_run(&args.target).await?;
     let stream = args.stream.as_deref();
     if args.text != ["-"] {
         let line = format!("{}\n", args.text.join(" "));
-        ctx.client
+        let sent = ctx
+            .client
             .run_input(&run, stream, line.into_bytes(), args.eof)
-            .await?;
-        return Ok(0);
+            .await;
+        return sent
+            .map(|()| 0)
+            .map_err(|error| refused(ctx, &selected, stream, error));
     }
     let mut input = crate::stdin::chunks();
     while let Some(mut bytes) = input.recv().await {
@@ -77,7 +81,8 @@ pub async fn send(ctx: &Context, args: &SendArgs) -> Result<u8, Failure> {
         {
             bytes.extend(more);
         }
-        ctx.client.run_input(&run, stream, bytes, false).await?;
+        let sent = ctx.client.run_input(&run, stream, bytes, false).await;
+        sent.map_err(|error| refused(ctx, &selected, stream, error))?;
     }
     if args.eof {
         ctx.client.run_input(&run, stream, Vec::new(), true).await?;
@@ -85,40 +90,95 @@ pub async fn send(ctx: &Context, args: &SendArgs) -> Result<u8, Failure> {
     Ok(0)
 }
 
+/// Why a text did not arrive, and what to do about it.
+fn refused(ctx: &Context, selected: &Selected, stream: Option<&str>, error: ClientError) -> Failure {
+    if error.code() != Some(gaffer_api::error::Code::NotWritable) {
+        return error.into();
+    }
+    let (name, job) = (selected.shown(&ctx.scope), &selected.job);
+    match stream {
+        Some(stream) => Failure::conflict(format!("{name} has no stream `{stream}`, or it is closed"))
+            .hint(format!("what it has:  `streams` in gaffer job show {job}")),
+        None => Failure::conflict(format!("{name} takes no input, or has closed it")).hint(format!(
+            "to give it one:  stdin = \"pipe\" in job `{job}`, then gaffer apply and gaffer restart {job}"
+        )),
+    }
+}
+
 /// `attach`.
 pub async fn attach(ctx: &Context, args: &AttachArgs) -> Result<u8, Failure> {
     let (selected, run) = ctx.one_run(&args.target).await?;
-    join(ctx, &selected, &run, args.read_only).await
-}
-
-/// Joins a run until it ends (its exit code) or the user leaves it (0).
-pub async fn join(ctx: &Context, selected: &Selected, run: &str, read_only: bool) -> Result<u8, Failure> {
     let spec = ctx
         .client
         .job(&selected.session, &selected.job, true)
         .await?
         .spec
         .unwrap_or_default();
-    let has_pty = spec
-        .get("pty")
-        .and_then(serde_json::Value::as_bool)
-        .unwrap_or(false);
-    let on_terminal = std::io::stdin().is_terminal();
-    let mut socket = ctx.client.run_attach(run, read_only).await?;
+    let pty = spec.get("pty").and_then(serde_json::Value::as_bool) == Some(true);
+    let stdin = spec.get("stdin").and_then(serde_json::Value::as_str) == Some("pipe");
+    // A one-off may have been given what the definition does not say.
+    let one_off = selected.instance.is_none();
     let name = selected.shown(&ctx.scope);
-    if on_terminal {
-        let way_out = if has_pty {
-            "Ctrl-] d leaves it"
-        } else {
-            "Ctrl-] d and Enter, or Ctrl-C, leaves it"
-        };
-        ctx.out.talk(&format!("attached to {name}; {way_out}"));
+    let joined = Joined {
+        pty: pty || one_off && std::io::stdin().is_terminal(),
+        input: (pty || stdin || one_off) && !args.read_only,
+        greeting: true,
+    };
+    if !joined.input && !args.read_only && std::io::stdin().is_terminal() {
+        ctx.out.talk(&format!(
+            "{name} takes no input (neither `pty` nor `stdin = \"pipe\"`): you only look"
+        ));
+    }
+    let parted = join(ctx, &ctx.client, &name, &run, &joined).await?;
+    Ok(parted.code())
+}
+
+/// How a run was parted from.
+pub enum Parted {
+    /// It has ended, with this code.
+    Ended(u8),
+    /// It goes on; our own exit code.
+    Left(u8),
+}
+
+impl Parted {
+    /// Exit code of the command.
+    pub fn code(self) -> u8 {
+        let (Parted::Ended(code) | Parted::Left(code)) = self;
+        code
+    }
+}
+
+/// How a run is joined.
+pub struct Joined {
+    /// It has a terminal of its own.
+    pub pty: bool,
+    /// It takes input.
+    pub input: bool,
+    /// Say how to leave it, and how it was left.
+    pub greeting: bool,
+}
+
+/// Joins a run until it ends or the user leaves it.
+pub async fn join(
+    ctx: &Context,
+    client: &Client,
+    name: &str,
+    run: &str,
+    how: &Joined,
+) -> Result<Parted, Failure> {
+    let on_terminal = std::io::stdin().is_terminal();
+    let mut socket = client.run_attach(run, !how.input).await?;
+    if on_terminal && how.greeting {
+        greet(ctx, name, how);
     }
     // Only a program with a terminal of its own draws and echoes by itself.
-    let raw = (on_terminal && has_pty).then(terminal::Raw::enter).transpose()?;
+    let raw = (on_terminal && how.pty).then(terminal::Raw::enter).transpose()?;
     let mut keys = terminal::Keys::new(on_terminal);
-    let mut input = (!read_only).then(crate::stdin::chunks);
+    // Also who only looks types the keys that leave.
+    let mut input = (how.input || on_terminal).then(crate::stdin::chunks);
     let mut resized = terminal::resizes()?;
+    let mut ends = terminal::Ends::watch()?;
     if raw.is_some() {
         socket.send(size()?).await.map_err(broken)?;
     }
@@ -126,7 +186,7 @@ pub async fn join(ctx: &Context, selected: &Selected, run: &str, read_only: bool
         ctx,
         to_stderr: false,
     };
-    let (said, code) = loop {
+    let (said, parted) = loop {
         let typed = async {
             match &mut input {
                 Some(input) => input.recv().await,
@@ -135,30 +195,47 @@ pub async fn join(ctx: &Context, selected: &Selected, run: &str, read_only: bool
         };
         tokio::select! {
             message = socket.next() => match message.transpose().map_err(broken)? {
-                Some(message) => if let Some(end) = output.take(message)? { break end },
+                Some(message) => if let Some((said, code)) = output.take(message)? {
+                    break (said, Parted::Ended(code));
+                },
                 None => return Err(closed()),
             },
             bytes = typed => match bytes {
                 None => {
                     input = None;
-                    socket.send(text(&AttachMessage::Eof)?).await.map_err(broken)?;
+                    if how.input {
+                        socket.send(text(&AttachMessage::Eof)?).await.map_err(broken)?;
+                    }
                 }
                 Some(bytes) => {
                     let (bytes, leave) = keys.typed(&bytes);
-                    if !bytes.is_empty() {
+                    if !bytes.is_empty() && how.input {
                         socket.send(Message::Binary(bytes.into())).await.map_err(broken)?;
                     }
                     if leave {
-                        break ("left; it runs on".to_owned(), 0);
+                        break ("left; it runs on".to_owned(), Parted::Left(0));
                     }
                 }
             },
+            // Not by the default action: the terminal has to be as it was.
+            code = ends.next() => break ("left; it runs on".to_owned(), Parted::Left(code)),
             _ = resized.recv(), if raw.is_some() => socket.send(size()?).await.map_err(broken)?,
         }
     };
     drop(raw);
-    ctx.out.talk(&format!("{name}: {said}"));
-    Ok(code)
+    if how.greeting {
+        ctx.out.talk(&format!("{name}: {said}"));
+    }
+    Ok(parted)
+}
+
+fn greet(ctx: &Context, name: &str, how: &Joined) {
+    let way_out = if how.pty {
+        "Ctrl-] d leaves it"
+    } else {
+        "Ctrl-] d and Enter, or Ctrl-C, leaves it"
+    };
+    ctx.out.talk(&format!("attached to {name}; {way_out}"));
 }
 
 /// Where the bytes of a run go.

@@ -16,8 +16,9 @@ use futures_util::stream::{BoxStream, StreamExt};
 use gaffer_api::Client;
 use gaffer_api::client::ClientError;
 use gaffer_api::routes::LogQuery;
-use gaffer_api::types::{ApplyRequest, Event, Job, LogLine, Operation, SignalRequest};
+use gaffer_api::types::{ApplyRequest, Event, Instance, Job, LogLine, Operation, SignalRequest};
 use screen::Screen;
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -28,6 +29,11 @@ const LAST_WORDS: Duration = Duration::from_millis(15);
 /// States without an event of their own are looked for so often while something is not settled.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 
+/// Runs whose start is remembered.
+const BEGUN_MAX: usize = 4096;
+/// Lines that wait for the start of their run to be told.
+const HELD_MAX: usize = 10_000;
+
 type Lines = BoxStream<'static, Result<LogLine, ClientError>>;
 
 /// `start` without a target, and `dev`.
@@ -35,6 +41,12 @@ pub async fn dev(ctx: &Context, args: &DevArgs) -> Result<u8, Failure> {
     let mut bundle = file::gather_here(&ctx.out, &args.foreground.file)?;
     let config = file::load(&ctx.out, &bundle)?;
     file::warnings(&ctx.out, &config);
+    if config.jobs.is_empty() {
+        return Err(
+            Failure::usage(format!("there is no job in {}", file::shown(&config.file)))
+                .hint("write one, for example:  [job.web]  and below it  cmd = \"python3 -m http.server\""),
+        );
+    }
     if !args.jobs.is_empty() {
         file::only(&mut bundle, &config, &args.jobs)?;
     }
@@ -44,13 +56,11 @@ pub async fn dev(ctx: &Context, args: &DevArgs) -> Result<u8, Failure> {
     }
     let bundle = serde_json::to_value(&bundle)
         .map_err(|error| Failure::failed(format!("the files cannot be sent: {error}")))?;
-    let mut private = Private::start().await?;
+    let mut private = Private::start(&ctx.out).await?;
     let screen = Screen::new(ctx, &session, config.jobs.keys().map(|id| id.job.to_string()));
     screen.header(&file::shown(&config.file), &args.foreground.file.profile)?;
     let result = run(ctx, &mut private, screen, bundle, args.foreground.stop_on).await;
-    private.release();
-    private.ended().await;
-    private.clean();
+    private.finish(&ctx.out).await;
     result
 }
 
@@ -76,6 +86,10 @@ struct Foreground<'a> {
     stop_on: Option<StopOn>,
     /// Lines of all jobs.
     logs: Lines,
+    /// Runs whose start has been told, the newest.
+    begun: BTreeSet<String>,
+    /// Lines of others, and since when.
+    held: Vec<(Instant, LogLine)>,
     /// How often it was asked to stop.
     asked: u32,
     asked_at: Option<Instant>,
@@ -120,6 +134,8 @@ async fn run(
         session,
         stop_on,
         logs,
+        begun: BTreeSet::new(),
+        held: Vec::new(),
         asked: 0,
         asked_at: None,
         code: None,
@@ -128,22 +144,24 @@ async fn run(
     fore.look().await?;
     let mut ended = None;
     while ended.is_none() {
-        fore.drain_ready()?;
+        fore.release(|(since, _)| since.elapsed() > screen::EVENT_WITHIN)?;
         ctx.out.flush()?;
         tokio::select! {
             biased;
-            Some(line) = fore.logs.next() => fore.line(line)?,
+            // Before lines: a start is told before what it says. An end waits for its last lines by itself.
             event = events.next() => match event {
                 Some(Ok(event)) => fore.event(&event).await?,
                 // The daemon ends: its exit code comes next.
                 _ => ended = Some(private.ended().await),
             },
+            Some(line) = fore.logs.next() => fore.line(line)?,
             code = private.ended() => ended = Some(code),
             why = signals.next() => fore.interrupted(why).await?,
             () = tokio::time::sleep(LOOK_EVERY) => fore.look().await?,
         }
     }
     fore.drain_until_quiet(DRAIN).await?;
+    fore.release(|_| true)?;
     fore.screen.stopped(&fore.jobs, fore.asked_at)?;
     ctx.out.flush()?;
     let daemon = ended.flatten().and_then(|code| u8::try_from(code).ok());
@@ -151,14 +169,50 @@ async fn run(
         (Some(code), Some(0)) => Ok(code),
         (_, Some(code)) => Ok(code),
         (_, None) => Err(Failure::failed("the private daemon was killed")
-            .hint("what it ran is stopped or left behind: gaffer doctor")),
+            .hint("what it ran has been stopped; start again:  gaffer start")),
     }
 }
 
 impl Foreground<'_> {
-    /// A line of a program. A stream that breaks off ends with its daemon.
+    /// A line of a program. A stream that breaks off ends with its daemon. Lines and events come on different ways: a
+    /// line waits until the start of its run has been told.
     fn line(&mut self, line: Result<LogLine, ClientError>) -> Result<(), Failure> {
-        line.map_or(Ok(()), |line| self.screen.line(&line))
+        let Ok(line) = line else { return Ok(()) };
+        let early = match &line.run {
+            Some(run) => !self.begun.contains(run),
+            // Read before anybody knew whose it is.
+            None => !self.screen.lives(&line.subject),
+        };
+        if !early {
+            return self.screen.line(&line);
+        }
+        self.held.push((Instant::now(), line));
+        if self.held.len() > HELD_MAX {
+            self.release(|_| true)?;
+        }
+        Ok(())
+    }
+
+    /// The start of a run has been told, or nobody waits for it any longer.
+    fn begins(&mut self, run: &str) {
+        self.begun.insert(run.to_owned());
+        // Ids sort by age.
+        if self.begun.len() > BEGUN_MAX {
+            self.begun.pop_first();
+        }
+    }
+
+    /// Prints the lines that have waited, those of which this is true. What follows them does not wait any more.
+    fn release(&mut self, which: impl Fn(&(Instant, LogLine)) -> bool) -> Result<(), Failure> {
+        let (now, later) = std::mem::take(&mut self.held).into_iter().partition(which);
+        self.held = later;
+        for (_, line) in now {
+            if let Some(run) = &line.run {
+                self.begins(run);
+            }
+            self.screen.line(&line)?;
+        }
+        Ok(())
     }
 
     /// What is there already, without waiting.
@@ -177,27 +231,42 @@ impl Foreground<'_> {
         Ok(())
     }
 
-    /// Whether the run of an event counts as running already.
-    async fn is_running(&self, event: &Event) -> bool {
+    /// The instance that an event of a run is about, if no newer run has taken its place.
+    async fn instance(&self, event: &Event) -> Option<Instance> {
+        if event.event != "run.started" && event.event != "run.exited" {
+            return None;
+        }
         let place = self.screen.name(&event.subject);
-        let Some((job, n)) = place.rsplit_once('.') else {
-            return false;
-        };
-        let Ok(n) = n.parse() else { return false };
-        let instance = self.client.instance(&self.session, job, n).await;
-        instance.is_ok_and(|instance| instance.run == event.run && instance.state == "running")
+        let (job, n) = place.rsplit_once('.')?;
+        let instance = self.client.instance(&self.session, job, n.parse().ok()?).await;
+        let instance = instance.ok()?;
+        // Once nothing lives in its place, an instance names its last run or none.
+        let same = instance.run == event.run || (instance.run.is_none() && event.event == "run.exited");
+        same.then_some(instance)
     }
 
     async fn event(&mut self, event: &Event) -> Result<(), Failure> {
-        // What a program said before its end comes before it.
-        if event.event == "run.exited" {
-            self.drain_until_quiet(LAST_WORDS).await?;
-        } else {
-            self.drain_ready()?;
+        // What a program said before its end comes before it, and what it says at all comes after its start.
+        match event.event.as_str() {
+            "run.exited" => self.drain_until_quiet(LAST_WORDS).await?,
+            "run.started" => {}
+            _ => self.drain_ready()?,
         }
-        // Without a `ready` to wait for, a run is running at once.
-        let runs = event.event == "run.started" && self.is_running(event).await;
-        self.screen.event(event, runs)?;
+        let now = self.instance(event).await;
+        // One that is ended already has a line of its own coming.
+        let now = now.filter(|now| self.asked == 0 || event.event == "run.started" || now.state == "failed");
+        let started = event.event == "run.started";
+        if started {
+            self.screen.event(event, now.as_ref())?;
+            self.begins(event.run.as_deref().unwrap_or_default());
+        }
+        self.release(|(_, line)| match &line.run {
+            Some(_) => line.run == event.run,
+            None => line.subject == event.subject,
+        })?;
+        if !started {
+            self.screen.event(event, now.as_ref())?;
+        }
         self.look().await?;
         if event.event != "run.exited" || self.asked > 0 {
             return Ok(());
@@ -220,15 +289,13 @@ impl Foreground<'_> {
         let Ok(jobs) = self.client.jobs(Some(&self.session), false).await else {
             return Ok(());
         };
-        if self.asked == 0 {
-            self.screen.states(&jobs)?;
-        }
+        let all_told = self.asked > 0 || self.screen.states(&jobs)?;
         self.jobs = jobs;
         let mut instances = self.jobs.iter().flat_map(|job| &job.instances).peekable();
         let any = instances.peek().is_some();
         let over = any
             && instances.all(|one| matches!(one.state.as_str(), "exited" | "failed") && one.pid.is_none());
-        if over && self.asked == 0 {
+        if over && all_told && self.asked == 0 {
             let failed = self
                 .jobs
                 .iter()

@@ -9,10 +9,13 @@ use crate::paint::{Role, state};
 use crate::when;
 use gaffer_api::types::{Event, Instance, Job, LogLine};
 use std::collections::BTreeMap;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Longest name that all lines make room for.
 const NAME_MAX: usize = 24;
+
+/// An event arrives at most so long after what it tells can be seen.
+pub const EVENT_WITHIN: Duration = Duration::from_millis(500);
 
 /// Prints them.
 pub struct Screen<'a> {
@@ -22,6 +25,8 @@ pub struct Screen<'a> {
     width: usize,
     /// What was said last about each instance: no state is told twice.
     told: BTreeMap<String, String>,
+    /// Ends that were seen before their event came, and since when.
+    early: BTreeMap<String, Instant>,
 }
 
 impl<'a> Screen<'a> {
@@ -33,6 +38,7 @@ impl<'a> Screen<'a> {
             session: session.to_owned(),
             width: longest.clamp(8, NAME_MAX),
             told: BTreeMap::new(),
+            early: BTreeMap::new(),
         }
     }
 
@@ -78,6 +84,12 @@ impl<'a> Screen<'a> {
             .to_owned()
     }
 
+    /// Whether a start of this instance has been told, and no end of it.
+    pub fn lives(&self, subject: &str) -> bool {
+        let told = self.told.get(&self.name(subject));
+        told.is_some_and(|told| told.starts_with("starting") || told.starts_with("running"))
+    }
+
     /// A line that a program wrote.
     pub fn line(&self, line: &LogLine) -> Result<(), Failure> {
         let (sign, role) = match line.stream.as_str() {
@@ -95,8 +107,9 @@ impl<'a> Screen<'a> {
         )
     }
 
-    /// What happened, where it is worth a line. `runs`: the run that was started counts as running already.
-    pub fn event(&mut self, event: &Event, runs: bool) -> Result<(), Failure> {
+    /// What happened, where it is worth a line. `now` is the instance, if it is still about this run: an event tells
+    /// what happened, the instance what has come of it.
+    pub fn event(&mut self, event: &Event, now: Option<&Instance>) -> Result<(), Failure> {
         if !event.subject.starts_with(&format!("{}.", self.session)) {
             return Ok(());
         }
@@ -111,10 +124,18 @@ impl<'a> Screen<'a> {
                 let pid = datum(event, "pid")
                     .map(|pid| format!("pid {pid}"))
                     .unwrap_or_default();
+                // Without a `ready` to wait for, a run is running at once.
+                let runs = now.is_some_and(|now| now.state == "running");
                 (if runs { "running" } else { "starting" }, pid)
             }
             "run.ready" => ("running", ready_text(event, &reason)),
-            "run.exited" => (end_word(event), reason),
+            "run.exited" => match now.filter(|now| now.state == "failed") {
+                Some(now) => {
+                    self.told.insert(name.clone(), shown(now));
+                    return self.state(&when::clock(&event.time), &name, "failed", &now.reason);
+                }
+                None => (end_word(event), reason),
+            },
             "run.unhealthy" => ("degraded", reason),
             "log.dropped" => ("degraded", reason),
             _ => return Ok(()),
@@ -123,35 +144,57 @@ impl<'a> Screen<'a> {
         self.state(&when::clock(&event.time), &name, word, &text)
     }
 
-    /// Tells states that no event tells: waiting, pauses, the end for good.
-    pub fn states(&mut self, jobs: &[Job]) -> Result<(), Failure> {
+    /// An end is seen a moment before its event is read, and the event of its start too: they come first.
+    fn is_early(&mut self, name: &str, instance: &Instance) -> bool {
+        let ended = matches!(instance.state.as_str(), "exited" | "failed");
+        let lives = self.told.get(name).is_none_or(|told| {
+            ["waiting", "starting", "running"]
+                .iter()
+                .any(|word| told.starts_with(word))
+        });
+        if !ended || !lives {
+            self.early.remove(name);
+            return false;
+        }
+        let since = self.early.entry(name.to_owned()).or_insert_with(Instant::now);
+        since.elapsed() < EVENT_WITHIN
+    }
+
+    /// Tells states that no event tells: waiting, pauses, the end for good. False: the events of some have not come yet.
+    pub fn states(&mut self, jobs: &[Job]) -> Result<bool, Failure> {
+        let mut all = true;
         for job in jobs {
             for instance in &job.instances {
                 let name = format!("{}.{}", job.job, instance.instance);
-                let told = self.told.get(&name).map(String::as_str);
                 let now = shown(instance);
                 let worth = matches!(
                     instance.state.as_str(),
                     "waiting" | "flapping" | "failed" | "exited" | "stop-stuck" | "paused"
                 );
+                if self.is_early(&name, instance) {
+                    all = false;
+                    continue;
+                }
+                let told = self.told.get(&name).map(String::as_str);
                 if !worth || told == Some(now.as_str()) || told == Some(instance.state.as_str()) {
                     continue;
                 }
-                // While it waits, only who is waited for is news; how long it has taken is not.
+                // While it waits, only who is waited for is news; how long it has taken, and how far the other one is
+                // by now, is not: lines of its own tell that.
                 let waits = |text: &str| text.split(": ").next().unwrap_or_default().to_owned();
                 if instance.state == "waiting" && told.map(waits) == Some(waits(&now)) {
                     continue;
                 }
-                let reason = instance
-                    .reason
-                    .strip_prefix("waiting ")
-                    .filter(|_| instance.state == "waiting")
-                    .unwrap_or(&instance.reason);
+                let mut reason = instance.reason.as_str();
+                if instance.state == "waiting" {
+                    reason = reason.split(": ").next().unwrap_or_default();
+                    reason = reason.strip_prefix("waiting ").unwrap_or(reason);
+                }
                 self.state(&when::clock_now(), &name, &instance.state, reason)?;
                 self.told.insert(name, now);
             }
         }
-        Ok(())
+        Ok(all)
     }
 
     /// A line about everything.
