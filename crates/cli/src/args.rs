@@ -128,6 +128,7 @@ pub enum Command {
     #[command(after_help = crate::help::STOP)]
     Stop(StopArgs),
     /// Stop and start jobs
+    #[command(after_help = crate::help::RESTART)]
     Restart(StopArgs),
     /// Replace the runs of jobs without a gap
     #[command(after_help = crate::help::RELOAD)]
@@ -139,23 +140,28 @@ pub enum Command {
     #[command(after_help = crate::help::SIGNAL)]
     Signal(SignalArgs),
     /// Freeze jobs
+    #[command(after_help = crate::help::PAUSE)]
     Pause(TargetArgs),
     /// Thaw jobs
+    #[command(after_help = crate::help::RESUME)]
     Resume(TargetArgs),
     /// Write to the standard input of a run
     #[command(after_help = crate::help::SEND)]
     Send(SendArgs),
     /// Connect the terminal to a run; Ctrl-] d leaves it
+    #[command(after_help = crate::help::ATTACH)]
     Attach(AttachArgs),
     /// List jobs
     #[command(after_help = crate::help::PS)]
     Ps(PsArgs),
     /// Show, add, change and remove single jobs
+    #[command(after_help = crate::help::JOB)]
     Job(JobArgs),
     /// Show what jobs wrote
     #[command(after_help = crate::help::LOGS)]
     Logs(LogsArgs),
     /// Tell why jobs are as they are: state, last ends, last lines
+    #[command(after_help = crate::help::WHY)]
     Why(WhyArgs),
     /// Wait until something is so
     #[command(after_help = crate::help::WAIT)]
@@ -164,25 +170,34 @@ pub enum Command {
     #[command(after_help = crate::help::EVENTS)]
     Events(EventsArgs),
     /// Check a file, offline
+    #[command(after_help = crate::help::CHECK)]
     Check(CheckArgs),
     /// Show what applying a file would do
+    #[command(after_help = crate::help::PLAN)]
     Plan(PlanArgs),
     /// Make the node as the file says
     #[command(after_help = crate::help::APPLY)]
     Apply(ApplyArgs),
     /// Write a gaffer.toml from what is here
+    #[command(after_help = crate::help::INIT)]
     Init(InitArgs),
     /// Write the jobs of a file in another form
+    #[command(after_help = crate::help::EXPORT)]
     Export(ExportArgs),
     /// Check the node and this machine
+    #[command(after_help = crate::help::DOCTOR)]
     Doctor,
     /// Start, stop and look after the daemon
+    #[command(after_help = crate::help::DAEMON)]
     Daemon(DaemonArgs),
     /// Print completions for a shell
+    #[command(after_help = crate::help::COMPLETIONS)]
     Completions(CompletionsArgs),
     /// Print the manual page
+    #[command(after_help = crate::help::MAN)]
     Man,
     /// Explain a command or a topic
+    #[command(after_help = crate::help::HELP_CMD)]
     Help(HelpArgs),
     /// Print the version
     Version,
@@ -436,16 +451,20 @@ pub struct JobArgs {
 #[derive(Debug, Subcommand)]
 pub enum JobCommand {
     /// List jobs
+    #[command(after_help = crate::help::JOB_LS)]
     Ls(PsArgs),
     /// Show a job with its definition
+    #[command(after_help = crate::help::JOB_SHOW)]
     Show {
         /// Job
         #[arg(value_name = "T")]
         target: String,
     },
     /// Add a job without a file
+    #[command(after_help = crate::help::JOB_ADD)]
     Add(JobAddArgs),
     /// Change a job that was made without a file
+    #[command(after_help = crate::help::JOB_SET)]
     Set {
         /// Job
         #[arg(value_name = "T")]
@@ -457,14 +476,19 @@ pub enum JobCommand {
         wait: WaitOptions,
     },
     /// Stop and forget jobs
+    #[command(after_help = crate::help::JOB_RM)]
     Rm(TargetArgs),
     /// Start jobs
+    #[command(after_help = crate::help::START_JOB)]
     Start(TargetArgs),
     /// Stop jobs
+    #[command(after_help = crate::help::STOP)]
     Stop(StopArgs),
     /// Restart jobs
+    #[command(after_help = crate::help::RESTART)]
     Restart(StopArgs),
     /// Reload jobs
+    #[command(after_help = crate::help::RELOAD)]
     Reload(ReloadArgs),
 }
 
@@ -664,22 +688,29 @@ pub struct DaemonArgs {
 #[derive(Debug, Subcommand)]
 pub enum DaemonCommand {
     /// Start the daemon in the background
+    #[command(after_help = crate::help::DAEMON_START)]
     Start(DaemonStartArgs),
     /// Stop it and its jobs
+    #[command(after_help = crate::help::DAEMON_STOP)]
     Stop {
         /// Leave all jobs running for the next daemon
         #[arg(long)]
         keep_running: bool,
     },
     /// Start a new daemon that takes charge of everything that runs
+    #[command(after_help = crate::help::DAEMON_RESTART)]
     Restart(DaemonStartArgs),
     /// Apply its file again
+    #[command(after_help = crate::help::DAEMON_RELOAD)]
     Reload,
     /// Restart it with the program that is installed now
+    #[command(after_help = crate::help::DAEMON_UPGRADE)]
     Upgrade(DaemonStartArgs),
     /// Show what it is and does
+    #[command(after_help = crate::help::DAEMON_STATUS)]
     Status,
     /// Write a systemd unit
+    #[command(after_help = crate::help::DAEMON_INSTALL)]
     Install {
         /// Print it instead
         #[arg(long)]

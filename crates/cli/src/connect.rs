@@ -125,8 +125,15 @@ fn detail_line(detail: &gaffer_api::error::Detail) -> String {
 
 /// ux.md §5, last sketches: what it means, and the two ways out.
 fn unreachable_daemon(message: &str) -> Failure {
-    let failure = Failure::new(EXIT_UNREACHABLE, message.to_owned())
-        .hint("jobs it started may still be running; a new daemon will take charge of them");
+    let failure = Failure::new(EXIT_UNREACHABLE, message.to_owned());
+    // Whoever named an address is not helped by a daemon that listens elsewhere.
+    if message.contains(" http://") {
+        return failure.hint_pair(
+            "is the address right? --url, GAFFER_URL",
+            "there:  gaffer daemon status",
+        );
+    }
+    let failure = failure.hint("jobs it started may still be running; a new daemon will take charge of them");
     let here = crate::file::find(None);
     match here {
         Some(_) => failure.hint_pair(

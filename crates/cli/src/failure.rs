@@ -10,6 +10,9 @@ use std::io;
 /// Width of the first of two hints on one line.
 const HINT_COLUMN: usize = 40;
 
+/// Longest line of two hints, so that it fits a terminal of 80 columns behind its indentation.
+const HINT_WIDTH: usize = 77;
+
 /// Why a command did not do what was asked.
 #[derive(Debug)]
 pub struct Failure {
@@ -72,7 +75,12 @@ impl Failure {
         if first.is_empty() {
             return self.hint(second);
         }
-        self.hint(format!("{first:HINT_COLUMN$}{second}"))
+        let both = format!("{first:HINT_COLUMN$}{second}");
+        // A line that the terminal breaks in the middle of a command cannot be copied.
+        if first.chars().count() >= HINT_COLUMN || both.chars().count() > HINT_WIDTH {
+            return self.hint(first).hint(second);
+        }
+        self.hint(both)
     }
 
     /// The text for standard error, with a newline at the end; empty if there is nothing to say.
@@ -110,6 +118,15 @@ mod tests {
             .hint_pair("did you mean `web`?", "all jobs:  gaffer ps");
         let expected = "error: no job `wbe` in session shop\n  did you mean `web`?                     all jobs:  gaffer ps\n";
         assert_eq!(failure.render(&Paint::off()), expected);
+    }
+
+    #[test]
+    fn two_hints_that_do_not_fit_stand_below_each_other() {
+        let failure = Failure::conflict("no").hint_pair(
+            "look at it:  gaffer ps",
+            "a second copy here:  gaffer dev --anyway -f some/gaffer.toml",
+        );
+        assert_eq!(failure.hints.len(), 2);
     }
 
     #[test]

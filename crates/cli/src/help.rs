@@ -25,6 +25,20 @@ pub const LATER: [&str; 16] = [
     "key", "unload", "recv", "gc",
 ];
 
+/// Options that exist in the design and come with what they need: several nodes, automatic scaling, tokens.
+const LATER_OPTIONS: [&str; 10] = [
+    "--pin",
+    "--total",
+    "--rollback",
+    "--chaos",
+    "--node",
+    "--label",
+    "--all-nodes",
+    "--batch",
+    "--pause",
+    "--min-ok",
+];
+
 /// Examples of `start`.
 pub const START: &str = "\
 Without a target the file in front of you runs here, on a private daemon that ends with it.
@@ -49,6 +63,10 @@ Examples:
   gaffer run web -- rake db:seed    the definition of web, once, with these arguments
   gaffer run web -p LOG=debug       with another environment
   gaffer run -- make test           any command here, contained; nothing stays behind";
+/// Examples of `job start`.
+pub const START_JOB: &str = "\
+Examples:
+  gaffer job start web              the same as gaffer start web";
 /// Examples of `stop`.
 pub const STOP: &str = "\
 A stop ends when everything is gone: the whole tree gets the signal, then KILL after stop.timeout.
@@ -120,6 +138,164 @@ Examples:
   gaffer plan; gaffer apply         look, then do
   gaffer apply --plan 7f3a19c2      exactly what was looked at, else exit 4
   gaffer apply -y                   without asking, also if jobs are removed";
+/// Examples of `restart`.
+pub const RESTART: &str =
+    "As a stop, then a start: for a job that cannot run twice at once. Without a gap: gaffer reload.
+
+Examples:
+  gaffer restart web                returns when the new runs are ready
+  gaffer restart web.2              only this instance
+  gaffer restart shop. --force      KILL first, all jobs of session shop";
+/// Examples of `pause`.
+pub const PAUSE: &str =
+    "The processes are frozen where they stand; nothing of them runs until they are thawed.
+
+Examples:
+  gaffer pause worker
+  gaffer pause --all                all jobs of the session";
+/// Examples of `resume`.
+pub const RESUME: &str = "Examples:
+  gaffer resume worker
+  gaffer resume --all";
+/// Examples of `attach`.
+pub const ATTACH: &str = "With pty = true the program has a terminal of its own, and this becomes it. Otherwise its output is shown,
+and lines typed go to its standard input if it has stdin = \"pipe\".
+
+Examples:
+  gaffer attach repl                Ctrl-] d leaves it running
+  gaffer attach web.2 --read-only   only look
+  echo 'print(1)' | gaffer attach repl";
+/// Examples of `job`.
+pub const JOB: &str = "The everyday verbs need no noun: gaffer stop web is gaffer job stop web.
+
+Examples:
+  gaffer job show web               state, and the definition that is in force
+  gaffer job add tick -- sh -c 'while sleep 5; do date; done'
+  gaffer job set tick instances=2
+  gaffer job rm tick";
+/// Examples of `job ls`.
+pub const JOB_LS: &str = "Examples:
+  gaffer job ls                     the same as gaffer ps";
+/// Examples of `job show`.
+pub const JOB_SHOW: &str = "Examples:
+  gaffer job show web
+  gaffer job show web --json | jq .spec";
+/// Examples of `job add`.
+pub const JOB_ADD: &str = "The job is kept by the daemon, without a file, until it is removed.
+
+Examples:
+  gaffer job add tick -- sleep 1000
+  gaffer job add web -n 2 --env LOG=debug --cwd /srv/web -- python3 web.py
+  gaffer job add api --set port=auto --set stop.timeout=20s -- ./api";
+/// Examples of `job set`.
+pub const JOB_SET: &str = "Only jobs made without a file: one of a file is changed there, and applied.
+
+Examples:
+  gaffer job set tick instances=3 stop.timeout=20s
+  gaffer job set tick env.LOG=debug
+  gaffer job set tick env.LOG=      removes it";
+/// Examples of `job rm`.
+pub const JOB_RM: &str = "Asks before; -y answers. Output and death records stay for a while.
+
+Examples:
+  gaffer job rm tick -y";
+/// Examples of `why`.
+pub const WHY: &str = "Each line is how one run ended, newest first; below it the last lines that it wrote.
+
+Examples:
+  gaffer why                        all jobs of the session
+  gaffer why web.2 -n 3             the last three ends of this instance
+  gaffer why --run @1115            one run";
+/// Examples of `check`.
+pub const CHECK: &str = "Exit code 0: no errors, 2: errors, each with its place. Needs no daemon.
+
+Examples:
+  gaffer check                      gaffer.toml, else Procfile, here or above
+  gaffer check --strict shop.toml
+  gaffer check --profile prod";
+/// Examples of `plan`.
+pub const PLAN: &str = "Nothing is changed. The hash names exactly this change: gaffer apply --plan HASH.
+
+Examples:
+  gaffer plan
+  gaffer plan --exit-code           for scripts: 1 if there is something to do
+  gaffer plan --json | jq .changes";
+/// Examples of `init`.
+pub const INIT: &str = "Looks for a Procfile and for what programs of this kind are usually started with.
+
+Examples:
+  gaffer init                       writes ./gaffer.toml; one that is there stays
+  gaffer init --print               only shows it";
+/// Examples of `export`.
+pub const EXPORT: &str = "What the other form cannot say stands in it as a comment.
+
+Examples:
+  gaffer export --to systemd -o shop.service
+  gaffer export web --to json
+  gaffer export -f Procfile > gaffer.toml";
+/// Examples of `doctor`.
+pub const DOCTOR: &str = "Works without a daemon too. Exit code 1 if something is bad, 69 without a daemon.
+
+Examples:
+  gaffer doctor
+  gaffer doctor --json | jq '.checks[] | select(.state != \"good\")'";
+/// Examples of `daemon`.
+pub const DAEMON: &str = "Examples:
+  gaffer daemon start               in the background, for this user
+  gaffer daemon start -c gaffer.toml
+  gaffer daemon stop --keep-running ends it; programs go on
+  gaffer daemon restart             a new one takes charge; programs go on
+  gaffer daemon install --print     a systemd unit";
+/// Examples of `daemon start`.
+pub const DAEMON_START: &str =
+    "Comes back when it serves. Programs that an earlier daemon left running are taken charge of.
+
+Examples:
+  gaffer daemon start
+  gaffer daemon start -c gaffer.toml
+  gaffer daemon start --bind none   only the control socket";
+/// Examples of `daemon stop`.
+pub const DAEMON_STOP: &str = "Comes back when it has ended. Ctrl-C stops waiting, not the daemon.
+
+Examples:
+  gaffer daemon stop                all jobs are stopped, dependents first
+  gaffer daemon stop --keep-running programs go on; the next daemon takes charge of them";
+/// Examples of `daemon restart`.
+pub const DAEMON_RESTART: &str = "Programs go on meanwhile; nothing that they write and no exit is lost.
+
+Examples:
+  gaffer daemon restart             with the file and addresses it has now
+  gaffer daemon restart --bind 127.0.0.1:5001";
+/// Examples of `daemon reload`.
+pub const DAEMON_RELOAD: &str = "What changed in its file is applied; a file with errors changes nothing.
+
+Examples:
+  gaffer daemon reload              of a daemon started with -c FILE";
+/// Examples of `daemon upgrade`.
+pub const DAEMON_UPGRADE: &str = "Examples:
+  cargo install …; gaffer daemon upgrade";
+/// Examples of `daemon status`.
+pub const DAEMON_STATUS: &str = "Examples:
+  gaffer daemon status
+  gaffer daemon status --json | jq .pid";
+/// Examples of `daemon install`.
+pub const DAEMON_INSTALL: &str = "Examples:
+  gaffer daemon install --print     look at it first
+  gaffer daemon install             /etc/systemd/system/gafferd.service
+  gaffer daemon install --user      for this user, without root";
+/// Examples of `completions`.
+pub const COMPLETIONS: &str = "Examples:
+  gaffer completions bash > ~/.local/share/bash-completion/completions/gaffer
+  gaffer completions zsh > ~/.zfunc/_gaffer
+  gaffer completions fish > ~/.config/fish/completions/gaffer.fish";
+/// Examples of `man`.
+pub const MAN: &str = "Examples:
+  gaffer man | man -l -";
+/// Examples of `help`.
+pub const HELP_CMD: &str = "Examples:
+  gaffer help logs
+  gaffer help job add
+  gaffer help targets";
 
 /// The command line as clap knows it, with our first screen.
 pub fn command() -> Command {
@@ -211,6 +387,22 @@ pub fn unknown_command(word: &str) -> Failure {
         crate::escape::escape(word)
     ))
     .hint_pair(&guess, "all commands:  gaffer help")
+}
+
+/// The answer to an option of the design that is not there yet, if that is what was wrong.
+pub fn later_option(error: &clap::Error) -> Option<Failure> {
+    use clap::error::{ContextKind, ContextValue, ErrorKind};
+    if error.kind() != ErrorKind::UnknownArgument {
+        return None;
+    }
+    let Some(ContextValue::String(option)) = error.get(ContextKind::InvalidArg) else {
+        return None;
+    };
+    let name = option.split(['=', ' ']).next().unwrap_or_default();
+    LATER_OPTIONS.contains(&name).then(|| {
+        Failure::usage(format!("`{name}` comes with a later version"))
+            .hint("what there is now: the same command with --help")
+    })
 }
 
 fn later(word: &str) -> Failure {

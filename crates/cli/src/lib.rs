@@ -45,6 +45,13 @@ pub fn gaffer(words: impl IntoIterator<Item = OsString>) -> ExitCode {
     let cli = match parsed {
         Ok(cli) => cli,
         Err(error) => {
+            if let Some(failure) = help::later_option(&error) {
+                let _ = std::io::Write::write_all(
+                    &mut std::io::stderr(),
+                    failure.render(&paint::Paint::new(false)).as_bytes(),
+                );
+                return ExitCode::from(failure.exit);
+            }
             // Help and version are asked for and go to standard output.
             let _ = error.print();
             return ExitCode::from(if error.use_stderr() { 2 } else { 0 });

@@ -38,6 +38,11 @@ pub fn translate(words: Vec<String>) -> Vec<String> {
             i += 1;
         }
     }
+    if old == "export" {
+        words.push(old);
+        words.extend(rest.into_iter().map(export_form));
+        return words;
+    }
     let new: Vec<&str> = match old.as_str() {
         "ps:scale" => vec!["scale"],
         "ps:info" => vec!["job", "show"],
@@ -76,6 +81,15 @@ pub fn translate(words: Vec<String>) -> Vec<String> {
         _ => words.extend(rest),
     }
     words
+}
+
+/// `export --format ini`, as the original wrote it: the form of the file, not of our talk.
+fn export_form(word: String) -> String {
+    match word.strip_prefix("--format") {
+        Some("") => "--to".to_owned(),
+        Some(value) if value.starts_with('=') => format!("--to{value}"),
+        _ => word,
+    }
 }
 
 /// Old options with another name now.
@@ -131,6 +145,8 @@ mod tests {
                 "gaffer --url http://h:1 apply --no-start",
             ),
             ("gaffer ps:info web", "gaffer job show web"),
+            ("gaffer export --format ini", "gaffer export --to ini"),
+            ("gaffer export web --format=json", "gaffer export web --to=json"),
             (
                 "gaffer -f Procfile --root app start",
                 "gaffer start --dir app -f Procfile",

@@ -101,6 +101,43 @@ fn help_is_the_same_in_all_three_ways() {
 }
 
 #[test]
+fn the_help_of_every_command_teaches_by_examples() {
+    let reference = stdout(&["help", "--reference"]);
+    let mut without = Vec::new();
+    for section in reference.split("\n##").skip(1) {
+        let name = section
+            .lines()
+            .next()
+            .unwrap_or_default()
+            .trim_start_matches('#')
+            .trim();
+        let name = name.strip_prefix("gaffer ");
+        if name.is_some_and(|name| name != "version" && !section.contains("Examples:\n  ")) {
+            without.extend(name);
+        }
+    }
+    assert!(without.is_empty(), "{without:?}");
+}
+
+#[test]
+fn an_option_of_the_design_that_is_not_there_yet_is_named_as_such() {
+    for words in [
+        ["scale", "web=3", "--pin"],
+        ["apply", "-y", "--rollback"],
+        ["doctor", "-v", "--chaos"],
+    ] {
+        let output = gaffer(&words);
+        assert_eq!(output.status.code(), Some(2), "{words:?}");
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        let option = words[2];
+        assert!(
+            said.starts_with(&format!("error: `{option}` comes with a later version\n")),
+            "{said}"
+        );
+    }
+}
+
+#[test]
 fn no_command_at_all_shows_the_way_and_is_wrong_use() {
     let output = gaffer(&[]);
     assert_eq!(output.status.code(), Some(2));

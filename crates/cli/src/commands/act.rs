@@ -140,7 +140,8 @@ pub async fn finish(
             Err(failure) => Err(failure),
         };
         match settled {
-            Ok(operation) => {
+            Ok(mut operation) => {
+                with_number(ctx, &target, &mut operation).await;
                 worst = worst.max(exit_of(&operation));
                 if ctx.out.is_text() {
                     tell(ctx, &target, &operation, patience)?;
@@ -157,6 +158,16 @@ pub async fn finish(
         ctx.out.json_list(&outcomes)?;
     }
     Ok(worst)
+}
+
+/// What a change of a number has come to: `+1` and `--auto` do not say it.
+async fn with_number(ctx: &Context, target: &Selected, operation: &mut Operation) {
+    if operation.verb != "scale" || operation.state != "done" || operation.data.contains_key("instances") {
+        return;
+    }
+    if let Ok(job) = ctx.client.job(&target.session, &target.job, false).await {
+        operation.data.insert("instances".to_owned(), job.target.into());
+    }
 }
 
 /// One line for one outcome.
@@ -189,6 +200,7 @@ fn tell(ctx: &Context, target: &Selected, operation: &Operation, patience: &Pati
             None => "scaled".to_owned(),
         },
         (_, "put") => "set".to_owned(),
+        (_, "add") => "added".to_owned(),
         (_, other) => other.to_owned(),
     };
     let state = if patience.no_wait && operation.state == "pending" {
@@ -197,7 +209,7 @@ fn tell(ctx: &Context, target: &Selected, operation: &Operation, patience: &Pati
         word.as_str()
     };
     let glyph = match state {
-        "reloaded" | "signalled" | "set" => ctx.out.glyph("running"),
+        "reloaded" | "signalled" | "set" | "added" => ctx.out.glyph("running"),
         other if other.starts_with("scaled") => ctx.out.glyph("running"),
         other => ctx.out.glyph(other),
     };

@@ -152,11 +152,8 @@ fn show(ctx: &Context, plan: &Plan) -> Result<(), Failure> {
     );
     let right = format!("plan {}", plan.hash);
     let width = ctx.out.width().unwrap_or(80).min(90);
-    let pad = width
-        .saturating_sub(left.chars().count() + right.chars().count())
-        .max(2);
     ctx.out
-        .line(&format!("{left}{}{}", " ".repeat(pad), ctx.out.dim(&right)))?;
+        .line(&beside(&left, &ctx.out.dim(&right), right.chars().count(), width))?;
     let name_width = plan
         .changes
         .iter()
@@ -241,8 +238,14 @@ fn closing(ctx: &Context, plan: &Plan) -> String {
     }
     let right = format!("Exactly this: gaffer apply --plan {}", plan.hash);
     let width = ctx.out.width().unwrap_or(80).min(90);
-    let pad = width
-        .saturating_sub(left.chars().count() + right.chars().count())
-        .max(2);
-    format!("{left}{}{right}", " ".repeat(pad))
+    beside(&left, &right, right.chars().count(), width)
+}
+
+/// One on the left, one on the right, or one below the other where the terminal is too narrow.
+fn beside(left: &str, right: &str, right_width: usize, width: usize) -> String {
+    let taken = left.chars().count() + right_width;
+    if taken + 2 > width {
+        return format!("{left}\n{right}");
+    }
+    format!("{left}{}{right}", " ".repeat(width - taken))
 }

@@ -1,7 +1,7 @@
 //! `job show|add|set|rm`: jobs one by one, also without a file.
 
 use crate::args::{JobAddArgs, TargetArgs, WaitOptions};
-use crate::ask::Patience;
+use crate::ask::{Patience, settle};
 use crate::commands::act::{ask_each, finish};
 use crate::context::Context;
 use crate::failure::Failure;
@@ -42,12 +42,14 @@ fn print(ctx: &Context, job: &Job) -> Result<(), Failure> {
         _ => "no file".to_owned(),
     };
     let (_, role) = crate::paint::state(&job.state);
-    let state = ctx.out.paint.role(role, &job.state);
+    let mut state = ctx.out.paint.role(role, &job.state);
+    if job.summary != job.state && !job.summary.is_empty() {
+        state = format!("{state}: {}", job.summary);
+    }
     ctx.out.line(&format!(
-        "{} {}  {state}: {}",
+        "{} {}  {state}",
         ctx.out.glyph(&job.state),
         ctx.out.paint.name(&full, &full),
-        job.summary
     ))?;
     if !job.description.is_empty() {
         ctx.out.line(&crate::escape::escape(&job.description))?;
@@ -134,7 +136,10 @@ pub async fn add(ctx: &Context, args: &JobAddArgs) -> Result<u8, Failure> {
         instance: None,
         run: None,
     };
-    finish(ctx, vec![(selected, answer.map_err(Failure::from))], &patience, 0).await
+    let mut operation = settle(ctx, answer?, &patience).await?;
+    // What was not there before was added, not changed.
+    operation.verb = "add".to_owned();
+    finish(ctx, vec![(selected, Ok(operation))], &patience, 0).await
 }
 
 fn spec_of(args: &JobAddArgs) -> Result<Value, Failure> {
