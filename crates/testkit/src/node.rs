@@ -78,6 +78,7 @@ impl Builder {
             std::fs::write(root.path().join(name), text).expect("the test's configuration");
         }
         let connection = Connection::unix(&root.path().join("gaffer.sock"));
+        process::sweep_cgroups();
         Node {
             builder: self,
             bins,
@@ -507,19 +508,15 @@ impl Node {
         let state_dir = self.state_dir();
         let deadline = Instant::now() + Duration::from_secs(10);
         loop {
-            if let Some(base) = process::cgroup_base(&state_dir) {
-                for entry in std::fs::read_dir(&base).into_iter().flatten().flatten() {
-                    let _absent = std::fs::write(entry.path().join("cgroup.kill"), "1");
-                    let _busy = std::fs::remove_dir(entry.path());
-                }
-                let _busy = std::fs::remove_dir(&base);
-            }
+            // Listed first: a group whose last process was just dying could not be removed, and there is a next round.
             let left = self.pids();
-            if left.is_empty() {
+            let base = process::cgroup_base(&state_dir);
+            let removed = base.as_deref().is_none_or(process::end_cgroup);
+            if left.is_empty() && removed {
                 return;
             }
             if Instant::now() >= deadline {
-                eprintln!("left behind by the test: {left:#?}");
+                eprintln!("left behind by the test: {left:#?}, {base:?}");
                 return;
             }
             // Jobs before shims and guards: an orphan of a dead guard would have no relation to us any more.

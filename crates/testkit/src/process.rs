@@ -98,6 +98,20 @@ impl Process {
 ///
 /// Its name has the FNV-1a digest of the directory's path in it (`containment.rs` of the engine).
 pub fn cgroup_base(state_dir: &Path) -> Option<PathBuf> {
+    let path = std::fs::canonicalize(state_dir).unwrap_or_else(|_| state_dir.to_owned());
+    let name = format!("gaffer-{:08x}", digest(&path));
+    Some(cgroup_parent()?.join(name)).filter(|base| base.is_dir())
+}
+
+fn digest(path: &Path) -> u32 {
+    let bytes = path.as_os_str().as_encoded_bytes();
+    bytes.iter().fold(0x811c_9dc5_u32, |hash, byte| {
+        (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193)
+    })
+}
+
+/// Where the groups of nodes are.
+fn cgroup_parent() -> Option<PathBuf> {
     let mounts = std::fs::read_to_string("/proc/self/mounts").ok()?;
     let mount = mounts.lines().find_map(|line| {
         let mut fields = line.split(' ');
@@ -105,18 +119,50 @@ pub fn cgroup_base(state_dir: &Path) -> Option<PathBuf> {
         (kind == "cgroup2").then(|| PathBuf::from(place))
     })?;
     let own = std::fs::read_to_string("/proc/self/cgroup").ok()?;
-    let own = own
-        .lines()
-        .find_map(|line| line.strip_prefix("0::"))?
-        .trim_start_matches('/')
-        .to_owned();
-    let parent = own.strip_suffix("/daemon").unwrap_or(&own);
-    let path = std::fs::canonicalize(state_dir).unwrap_or_else(|_| state_dir.to_owned());
-    let bytes = path.as_os_str().as_encoded_bytes();
-    let digest = bytes.iter().fold(0x811c_9dc5_u32, |hash, byte| {
-        (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193)
+    let own = own.lines().find_map(|line| line.strip_prefix("0::"))?;
+    let own = own.trim_start_matches('/');
+    Some(mount.join(own.strip_suffix("/daemon").unwrap_or(own)))
+}
+
+/// Kills what lives in a group and below it, and removes both. False: not yet.
+pub fn end_cgroup(group: &Path) -> bool {
+    // Absent on an old kernel, or the group is gone already.
+    let _absent = std::fs::write(group.join("cgroup.kill"), "1");
+    for entry in std::fs::read_dir(group).into_iter().flatten().flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            end_cgroup(&entry.path());
+        }
+    }
+    std::fs::remove_dir(group).is_ok() || !group.exists()
+}
+
+/// Removes empty groups of nodes that no longer run: those of tests that were killed. A daemon that has lost an empty
+/// group makes it anew.
+pub fn sweep_cgroups() {
+    let Some(parent) = cgroup_parent() else { return };
+    let all = Process::all();
+    let words = all.values().flat_map(|process| &process.command);
+    let ends = words.filter_map(|word| {
+        let path = Path::new(word);
+        // `--state-dir DIR` of a daemon, `--dir DIR/shims/N` of a shim.
+        path.is_absolute()
+            .then_some([Some(path), path.parent().and_then(Path::parent)])
     });
-    Some(mount.join(parent).join(format!("gaffer-{digest:08x}"))).filter(|base| base.is_dir())
+    let live: Vec<String> = ends
+        .flatten()
+        .flatten()
+        .map(|path| format!("gaffer-{:08x}", digest(path)))
+        .collect();
+    for entry in std::fs::read_dir(parent).into_iter().flatten().flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let is_node = name
+            .strip_prefix("gaffer-")
+            .is_some_and(|rest| rest.len() == 8 && rest.bytes().all(|byte| byte.is_ascii_hexdigit()));
+        if is_node && !live.contains(&name) {
+            // Only if it is empty.
+            let _busy = std::fs::remove_dir(entry.path());
+        }
+    }
 }
 
 /// Live processes of a node whose files are all below `root`, with everything they started, zombies left out.

@@ -94,11 +94,21 @@ impl Scene {
         text.lines().count()
     }
 
+    /// Empty cgroups are removed, not only left alone.
+    fn wait_for_groups(&self) {
+        wait_until(SOON, "no cgroup but that of the live run", || {
+            groups(&self.node).len() <= 1
+        });
+    }
+
+    fn arm(&self) {
+        std::fs::write(self.files.path().join("armed"), "").expect("the stop is armed");
+    }
+
     /// Asks for a job and returns when somebody stands still, or at once when nobody is armed.
     fn put(&mut self, spec: &Value, arm: bool) -> UnixStream {
-        let armed = self.files.path().join("armed");
         if arm {
-            std::fs::write(&armed, "").expect("the stop is armed");
+            self.arm();
         }
         let stream = put_unanswered(&self.node, "web", spec);
         if arm {
@@ -154,10 +164,6 @@ impl Scene {
         for death in &before {
             assert_ne!(death["exit_code"], json!(0), "{case}: an invented status");
         }
-        wait_until(SOON, "no cgroup but those of the live runs", || {
-            let found = groups(&self.node);
-            found.is_empty() || found.len() == 2
-        });
         let (status, answer) = self
             .node
             .http("POST", "/v1/jobs/default/web/stop?wait=20s", Some(&json!({})));
@@ -234,6 +240,7 @@ fn spawn_matrix(victims: Victims) {
         scene.kill(victims);
         scene.go_on(victims);
         scene.check(&case);
+        scene.wait_for_groups();
         if victims == DAEMON {
             assert_eq!(scene.copies(), 1, "{case}: nothing that runs is disturbed");
         }
@@ -263,6 +270,63 @@ fn hazard_04_shim_and_guard_are_killed_behind_every_step_of_a_spawn() {
 #[test]
 fn hazard_04_everything_is_killed_behind_every_step_of_a_spawn() {
     spawn_matrix(ALL);
+}
+
+/// The next run is started by the shim itself, by an order that the daemon left beside the run before: from the peek at
+/// the end of that one (9, 10) to the successor's own start.
+fn order_matrix(victims: Victims) {
+    for step in [9, 10, 2, 3, 4, 5, 6, 7, 8] {
+        let case = format!("order, step {step}, {victims:?}");
+        println!("{case}");
+        let mut scene = Scene::prepare(step);
+        let mut spec = counted(&scene.node, &scene.marker());
+        spec["retry"] = json!({ "delay": "0s", "jitter": 0 });
+        let _unanswered = scene.put(&spec, false);
+        wait_until(SOON, "the first run", || {
+            let (_, job) = scene.node.http("GET", "/v1/jobs/default/web", None);
+            job["state"] == "running" && scene.copies() == 1
+        });
+        let job = scene.node.get("/v1/jobs/default/web");
+        let pid = job["instances"][0]["pid"]
+            .as_u64()
+            .and_then(|pid| u32::try_from(pid).ok());
+        let first = pid.and_then(process::Process::read).expect("it lives");
+        scene.arm();
+        process::kill(&first);
+        wait_until(SOON, "somebody stands still", || !scene.stopped().is_empty());
+        scene.kill(victims);
+        scene.go_on(victims);
+        wait_until(SOON, "the second run", || scene.copies() >= 2);
+        scene.check(&case);
+        // One that was made for an order of a dead shim is on no file: the next daemon sweeps it.
+        scene.node.restart();
+        scene.wait_for_groups();
+    }
+}
+
+#[test]
+fn hazard_04_the_daemon_is_killed_behind_every_step_of_a_standing_order() {
+    order_matrix(DAEMON);
+}
+
+#[test]
+fn hazard_04_the_shim_is_killed_behind_every_step_of_a_standing_order() {
+    order_matrix(SHIM);
+}
+
+#[test]
+fn hazard_04_daemon_and_shim_are_killed_behind_every_step_of_a_standing_order() {
+    order_matrix(DAEMON_AND_SHIM);
+}
+
+#[test]
+fn hazard_04_shim_and_guard_are_killed_behind_every_step_of_a_standing_order() {
+    order_matrix(SHIM_AND_GUARD);
+}
+
+#[test]
+fn hazard_04_everything_is_killed_behind_every_step_of_a_standing_order() {
+    order_matrix(ALL);
 }
 
 /// The shim is frozen, so that the `Spawn` stays in its socket buffer.
