@@ -39,7 +39,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_program_cannot_talk_to_the_terminal() {
+    fn hazard_32_a_program_cannot_talk_to_the_terminal() {
         assert_eq!(
             escape("\u{1b}[2Jhi\u{7}\u{9b}1m\u{7f}"),
             "\\e[2Jhi\\x07\\x9b1m\\x7f"

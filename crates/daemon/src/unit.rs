@@ -65,7 +65,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_unit_leaves_jobs_alone_and_quotes_paths() {
+    fn hazard_61_the_unit_leaves_jobs_alone_and_quotes_paths() {
         let unit = text(
             Path::new("/opt/my gaffer/gafferd"),
             Some(Path::new("/etc/100%.toml")),

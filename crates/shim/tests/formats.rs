@@ -54,7 +54,7 @@ fn encode(record: &Record) -> Vec<u8> {
 }
 
 #[test]
-fn golden_bytes_of_records_and_messages_stay_as_they_are() {
+fn hazard_46_golden_bytes_of_records_and_messages_stay_as_they_are() {
     let golden = include_str!("golden.txt");
     let born = Record::Born { run: run(4), pid: 77 };
     let hello = ToShim::Hello {
@@ -114,7 +114,7 @@ fn run_ids_are_written_so_that_text_order_is_number_order() {
 }
 
 #[test]
-fn a_request_of_a_newer_daemon_is_reported_as_unknown_and_more_fields_are_skipped() {
+fn hazard_46_a_request_of_a_newer_daemon_is_reported_as_unknown_and_more_fields_are_skipped() {
     let mut newer = Vec::new();
     let mut encoder = minicbor::Encoder::new(&mut newer);
     encoder.array(2).unwrap().u32(4242).unwrap().array(0).unwrap();

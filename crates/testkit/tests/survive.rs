@@ -3,7 +3,7 @@
 use gaffer_testkit::chaos::{Load, Until, Victims, survive};
 
 #[test]
-fn a_hundred_writing_jobs_survive_fifty_kills_of_the_daemon() {
+fn hazard_19_a_hundred_writing_jobs_survive_fifty_kills_of_the_daemon() {
     let report = survive(&Load {
         victims: Victims::Daemon,
         jobs: 100,
@@ -19,7 +19,7 @@ fn a_hundred_writing_jobs_survive_fifty_kills_of_the_daemon() {
 }
 
 #[test]
-fn heavy_forty_writing_jobs_survive_kills_of_daemon_and_shims() {
+fn hazard_19_forty_writing_jobs_survive_kills_of_daemon_and_shims() {
     let report = survive(&Load {
         victims: Victims::Shims,
         jobs: 40,
@@ -35,7 +35,7 @@ fn heavy_forty_writing_jobs_survive_kills_of_daemon_and_shims() {
 }
 
 #[test]
-fn heavy_forty_writing_jobs_survive_kills_of_daemon_shims_and_guards() {
+fn hazard_19_forty_writing_jobs_survive_kills_of_daemon_shims_and_guards() {
     let report = survive(&Load {
         victims: Victims::All,
         jobs: 40,

@@ -166,6 +166,20 @@ fn check_line(path: &Path, masked: &Masked, number: usize, line: &str, faults: &
             "{shown}:{number}: a bare pid may be a stranger by now; signal by pidfd"
         ));
     }
+    // Zero and negative numbers are groups, ours among them.
+    let groups = [
+        "killpg(",
+        "process_group(Signal",
+        "kill(0,",
+        "kill(-",
+        "kill(libc::getpgrp",
+        "kill_process_group(",
+    ];
+    if groups.iter().any(|call| line.contains(call)) {
+        faults.push(format!(
+            "{shown}:{number}: a number that is not positive means a whole group; signal each by pidfd"
+        ));
+    }
     if line.contains("process::exit(") && !path.ends_with("main.rs") && !path.iter().any(|part| part == "bin")
     {
         faults.push(format!("{shown}:{number}: only `main` ends the process"));
@@ -282,6 +296,11 @@ mod tests {
                 "sleeps",
             ),
             ("src/a.rs", "//! x\nfn a() { libc::kill(pid, 9); }\n", "stranger"),
+            (
+                "tests/a.rs",
+                "//! x\nfn a() { libc::kill(0, 9); }\n",
+                "whole group",
+            ),
             (
                 "src/a.rs",
                 "//! x\nfn a() { std::process::exit(1); }\n",

@@ -177,6 +177,14 @@ impl Seat {
         };
         let Some(probes) = &mut live.probes else { return };
         let due = |at: Option<Mono>| at.is_some_and(|at| at <= cx.now.mono);
+        let within = cx.spec.ready_within;
+        // This long past its deadline, it was us who slept (suspend, a frozen daemon), and the program with us.
+        if probes
+            .within
+            .is_some_and(|at| !within.is_zero() && cx.now.mono.since(at) >= within)
+        {
+            probes.within = Some(cx.now.mono.plus(within));
+        }
         if due(probes.within) && !(due(probes.ready.next) && matches!(probe.kind, ProbeKind::After(_))) {
             let note = reason::unready(cx.spec.ready_within, probes.last.as_deref(), None);
             return self.ask_end(Why::Unready, Some(note), cx);

@@ -186,6 +186,78 @@ fn hazard_43_after_a_suspend_a_heartbeat_is_given_one_more_interval() {
 }
 
 #[test]
+fn hazard_43_after_a_suspend_a_start_is_given_its_time_again() {
+    let mut bench = Bench::new();
+    let mut job = spec();
+    job.ready = Some(tcp());
+    bench.put("shop.web", job);
+    let within = spec().ready_within;
+    bench.now.mono = bench.now.mono.plus(s(600)).plus(within);
+    bench.feed(Input::Tick);
+    assert_eq!(bench.state("shop.web.1"), State::Starting);
+    bench.pass(within);
+    assert_eq!(bench.state("shop.web.1"), State::Stopping);
+}
+
+#[test]
+fn hazard_42_the_wall_clock_may_jump_while_waiting_flapping_failed_ended_or_stopped() {
+    let year = 365 * 86_400_000;
+    for jump in [year, -year] {
+        let mut bench = Bench::new();
+        let mut late = spec();
+        late.after.insert(id("shop.none"), Condition::Ready);
+        let mut flapping = spec();
+        flapping.retry.delay = vec![s(0)];
+        flapping.flapping = Some(gaffer_core::job::Flapping {
+            exits: 1,
+            window: s(30),
+            pause: s(7),
+            rounds: Some(1),
+            whole_job: false,
+        });
+        let mut once = spec();
+        once.restart = gaffer_core::job::Restart::Never;
+        bench
+            .put("shop.waiting", late)
+            .put("shop.flapping", flapping.clone());
+        bench.put("shop.ended", once.clone()).put("shop.failed", once);
+        bench.put("shop.stopped", spec()).stop("shop.stopped");
+        bench
+            .exits("shop.stopped.1", Status::Code(0))
+            .exits("shop.flapping.1", Status::Code(1))
+            .exits("shop.ended.1", Status::Code(0))
+            .exits("shop.failed.1", Status::Code(1));
+        let states = |bench: &Bench| {
+            ["waiting", "flapping", "ended", "failed", "stopped"]
+                .map(|job| bench.state(&format!("shop.{job}.1")))
+        };
+        let before = states(&bench);
+        assert_eq!(
+            before,
+            [
+                State::Waiting,
+                State::Flapping,
+                State::Exited,
+                State::Failed,
+                State::Stopped
+            ]
+        );
+        let commands = bench.commands.len();
+        bench.now.wall = Wall(bench.now.wall.0 + jump);
+        bench.feed(Input::Tick);
+        assert_eq!(
+            (states(&bench), bench.commands.len()),
+            (before, commands),
+            "nothing is done because of it"
+        );
+        bench.pass(ms(6_900));
+        assert_eq!(bench.state("shop.flapping.1"), State::Flapping);
+        bench.pass(ms(200));
+        assert_eq!(bench.state("shop.flapping.1"), State::Running, "on time");
+    }
+}
+
+#[test]
 fn what_stops_with_its_dependency_comes_back_with_it() {
     let mut bench = Bench::new();
     let mut web = spec();

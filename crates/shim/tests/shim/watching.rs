@@ -44,6 +44,35 @@ fn hazard_11_500_exits_in_a_moment_are_500_records_and_no_zombie() {
     wait_for("no zombie", || children(shim.pid).is_empty().then_some(()));
 }
 
+/// Starts so many programs one after the other and gives how long that took.
+fn time_of_starts(shim: &mut Shim, from: usize, count: usize) -> std::time::Duration {
+    let begun = std::time::Instant::now();
+    let runs: Vec<_> = (from..from + count)
+        .map(|place| {
+            let mut spawn = shim.program(&format!("a.{place}"), &["/bin/sleep", "1000"]);
+            spawn.log_dir = shim.scratch.0.join("logs/all").to_str().unwrap().to_owned();
+            shim.spawn(spawn)
+        })
+        .collect();
+    shim.started(runs[count - 1]);
+    begun.elapsed()
+}
+
+#[test]
+fn hazard_56_the_thousandth_start_takes_no_longer_than_the_first() {
+    let mut shim = Shim::start();
+    let times: Vec<_> = (0..20)
+        .map(|batch| time_of_starts(&mut shim, batch * 60, 60))
+        .collect();
+    // Least of five, as the machine may be busy; a table that is copied makes it seven times as long.
+    let least = |times: &[std::time::Duration]| times.iter().min().copied().unwrap();
+    let (first, last) = (least(&times[..5]), least(&times[15..]));
+    assert!(
+        last < 3 * first,
+        "{first:?} for the first, {last:?} for the last: {times:?}"
+    );
+}
+
 fn children(pid: u32) -> Vec<u32> {
     let mut found = Vec::new();
     for task in std::fs::read_dir(format!("/proc/{pid}/task"))
@@ -376,6 +405,27 @@ fn hazard_04_a_shim_killed_between_any_two_steps_of_a_spawn_leaves_no_unknown_co
 }
 
 #[test]
+fn hazard_60_a_child_that_is_held_before_its_exec_dies_with_the_shim_and_holds_no_lock() {
+    let mut shim = Shim::start();
+    let fifo = gate(&shim);
+    let mut held = shim.script("a.1", "exit 0");
+    held.stdin = gaffer_shim::message::Stdin::File(fifo);
+    shim.spawn(held);
+    let child = wait_for("a child before its exec", || children(shim.pid).first().copied());
+    shim.kill_shim();
+    wait_for("the end of the child", || is_over(child).then_some(()));
+    shim.guard_ends();
+    assert!(
+        !client::is_locked(&shim.dir).unwrap(),
+        "a copy of the lock lives on"
+    );
+    assert!(
+        client::connect(&shim.dir).is_err(),
+        "a copy of the listener lives on"
+    );
+}
+
+#[test]
 fn hazard_58_an_exit_is_recorded_once_whoever_is_killed_around_it() {
     for _ in 0..30 {
         let mut shim = Shim::start();
@@ -392,6 +442,33 @@ fn hazard_58_an_exit_is_recorded_once_whoever_is_killed_around_it() {
             .filter(|r| matches!(r, Record::Exited { .. }))
             .count();
         assert_eq!(exits, 1);
+    }
+}
+
+#[test]
+fn hazard_59_no_byte_is_missing_when_the_shim_is_killed_as_programs_begin() {
+    for _ in 0..30 {
+        let mut shim = Shim::start();
+        let runs: Vec<_> = (0..10)
+            .map(|place| {
+                let spawn = shim.script(&format!("a.{place}"), "echo one; sleep 0.02; echo two >&2");
+                shim.spawn(spawn)
+            })
+            .collect();
+        shim.started(runs[3]);
+        shim.kill_shim();
+        shim.guard_ends();
+        shim.read_on();
+        for (place, run) in runs.iter().enumerate() {
+            let ended = |record: &Record| matches!(record, Record::Exited { run: of, status: Status::Code(0), .. } if of == run);
+            if shim.records.iter().any(ended) {
+                let slot = format!("a.{place}");
+                assert_eq!(
+                    (shim.text(&slot, "stdout"), shim.text(&slot, "stderr")),
+                    ("one\n".into(), "two\n".into())
+                );
+            }
+        }
     }
 }
 

@@ -297,3 +297,32 @@ pub fn remove(path: &str, depth: u32) -> bool {
     }
     std::fs::remove_dir(path).is_ok()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::killed_for_memory;
+
+    #[test]
+    fn hazard_39_only_the_kernels_count_says_that_memory_was_the_cause() {
+        let dir = std::env::temp_dir().join(format!("gaffer-shim-memory-{}", std::process::id()));
+        std::fs::create_dir_all(&dir).expect("a directory");
+        let path = dir.to_str().expect("text");
+        let cases = [
+            (
+                "low 0\nhigh 9\nmax 3\noom 2\noom_kill 0\noom_group_kill 0\n",
+                false,
+            ),
+            (
+                "low 0\nhigh 0\nmax 7\noom 1\noom_kill 1\noom_group_kill 0\n",
+                true,
+            ),
+            ("", false),
+        ];
+        for (text, expected) in cases {
+            std::fs::write(dir.join("memory.events"), text).expect("the file");
+            assert_eq!(killed_for_memory(path), expected, "{text}");
+        }
+        std::fs::remove_dir_all(&dir).expect("it was there");
+        assert!(!killed_for_memory(path), "no such group");
+    }
+}
