@@ -93,6 +93,8 @@ pub(crate) struct Group {
     /// `EndNode` was said.
     pub told_over: bool,
     counts: [u32; Phase::ALL.len()],
+    /// Counted seats that are starting and have a process.
+    born: u32,
 }
 
 impl Group {
@@ -132,6 +134,7 @@ impl Group {
             rerun: None,
             told_over: false,
             counts: [0; Phase::ALL.len()],
+            born: 0,
         }
     }
 
@@ -363,7 +366,7 @@ impl Group {
     pub fn step(&mut self, at: usize, input: In, hub: &mut Hub) {
         let spec = self.spec.clone().unwrap_or_else(|| hub.bare.clone());
         let seat = &mut self.seats[at];
-        let (phase, run) = (seat.phase(), seat.run());
+        let (phase, run, born) = (seat.phase(), seat.run(), seat.is_born());
         let counted = seat.primary
             && seat.place.number().is_some_and(|n| {
                 n <= if self.removed.is_some() {
@@ -393,6 +396,7 @@ impl Group {
         if counted {
             self.counts[phase as usize] = self.counts[phase as usize].saturating_sub(1);
             self.counts[after as usize] += 1;
+            self.born = (self.born + u32::from(seat.is_born())).saturating_sub(u32::from(born));
         }
         if seat.attempt > 1 && seat.run() != run && !seat.one_off() {
             self.rerun = self.rerun.max(seat.run());
@@ -588,10 +592,13 @@ impl Group {
     /// Counts afresh: after a change of target or lanes.
     pub fn recount(&mut self) {
         let mut counts = [0; Phase::ALL.len()];
+        let mut born = 0;
         for seat in self.seats.iter().filter(|seat| self.counts_in(seat)) {
             counts[seat.phase() as usize] += 1;
+            born += u32::from(seat.is_born());
         }
         self.counts = counts;
+        self.born = born;
     }
 
     // ── for others ──
@@ -603,19 +610,13 @@ impl Group {
         let up = self.count(Phase::Running) + self.count(Phase::Paused) + self.count(Phase::Unreachable);
         let starting = self.count(Phase::Starting);
         Standing {
-            started: up > 0 || (starting > 0 && self.any_born()),
+            started: up > 0 || self.born > 0,
             ready: target > 0 && self.count(Phase::Running) >= target,
             done: target > 0 && self.count(Phase::Exited) >= target,
             ended: target > 0 && ended >= target,
             gone: up + starting == 0,
             rerun: self.rerun,
         }
-    }
-
-    fn any_born(&self) -> bool {
-        self.seats
-            .iter()
-            .any(|seat| self.counts_in(seat) && seat.life.live().is_some_and(|live| live.pid != 0))
     }
 
     pub fn footing_from(&self, standing_of: impl Fn(&JobId) -> Option<Standing>) -> Footing {
@@ -653,6 +654,10 @@ impl Group {
 
     /// One-offs that are over are told to the store and dropped.
     pub fn forget_one_offs(&mut self, hub: &mut Hub) {
+        // They come after all instances.
+        if !self.seats.last().is_some_and(Seat::one_off) {
+            return;
+        }
         let id = self.id.clone();
         self.seats.retain(|seat| {
             let over = seat.one_off() && seat.phase().at_rest();

@@ -402,6 +402,11 @@ impl Seat {
         )
     }
 
+    /// It is starting and has a process.
+    pub fn is_born(&self) -> bool {
+        matches!(&self.life, Life::Starting(live) if live.pid != 0)
+    }
+
     pub fn one_off(&self) -> bool {
         matches!(self.place, Place::OneOff(_))
     }
