@@ -516,6 +516,9 @@ pub struct Node {
     pub containment: String,
     /// Configuration file.
     pub config: Option<String>,
+    /// Why it could not be applied the last time: what was in force before still is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub config_refused: Option<String>,
 }
 
 /// A shim.

@@ -73,7 +73,7 @@ pub fn load(bundle: &Bundle, host: &dyn Host) -> Result<Config, Diagnostics> {
         Some((table, _)) => crate::daemon::settings(table, host, &mut report),
         None => DaemonSettings::default(),
     };
-    let mut world = World::new(host).with_front(&front);
+    let mut world = World::new(host);
     let session = front.session.clone();
     let merged = {
         let (front, source, report) = (&mut front, &mut source as &mut dyn Source, &mut report);
@@ -229,7 +229,6 @@ fn draft(
             return None;
         }
     };
-    freeze_shell(&mut merged.table, world);
     let mut resolver = Resolver {
         world,
         report,
@@ -263,18 +262,6 @@ fn draft(
         from_file: true,
     };
     Some((id, draft))
-}
-
-/// `shell = true` means what it means today, also after the daemon's setting has changed.
-fn freeze_shell(table: &mut Table, world: &World<'_>) {
-    if world.shell == "/bin/sh" {
-        return;
-    }
-    if let Some(entry) = table.0.get_mut("shell")
-        && entry.node.as_bool() == Some(true)
-    {
-        entry.node.item = Item::Str(world.shell.clone());
-    }
 }
 
 fn check_counts(bundle: &Bundle, drafts: &BTreeMap<JobId, Draft>, report: &mut Report) {

@@ -7,6 +7,9 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
+/// What `shell = true` is where `[gaffer] shell` does not say.
+pub const DEFAULT_SHELL: &str = "/bin/sh";
+
 /// Settings of the daemon. Options of `gafferd` and variables win over them.
 #[derive(Clone, Debug, PartialEq)]
 pub struct DaemonSettings {
@@ -32,8 +35,6 @@ pub struct DaemonSettings {
     pub allow_origins: Vec<String>,
     /// Of the listeners.
     pub backlog: u32,
-    /// URL under which other nodes reach this one; none: from `bind`.
-    pub advertise: Option<String>,
     /// Log level.
     pub log_level: LogLevel,
     /// `stderr`, `journal`, `syslog`, `file:PATH`.
@@ -54,14 +55,8 @@ pub struct DaemonSettings {
     pub containment: Containment,
     /// How runs are grouped under shims.
     pub shim: ShimGrouping,
-    /// The page.
-    pub web: bool,
-    /// The API of the original.
-    pub legacy_api: bool,
     /// `/metrics`.
     pub metrics: bool,
-    /// Origins that the legacy API answers; empty: own.
-    pub legacy_origins: Vec<String>,
     /// Where the pid is written.
     pub pidfile: Option<PathBuf>,
     /// Of the daemon.
@@ -148,7 +143,6 @@ impl Default for DaemonSettings {
             allow_hosts: Vec::new(),
             allow_origins: Vec::new(),
             backlog: 1024,
-            advertise: None,
             log_level: LogLevel::Info,
             log_to: "stderr".to_owned(),
             logs_total: LogsTotal::Percent(10),
@@ -162,13 +156,10 @@ impl Default for DaemonSettings {
             stop_within: Duration::from_secs(90),
             containment: Containment::Auto,
             shim: ShimGrouping::Session,
-            web: true,
-            legacy_api: true,
             metrics: true,
-            legacy_origins: Vec::new(),
             pidfile: None,
             umask: 0o022,
-            shell: "/bin/sh".to_owned(),
+            shell: DEFAULT_SHELL.to_owned(),
         }
     }
 }
@@ -198,6 +189,17 @@ pub(crate) fn settings(table: &Table, host: &dyn Host, report: &mut Report) -> D
                 );
             }
         }
+    }
+    if settings.socket_mode & 0o007 != 0
+        && let Some(node) = table.get("socket_mode")
+    {
+        let message = "`socket_mode` lets everybody on this machine control the daemon";
+        report.error(
+            node.span,
+            "gaffer.socket_mode",
+            message,
+            "\"660\" and `socket_owner` let a group in",
+        );
     }
     if let Some(node) = table.get("socket_owner")
         && let Some(text) = node.as_str()
@@ -292,8 +294,6 @@ fn strings(table: &Table, settings: &mut DaemonSettings, report: &Report) {
     settings.state_dir = path("state_dir");
     settings.allow_hosts = list("allow_hosts").unwrap_or_default();
     settings.allow_origins = list("allow_origins").unwrap_or_default();
-    settings.legacy_origins = list("legacy_origins").unwrap_or_default();
-    settings.advertise = text("advertise");
     settings.pidfile = path("pidfile");
     settings.shell = text("shell").unwrap_or(settings.shell.clone());
     settings.log_to = text("log_to").unwrap_or(settings.log_to.clone());
@@ -329,8 +329,6 @@ fn numbers(table: &Table, settings: &mut DaemonSettings) {
     let duration = |path: &str| table.at(path).and_then(|node| crate::kind::duration(node).ok());
     let octal = |key: &str| table.get(key).and_then(|node| crate::kind::octal(node).ok());
     settings.require_token = flag("require_token", settings.require_token);
-    settings.web = flag("web", settings.web);
-    settings.legacy_api = flag("legacy_api", settings.legacy_api);
     settings.metrics = flag("metrics", settings.metrics);
     settings.backlog = number("backlog").unwrap_or(settings.backlog);
     settings.start_at_once = number("start_at_once");

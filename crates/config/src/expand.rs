@@ -24,6 +24,8 @@ pub struct RunContext<'a> {
     pub ports: &'a BTreeMap<String, u16>,
     /// The daemon's own environment.
     pub base_env: &'a BTreeMap<String, String>,
+    /// What `shell = true` is: `[gaffer] shell`.
+    pub shell: &'a str,
     /// Set by the engine on top of everything: `NOTIFY_SOCKET`, `WATCHDOG_USEC`, …
     pub added: &'a [(String, String)],
 }
@@ -169,8 +171,8 @@ fn argv(launch: &Launch, filler: &Filler<'_>) -> Result<Vec<String>, ExpandError
     for word in &launch.wrap {
         argv.push(filler.fill(word, false, &|| "wrap".to_owned())?);
     }
-    if let Some(shell) = &launch.shell {
-        argv.push(shell.clone());
+    if let Some(shell) = launch.shell_or(filler.context.shell) {
+        argv.push(shell.to_owned());
         argv.push("-c".to_owned());
     }
     let scripted = launch.shell.is_some();
@@ -359,6 +361,7 @@ mod tests {
             attempt: 3,
             ports: &ports,
             base_env: &base,
+            shell: "/bin/sh",
             added: &added,
         };
         expand(launch, &context)
@@ -454,6 +457,13 @@ mod tests {
             run(&launch).unwrap().argv,
             ["nice", "-n5", "bash", "-c", "echo $A 2 $$"]
         );
+    }
+
+    #[test]
+    fn a_shell_without_a_name_is_that_of_the_daemon() {
+        let mut launch = Launch::of(words(&["true"]));
+        launch.shell = Some(String::new());
+        assert_eq!(run(&launch).unwrap().argv, ["/bin/sh", "-c", "true"]);
     }
 
     #[test]

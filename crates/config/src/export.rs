@@ -116,11 +116,11 @@ fn line_of(words: &[String]) -> Option<String> {
     Some(words?.join(" "))
 }
 
-fn whole_command(job: &LoadedJob) -> Vec<String> {
+fn whole_command(config: &Config, job: &LoadedJob) -> Vec<String> {
     let launch = &job.spec.launch;
     let mut words = launch.wrap.clone();
-    if let Some(shell) = &launch.shell {
-        words.extend([shell.clone(), "-c".to_owned()]);
+    if let Some(shell) = launch.shell_or(&config.daemon.shell) {
+        words.extend([shell.to_owned(), "-c".to_owned()]);
         // The script's dollars are the shell's.
         words.extend(launch.cmd.iter().map(|script| script.replace('$', "$$")));
     } else {
@@ -136,7 +136,7 @@ fn procfile(config: &Config) -> String {
         let plain = name
             .chars()
             .all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '-');
-        match line_of(&whole_command(job)).filter(|line| plain && !line.contains('\n')) {
+        match line_of(&whole_command(config, job)).filter(|line| plain && !line.contains('\n')) {
             Some(line) => out.push_str(&format!("{name}: {line}\n")),
             None => out.push_str(&format!("# {name}: a Procfile cannot say this name or command\n")),
         }
@@ -272,7 +272,7 @@ fn properties(job: &LoadedJob) -> Vec<(&'static str, Value)> {
 fn ini(config: &Config) -> String {
     let mut out = String::new();
     for (id, job) in in_start_order(&config.jobs) {
-        let Some(line) = line_of(&whole_command(job)).filter(|line| !line.contains('\n')) else {
+        let Some(line) = line_of(&whole_command(config, job)).filter(|line| !line.contains('\n')) else {
             out.push_str(&format!(
                 "# [process:{}:{}]: an ini cannot say its command\n\n",
                 id.session, id.job
@@ -327,7 +327,7 @@ fn percent(text: &str) -> String {
 fn json_file(config: &Config) -> String {
     let jobs: Vec<Value> = in_start_order(&config.jobs)
         .into_iter()
-        .map(|(id, job)| json_job(id, job))
+        .map(|(id, job)| json_job(config, id, job))
         .collect();
     let value = match <[Value; 1]>::try_from(jobs) {
         Ok([one]) => one,
@@ -338,10 +338,10 @@ fn json_file(config: &Config) -> String {
     text
 }
 
-fn json_job(id: &JobId, job: &LoadedJob) -> Value {
+fn json_job(config: &Config, id: &JobId, job: &LoadedJob) -> Value {
     let mut map = Map::new();
     map.insert("name".to_owned(), json!(id.to_string()));
-    let mut words = whole_command(job)
+    let mut words = whole_command(config, job)
         .into_iter()
         .map(|word| as_variables(&word, false).unwrap_or(word));
     // `cmd` is split: one word that must stay one is quoted.

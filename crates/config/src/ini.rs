@@ -216,7 +216,6 @@ fn settings(section: &Section, sections: &[Section], report: &mut Report) -> Tab
         let (new, value) = match key {
             "bind" => ("bind", addresses(text, node.span)),
             "backlog" => ("backlog", number(text, node.span)),
-            "broadcast_address" => ("advertise", node.clone()),
             "require_key" => match yes_or_no(text) {
                 Some(value) => ("require_token", Node::new(Item::Bool(value), node.span)),
                 None => {
@@ -266,6 +265,10 @@ fn no_setting(key: &str, entry: &Entry, report: &mut Report) {
         "plugins_dir" | "plugin_dir" => {
             let message = format!("`{key}` is not yet supported");
             report.error(entry.key, "gaffer.plugins_dir", message, "leave it out");
+        }
+        "broadcast_address" => {
+            let message = format!("`{key}` is not yet supported");
+            report.error(entry.key, "gaffer.advertise", message, "leave it out");
         }
         _ if key.starts_with("lookupd_address") => {
             let message = format!("`{key}` is not yet supported");

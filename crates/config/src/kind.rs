@@ -65,6 +65,7 @@ pub(crate) enum Type {
     After,
     Batch,
     Regex,
+    Redact,
     Url,
     Address,
     True,
@@ -114,6 +115,7 @@ impl Type {
             Type::After => after_shape(node),
             Type::Batch => batch(node).map(drop),
             Type::Regex => regex(node),
+            Type::Redact => redact(node),
             Type::Url => url(node),
             Type::Address => address(node),
             Type::True => match boolean(node)? {
@@ -609,6 +611,19 @@ fn regex(node: &Node) -> Read<()> {
     match regex_lite::Regex::new(pattern) {
         Ok(_) => Ok(()),
         Err(error) => problem(node, format!("is not a regular expression: {error}"), ""),
+    }
+}
+
+fn redact(node: &Node) -> Read<()> {
+    texts(node, usize::MAX)?;
+    let entries = node.texts();
+    match crate::redact::Redaction::new(entries.iter().map(|(text, _)| *text)) {
+        Ok(_) => Ok(()),
+        Err(why) => problem(
+            node,
+            why,
+            "a plain word is a JSON field: [\"password\", 'key=\\S+']",
+        ),
     }
 }
 

@@ -55,7 +55,7 @@ pub(crate) fn launch(resolver: &mut Resolver<'_, '_>) -> Launch {
         }
     };
     let mut launch = Launch::of(cmd);
-    launch.shell = shell(resolver, table.get("shell"), "shell");
+    launch.shell = shell(table.get("shell"));
     launch.argv0 = text(resolver, "argv0");
     launch.wrap = match table.get("wrap") {
         Some(node) => command(resolver, node, false, "wrap").unwrap_or_default(),
@@ -148,13 +148,9 @@ pub(crate) fn command(
 }
 
 /// The shell that runs a script, if one does.
-pub(crate) fn shell(resolver: &Resolver<'_, '_>, node: Option<&Node>, _key: &str) -> Option<String> {
-    let named = kind::shell(node?).ok()??;
-    Some(if named.is_empty() {
-        resolver.world.shell.clone()
-    } else {
-        named
-    })
+pub(crate) fn shell(node: Option<&Node>) -> Option<String> {
+    // An empty name is `true`: the daemon's shell, put in when a run starts.
+    kind::shell(node?).ok()?
 }
 
 fn cwd(resolver: &mut Resolver<'_, '_>) -> String {

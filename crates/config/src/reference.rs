@@ -143,6 +143,7 @@ fn takes(ty: Type) -> String {
         Type::After => "list of names, or table".to_owned(),
         Type::Batch => "count or share".to_owned(),
         Type::Regex => "regular expression".to_owned(),
+        Type::Redact => "list of words and regular expressions".to_owned(),
         Type::Url => "URL".to_owned(),
         Type::Address => "address".to_owned(),
         Type::True => "`true`".to_owned(),

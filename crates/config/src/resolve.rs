@@ -2,7 +2,6 @@
 //!
 //! Values were checked where they are written; what cannot be read here was told there.
 
-use crate::front::Front;
 use crate::host::Host;
 use crate::kind;
 use crate::launch;
@@ -20,8 +19,6 @@ use std::time::Duration;
 /// What a resolution asks, with its answers remembered: a thousand jobs ask about one user.
 pub(crate) struct World<'a> {
     pub host: &'a dyn Host,
-    /// What `shell = true` is.
-    pub shell: String,
     folders: BTreeMap<PathBuf, bool>,
     users: BTreeMap<String, Option<gaffer_core::job::User>>,
 }
@@ -30,19 +27,9 @@ impl<'a> World<'a> {
     pub fn new(host: &'a dyn Host) -> World<'a> {
         World {
             host,
-            shell: "/bin/sh".to_owned(),
             folders: BTreeMap::new(),
             users: BTreeMap::new(),
         }
-    }
-
-    pub fn with_front(mut self, front: &Front) -> World<'a> {
-        let shell = front
-            .daemon
-            .as_ref()
-            .and_then(|(table, _)| table.get("shell")?.as_str().map(str::to_owned));
-        self.shell = shell.unwrap_or(self.shell);
-        self
     }
 
     pub fn is_dir(&mut self, path: &Path) -> bool {
@@ -333,7 +320,7 @@ impl Resolver<'_, '_> {
                 let cmd = launch::command(self, node, is_shell(shell.as_ref()), &key)?;
                 ProbeKind::Cmd {
                     cmd,
-                    shell: launch::shell(self, shell.as_ref(), &key),
+                    shell: launch::shell(shell.as_ref()),
                 }
             }
             "log" => ProbeKind::Log(text()?),

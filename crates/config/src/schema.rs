@@ -109,7 +109,7 @@ fn value(ty: Type) -> Value {
         Type::SizeOrShare => {
             json!({ "anyOf": [value(Type::Size), { "type": "string", "pattern": "^[0-9]+%$" }] })
         }
-        Type::Command | Type::Texts | Type::Paths => json!({ "anyOf": [text(), texts()] }),
+        Type::Command | Type::Texts | Type::Paths | Type::Redact => json!({ "anyOf": [text(), texts()] }),
         Type::Labels(max) => {
             json!({ "anyOf": [text(), { "type": "array", "items": text(), "maxItems": max }] })
         }

@@ -57,7 +57,7 @@ fn unit(config: &Config, id: &JobId, job: &LoadedJob) -> String {
         lines.push(format!("StartLimitBurst={}", flapping.exits));
     }
     lines.extend(["".to_owned(), "[Service]".to_owned(), "Type=exec".to_owned()]);
-    launch(&spec.launch, &mut lines);
+    launch(&spec.launch, &config.daemon.shell, &mut lines);
     lines.push(format!(
         "Restart={}",
         match spec.restart {
@@ -126,10 +126,10 @@ fn stop(job: &LoadedJob, lines: &mut Vec<String>) {
     }
 }
 
-fn launch(launch: &Launch, lines: &mut Vec<String>) {
+fn launch(launch: &Launch, shell: &str, lines: &mut Vec<String>) {
     let mut words = launch.wrap.clone();
-    if let Some(shell) = &launch.shell {
-        words.extend([shell.clone(), "-c".to_owned()]);
+    if let Some(shell) = launch.shell_or(shell) {
+        words.extend([shell.to_owned(), "-c".to_owned()]);
         words.extend(launch.cmd.iter().map(|script| script.replace('$', "$$")));
     } else {
         words.extend(launch.cmd.iter().cloned());

@@ -282,6 +282,7 @@ const LINES: &[(&str, &str)] = &[
     (r#"logs.size = "1K""#, r#"3:13 `logs.size` must be at least 4K ["1K"] | to keep nothing, write logs.stdout = "null""#),
     (r#"logs.to = ["file:/x"]"#, r#"3:11 `logs.to` is not yet supported [["file:/x"]] | leave it out; `gaffer logs` shows what is kept"#),
     ("logs.redact = 3", "3:15 `logs.redact` is a list of texts, not a number [3]"),
+    (r#"logs.redact = ["password", "(x"]"#, r#"3:15 `logs.redact` has `(x`, which is not a regular expression: found open group without closing ')' [["password", "(x"]] | a plain word is a JSON field: ["password", 'key=\S+']"#),
     (r#"logs.labels = ["a", "b", "c"]"#, r#"3:15 `logs.labels` has more than 2 entries [["a", "b", "c"]]"#),
     ("instances = -1", "3:13 `instances` must not be negative [-1]"),
     (r#"instances = "3""#, r#"3:13 `instances` is a whole number, not a text ["3"] | write 3, without quotes"#),
@@ -494,6 +495,10 @@ plugins_dir = "x""#, "2:1 `plugins_dir` is not yet supported [plugins_dir] | lea
 require_key = true", "2:1 unknown key `require_key` in [gaffer] [require_key] | use `require_token`"),
     (r#"[gaffer]
 socket_owner = "nobdy""#, r#"2:16 `socket_owner` names "nobdy", whom this machine does not know ["nobdy"] | write "user:group""#),
+    (r#"[gaffer]
+socket_mode = "666""#, r#"2:15 `socket_mode` lets everybody on this machine control the daemon ["666"] | "660" and `socket_owner` let a group in"#),
+    ("[gaffer]
+legacy_api = true", "2:1 `legacy_api` is not yet supported [legacy_api] | leave it out"),
     (r#"[gaffer]
 logs_total = "200%""#, r#"2:14 `logs_total` is more than all ["200%"] | write "1%" to "100%""#),
     (r#"[gaffer]

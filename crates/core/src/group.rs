@@ -463,6 +463,9 @@ impl Group {
             }
             self.next_start = hub.now.mono.plus(spacing);
         }
+        if place.number().is_some() {
+            hub.note_start(self.key);
+        }
         let run = hub.next_run();
         self.step(at, In::Go(run), hub);
         self.roll_on(hub);

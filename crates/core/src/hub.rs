@@ -8,7 +8,7 @@ use crate::job::Job;
 use crate::name::{Place, RunId};
 use crate::reason::Zone;
 use crate::retry::Dice;
-use crate::time::{Mono, Now};
+use crate::time::{Duration, Mono, Now};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -18,6 +18,9 @@ pub struct NodeLimits {
     /// `[gaffer] start_at_once`: starts that wait for a readiness probe at the same time. Starts without
     /// one are over as soon as the process exists and are not counted.
     pub start_at_once: u32,
+    /// `[gaffer] start_spacing`: between the start of an instance of one job and that of another job. One-offs are asked
+    /// for by somebody who waits, and do not.
+    pub start_spacing: Duration,
     /// For the hours in reasons.
     pub zone: Zone,
 }
@@ -26,6 +29,7 @@ impl Default for NodeLimits {
     fn default() -> NodeLimits {
         NodeLimits {
             start_at_once: 64,
+            start_spacing: Duration::ZERO,
             zone: Zone::default(),
         }
     }
@@ -37,6 +41,8 @@ pub(crate) type Key = u32;
 /// Whose deadline.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Timer {
+    /// The pause between the starts of jobs is over.
+    Node,
     /// A job's own: spacing of starts, end of a common pause.
     Job(Key),
     /// Of a seat.
@@ -70,6 +76,8 @@ pub(crate) struct Hub {
     pub queue_bounded: BTreeSet<Turn>,
     /// Bounded starts in progress.
     pub starting: BTreeSet<(Key, Place)>,
+    /// The job that started last, and when another one may.
+    pub spaced: Option<(Key, Mono)>,
     /// Jobs whose view may have changed.
     pub touched: BTreeSet<Key>,
     /// Jobs of which an instance changed its state: conditions of others may have.
@@ -93,13 +101,40 @@ impl Hub {
             return None;
         }
         let free = (self.starting.len() as u64) < u64::from(self.limits.start_at_once.max(1));
-        let bounded = self.queue_bounded.first().filter(|_| free).copied();
-        let turn = match (self.queue.first().copied(), bounded) {
-            (Some(a), Some(b)) => a.min(b),
-            (a, b) => a.or(b)?,
+        let next = |queue: &BTreeSet<Turn>| queue.iter().find(|turn| !self.is_held(turn)).copied();
+        let bounded = if free { next(&self.queue_bounded) } else { None };
+        let turn = match (next(&self.queue), bounded) {
+            (Some(a), Some(b)) => Some(a.min(b)),
+            (a, b) => a.or(b),
         };
-        self.dequeue(&turn);
-        Some(turn)
+        match turn {
+            Some(turn) => self.dequeue(&turn),
+            None => self.wake_after_pause(),
+        }
+        turn
+    }
+
+    /// Does the pause between jobs hold this one back?
+    pub fn is_held(&self, turn: &Turn) -> bool {
+        let (_, key, place) = turn;
+        self.spaced
+            .is_some_and(|(last, until)| last != *key && until > self.now.mono && place.number().is_some())
+    }
+
+    /// An instance starts. Only a change from one job to another begins a pause: a job that starts again and again
+    /// must not keep the others out.
+    pub fn note_start(&mut self, key: Key) {
+        let spacing = self.limits.start_spacing;
+        if !spacing.is_zero() && self.spaced.is_none_or(|(last, _)| last != key) {
+            self.spaced = Some((key, self.now.mono.plus(spacing)));
+        }
+    }
+
+    fn wake_after_pause(&mut self) {
+        let waiting = !(self.queue.is_empty() && self.queue_bounded.is_empty());
+        if let Some((_, until)) = self.spaced.filter(|(_, until)| waiting && *until > self.now.mono) {
+            self.timers.insert((until, Timer::Node));
+        }
     }
 
     pub fn dequeue(&mut self, turn: &Turn) {

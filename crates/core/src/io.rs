@@ -3,6 +3,7 @@
 //! Inputs are past tense and already true: intent is committed to the store, facts are in a
 //! journal. Commands are imperative, name their run, and doing one twice is harmless.
 
+use crate::hub::NodeLimits;
 use crate::job::{Job, Launch, Scope};
 use crate::name::{JobId, RunId, Slot};
 use crate::time::{Duration, Wall};
@@ -119,6 +120,8 @@ pub enum Input {
         /// Whose doing.
         by: Actor,
     },
+    /// Other bounds, from now on.
+    Limits(NodeLimits),
     /// Orderly end of the node: stop all jobs in order, save `keep_running` ones unless `all`.
     Shutdown {
         /// Also `keep_running` ones.

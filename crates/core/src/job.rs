@@ -138,6 +138,12 @@ impl Batch {
 }
 
 impl Launch {
+    /// The shell that runs the command, if one does; `daemon` is what `shell = true` means there.
+    pub fn shell_or<'a>(&'a self, daemon: &'a str) -> Option<&'a str> {
+        let named = self.shell.as_deref()?;
+        Some(if named.is_empty() { daemon } else { named })
+    }
+
     /// Words to run in `/`, everything else as by default.
     pub fn of(cmd: Vec<String>) -> Launch {
         Launch {
@@ -171,7 +177,7 @@ impl Launch {
 pub struct Launch {
     /// Program and arguments, split already. With `shell`, the single script.
     pub cmd: Vec<String>,
-    /// `Some("/bin/sh")`: run `cmd[0]` by `SHELL -c`.
+    /// `Some("bash")`: run `cmd[0]` by `SHELL -c`. Empty: by the daemon's shell.
     pub shell: Option<String>,
     /// Name shown to the program.
     pub argv0: Option<String>,

@@ -2,7 +2,7 @@
 //! deadlines to their owner; then it lets changes settle through dependencies before anyone starts.
 
 use crate::group::{Asked, Group};
-use crate::hub::{Hub, Key, NodeLimits};
+use crate::hub::{Hub, Key, NodeLimits, Timer};
 use crate::instance::{FoundRun, In};
 use crate::io::{Actor, Event, How, Input, JobView, Output, Wish, WishState};
 use crate::job::{Job, Launch, ReloadHow};
@@ -55,6 +55,7 @@ impl Node {
             queue: BTreeSet::new(),
             queue_bounded: BTreeSet::new(),
             starting: BTreeSet::new(),
+            spaced: None,
             touched: BTreeSet::new(),
             moved: BTreeSet::new(),
             bare: Arc::new(Job::of(Launch::of(Vec::new()))),
@@ -166,6 +167,7 @@ impl Node {
     fn take_in(&mut self, input: Input) {
         match input {
             Input::Tick => {}
+            Input::Limits(limits) => self.limit(limits),
             Input::Recovered => self.recovered(),
             Input::JobPut {
                 job,
@@ -219,6 +221,14 @@ impl Node {
             fact @ (Input::Exited { .. } | Input::TreeGone { .. }) => self.fact(fact),
             fact @ (Input::Probed { .. } | Input::Unreachable { .. }) => self.fact(fact),
         }
+    }
+
+    fn limit(&mut self, limits: NodeLimits) {
+        self.hub.limits = limits;
+        // A pause that is under way gets no longer than a new one would be.
+        let latest = self.hub.now.mono.plus(limits.start_spacing);
+        self.hub.timers.retain(|(_, timer)| *timer != Timer::Node);
+        self.hub.spaced = self.hub.spaced.map(|(key, until)| (key, until.min(latest)));
     }
 
     fn fact(&mut self, input: Input) {

@@ -285,6 +285,15 @@ pub fn waiting_turn(in_progress: u32) -> Reason {
     )
 }
 
+/// `waiting for its turn: 2s between starts of jobs`.
+pub fn waiting_pause(spacing: Duration) -> Reason {
+    let spacing = span(spacing);
+    reason(
+        "turn",
+        format!("waiting for its turn: {spacing} between starts of jobs"),
+    )
+}
+
 /// `waiting for the daemon to find what still runs`.
 pub fn waiting_recovery() -> Reason {
     reason("recovery", "waiting until it is known what still runs".into())

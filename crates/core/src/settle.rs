@@ -22,6 +22,8 @@ impl Node {
                 continue;
             }
             match timer {
+                // Whose turn it is now is seen to below, after every input.
+                Timer::Node => {}
                 Timer::Job(key) => {
                     self.with(key, |group, hub| group.due(hub));
                 }

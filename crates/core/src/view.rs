@@ -181,6 +181,8 @@ impl Group {
         let full = busy as u64 >= u64::from(around.hub.limits.start_at_once);
         if full {
             Some(reason::waiting_turn(busy as u32))
+        } else if around.hub.is_held(&(0, self.key, seat.place)) {
+            Some(reason::waiting_pause(around.hub.limits.start_spacing))
         } else {
             seat.reason.clone()
         }

@@ -2,6 +2,7 @@
 //!
 //! Every check says what was seen, whether that is good, limited or bad, and what to do. None changes anything.
 
+use crate::http::Live;
 use gaffer::Handle;
 use gaffer_api::types::{Check, Doctor};
 use gaffer_config::format_size;
@@ -88,6 +89,35 @@ fn daemon(setup: &Setup, handle: &Handle, listen: &[String]) -> Check {
             "limited",
             format!("{text}; {count} of {} shims do not answer", node.shims.len()),
             Some("see gaffer node show; a stopped shim goes on with SIGCONT".to_owned()),
+        ),
+    }
+}
+
+/// The daemon's own file: is what it says in force?
+pub fn file(path: &Path, live: &Live) -> Check {
+    let shown = path.display();
+    if let Some(refused) = &live.refused {
+        return check(
+            "file",
+            "bad",
+            format!(
+                "{shown} was refused at {}: {}; what was in force before still is",
+                crate::view::time(refused.at),
+                refused.reason
+            ),
+            Some(format!("gaffer check {shown}, then gaffer daemon reload")),
+        );
+    }
+    match live.later.is_empty() {
+        true => check("file", "good", format!("{shown} is in force"), None),
+        false => check(
+            "file",
+            "limited",
+            format!(
+                "{shown}: changes of {} count at the next start",
+                live.later.join(", ")
+            ),
+            Some("gaffer daemon restart; jobs go on".to_owned()),
         ),
     }
 }

@@ -260,6 +260,7 @@ mod tests {
         let peer = Peer::Unix {
             uid: Uid(1000),
             is_run: false,
+            invited: false,
         };
         match guard(false).check(&parts(method, uri, headers), &peer) {
             Ok(()) => "ok",
@@ -392,6 +393,7 @@ mod tests {
         let unix = Peer::Unix {
             uid: Uid(1001),
             is_run: false,
+            invited: false,
         };
         assert!(
             open.check(&parts("GET", "/v1/jobs", &[("host", "localhost")]), &unix)

@@ -3,43 +3,49 @@
 //! One line per event of the engine, and of ours. The name of the event is the message; a value that
 //! is not one plain word is quoted, so that no value can look like another field or another line.
 
+use crate::sink::Sink;
 use crate::view;
 use gaffer::Handle;
 use gaffer::info::EventRecord;
 use std::fmt::Write as _;
-use std::io::Write as _;
+use std::sync::{Mutex, OnceLock, PoisonError};
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Subscriber};
-use tracing_subscriber::Layer;
 use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::layer::{Context, SubscriberExt};
+use tracing_subscriber::{Layer, Registry, reload};
 
-/// Writes lines to stderr.
+/// Writes lines to the sink.
 struct Lines;
+
+/// Where lines go.
+static SINK: Mutex<Sink> = Mutex::new(Sink::Stderr);
+
+/// Changes what is written.
+static LEVEL: OnceLock<reload::Handle<LevelFilter, Registry>> = OnceLock::new();
 
 impl<S: Subscriber> Layer<S> for Lines {
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
         let mut fields = Fields::default();
         event.record(&mut fields);
-        let level = match *event.metadata().level() {
+        let level = *event.metadata().level();
+        let word = match level {
             Level::ERROR => "error",
             Level::WARN => "warn",
             Level::INFO => "info",
             Level::DEBUG => "debug",
             Level::TRACE => "trace",
         };
-        write_line(&format!(
-            "{} {level} {}{}",
+        let line = format!(
+            "{} {word} {}{}",
             view::time(view::now()),
             fields.message,
             fields.rest
-        ));
+        );
+        SINK.lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .write(level, &line);
     }
-}
-
-/// One write per line; a log that cannot be written must not stop the daemon.
-fn write_line(line: &str) {
-    let _lost = std::io::stderr().lock().write_all(format!("{line}\n").as_bytes());
 }
 
 #[derive(Default)]
@@ -81,12 +87,27 @@ fn field(name: &str, value: &str) -> String {
 }
 
 /// Begins to write the log.
-pub fn begin(level: Level) {
-    let subscriber = tracing_subscriber::registry()
-        .with(Lines)
-        .with(LevelFilter::from_level(level));
+pub fn begin(level: Level, sink: Sink) {
+    let (filter, handle) = reload::Layer::new(LevelFilter::from_level(level));
+    let subscriber = tracing_subscriber::registry().with(filter).with(Lines);
+    write_to(sink);
     // A second beginning (in tests) keeps the first.
-    let _already = tracing::subscriber::set_global_default(subscriber);
+    if tracing::subscriber::set_global_default(subscriber).is_ok() {
+        let _already = LEVEL.set(handle);
+    }
+}
+
+/// Lines go there from now on.
+pub fn write_to(sink: Sink) {
+    *SINK.lock().unwrap_or_else(PoisonError::into_inner) = sink;
+}
+
+/// So much is written from now on.
+pub fn write_up_to(level: Level) {
+    if let Some(handle) = LEVEL.get() {
+        // It fails only when the subscriber is gone, and with it the log.
+        let _gone = handle.reload(LevelFilter::from_level(level));
+    }
 }
 
 /// An event of the engine as one line, without time and level.
@@ -125,6 +146,7 @@ pub async fn follow(handle: Handle) {
         for record in log.read(cursor, 256) {
             cursor = record.cursor;
             match record.event.event {
+                "config.refused" => tracing::error!("{}", line(&record)),
                 "job.failed" | "run.oom" | "job.flapping" | "log.dropped" => {
                     tracing::warn!("{}", line(&record));
                 }

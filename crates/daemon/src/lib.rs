@@ -5,6 +5,7 @@
 //! much and how long ([`http`]), and the beginning and the end ([`life`]).
 
 pub mod background;
+pub mod bound;
 pub mod doctor;
 pub mod guard;
 pub mod http;
@@ -17,6 +18,8 @@ pub mod oom;
 pub mod options;
 pub mod peer;
 pub mod refusal;
+pub mod reload;
 pub mod setup;
+pub mod sink;
 pub mod unit;
 pub mod view;

@@ -4,31 +4,32 @@
 //! engine is opened, so that a daemon that cannot start has touched nothing. Then the engine adopts what runs, the file is
 //! applied as a client would, and only then is `gafferd ready` said.
 
-use crate::guard::Guard;
+use crate::bound::Bound;
 use crate::http::idempotency::Answers;
 use crate::http::router::router;
-use crate::http::server::{serve_tcp, serve_unix};
-use crate::http::{App, DaemonWish};
+use crate::http::{App, DaemonWish, Shared};
 use crate::journal;
-use crate::listen::{self, Bind, ControlSocket};
+use crate::listen;
 use crate::notify::Manager;
 use crate::peer::{Uid, user_name};
+use crate::reload;
 use crate::setup::{File, Plan, SetupError};
 use gaffer::info::{ApplyOptions, Error};
 use gaffer::{Engine, Handle, OpenError};
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::os::fd::{FromRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, RwLock};
 use std::time::Duration;
-use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 
 /// How long answers and streams may take to end.
 const GOODBYE: Duration = Duration::from_secs(1);
+
+/// What an orderly end takes at most beyond `stop_within`: killing, shims that leave, the store, goodbyes.
+const ENDS_WITHIN: Duration = Duration::from_secs(15);
 
 /// Why the daemon ends with an exit code other than that of an essential job.
 #[derive(Debug, thiserror::Error)]
@@ -92,7 +93,7 @@ pub async fn live(plan: Plan, leash: Option<OwnedFd>, ready: impl FnOnce()) -> R
         .map(watch_leash)
         .transpose()
         .map_err(system("the leash cannot be watched"))?;
-    let bound = Bound::open(&plan)?;
+    let mut bound = Bound::open(&plan.binds, plan.daemon.backlog, &plan.socket, &plan.access())?;
     let engine = Engine::open(plan.engine.clone()).await?;
     let handle = engine.handle();
     let lines = tokio::spawn(journal::follow(handle.clone()));
@@ -108,19 +109,11 @@ pub async fn live(plan: Plan, leash: Option<OwnedFd>, ready: impl FnOnce()) -> R
     let _pidfile = plan.pidfile.as_deref().map(PidFile::write).transpose()?;
     let (closing_tx, closing) = watch::channel(false);
     let (wishes_tx, mut wishes) = mpsc::channel(4);
-    let addresses = bound.addresses.clone();
-    let labels = watch::Sender::new(plan.daemon.labels.clone());
-    let app = Arc::new(app(
-        &plan,
-        &handle,
-        &bound,
-        closing,
-        wishes_tx,
-        labels.subscribe(),
-    ));
-    bound.serve(&app);
+    let app = Arc::new(app(&plan, &handle, &bound, closing, wishes_tx));
+    let router = router(app.clone());
+    bound.serve(&app, &router);
     trim();
-    say_ready(&addresses, &plan.socket);
+    say_ready(&bound.addresses(), &plan.socket);
     if let Some(manager) = &manager {
         manager.tell(&format!("READY=1\nMAINPID={}", std::process::id()));
     }
@@ -129,15 +122,20 @@ pub async fn live(plan: Plan, leash: Option<OwnedFd>, ready: impl FnOnce()) -> R
     let mut life = Life {
         plan,
         handle: handle.clone(),
+        app: app.clone(),
+        router,
+        bound,
         manager,
         wishes: &mut wishes,
         signals: &mut signals,
         leash,
-        labels,
     };
     let end = life.until_end().await;
     if let Some(manager) = &life.manager {
         manager.tell("STOPPING=1");
+        // What ends in order may take as long as it was told; a manager that knows this waits.
+        let within = handle.tuning().stop_within + ENDS_WITHIN;
+        manager.tell(&format!("EXTEND_TIMEOUT_USEC={}", within.as_micros()));
     }
     tracing::info!(by = %end.by, how = end.how(), "daemon.stopping");
     let code = life.stop(&end).await;
@@ -156,41 +154,17 @@ fn app(
     bound: &Bound,
     closing: watch::Receiver<bool>,
     wishes: mpsc::Sender<DaemonWish>,
-    labels: watch::Receiver<BTreeMap<String, String>>,
 ) -> App {
     let node = handle.node().name;
-    let own = Uid(rustix::process::geteuid().as_raw());
-    let mut listen: Vec<String> = bound
-        .addresses
-        .iter()
-        .map(|address| format!("http://{address}"))
-        .collect();
-    listen.extend(
-        bound
-            .sockets
-            .iter()
-            .map(|socket| format!("unix:{}", socket.file.path().display())),
-    );
-    let daemon = &plan.daemon;
     App {
         handle: handle.clone(),
-        guard: Guard::new(
-            own,
-            daemon.require_token,
-            &node,
-            &bound.addresses,
-            &daemon.allow_hosts,
-            &daemon.allow_origins,
-        ),
+        live: RwLock::new(Arc::new(reload::live(&plan.daemon, &node, bound))),
         node: node.into(),
-        labels,
-        listen,
         config: plan.file.as_ref().map(|file| file.path.clone()),
         answers: Answers::default(),
         closing,
         wishes,
         connections: watch::Sender::new(0),
-        metrics: daemon.metrics,
         runs_group: handle
             .cgroup_base()
             .and_then(|base| Some(base.file_name()?.to_str()?.to_owned())),
@@ -198,19 +172,19 @@ fn app(
         setup: crate::doctor::Setup {
             state_dir: plan.engine.state_dir.clone(),
             socket: plan.socket.clone(),
-            require_token: daemon.require_token,
+            require_token: plan.daemon.require_token,
         },
     }
 }
 
-fn actor_of(file: &File) -> gaffer::info::Actor {
+pub(crate) fn actor_of(file: &File) -> gaffer::info::Actor {
     file.path
         .file_name()
         .map_or_else(|| "the file".into(), |name| name.to_string_lossy().into())
 }
 
-/// True: something changed.
-async fn apply(handle: &Handle, file: &File) -> Result<bool, Error> {
+/// Applies a file; was there anything to change?
+pub(crate) async fn apply(handle: &Handle, file: &File) -> Result<bool, Error> {
     let (plan, _) = handle
         .apply(file.bundle.clone(), ApplyOptions::default(), actor_of(file))
         .await?;
@@ -241,50 +215,6 @@ pub(crate) fn trim() {
     // SAFETY: malloc_trim may be called at any time.
     unsafe {
         libc::malloc_trim(0);
-    }
-}
-
-/// What is listened at.
-struct Bound {
-    tcp: Vec<TcpListener>,
-    addresses: Vec<SocketAddr>,
-    sockets: Vec<ControlSocket>,
-}
-
-impl Bound {
-    fn open(plan: &Plan) -> Result<Bound, LifeError> {
-        let backlog = plan.daemon.backlog;
-        let mut bound = Bound {
-            tcp: Vec::new(),
-            addresses: Vec::new(),
-            sockets: Vec::new(),
-        };
-        for bind in &plan.binds {
-            match bind {
-                Bind::Tcp(address) => {
-                    let listener = listen::tcp(*address, backlog)?;
-                    bound.addresses.push(
-                        listener
-                            .local_addr()
-                            .map_err(system("the address of a listener"))?,
-                    );
-                    bound.tcp.push(listener);
-                }
-                Bind::Unix(path) => bound.sockets.push(listen::unix(path)?),
-            }
-        }
-        bound.sockets.push(listen::unix(&plan.socket)?);
-        Ok(bound)
-    }
-
-    fn serve(self, app: &Arc<App>) {
-        let router = router(app.clone());
-        for listener in self.tcp {
-            tokio::spawn(serve_tcp(app.clone(), router.clone(), listener));
-        }
-        for socket in self.sockets {
-            tokio::spawn(serve_unix(app.clone(), router.clone(), socket));
-        }
     }
 }
 
@@ -375,14 +305,16 @@ impl End {
     }
 }
 
-struct Life<'a> {
-    plan: Plan,
-    handle: Handle,
-    manager: Option<Manager>,
+pub(crate) struct Life<'a> {
+    pub plan: Plan,
+    pub handle: Handle,
+    pub app: Shared,
+    pub router: axum::Router,
+    pub bound: Bound,
+    pub manager: Option<Manager>,
     wishes: &'a mut mpsc::Receiver<DaemonWish>,
     signals: &'a mut Signals,
     leash: Option<tokio::io::unix::AsyncFd<OwnedFd>>,
-    labels: watch::Sender<BTreeMap<String, String>>,
 }
 
 impl Life<'_> {
@@ -417,61 +349,6 @@ impl Life<'_> {
         }
     }
 
-    /// Applies the file again; one with errors changes nothing.
-    async fn reload(&mut self) {
-        let Some(file) = self.plan.file.clone() else {
-            tracing::warn!(reason = "the daemon was started without a file", "config.refused");
-            return;
-        };
-        if let Some(manager) = &self.manager {
-            manager.tell_reloading();
-        }
-        let path = file.path.display().to_string();
-        let applied = match File::read(&file.path, &file.profiles) {
-            Ok((file, daemon)) => match apply(&self.handle, &file).await {
-                Ok(changed) => {
-                    self.labels.send_replace(daemon.labels);
-                    self.plan.file = Some(file);
-                    Ok(changed)
-                }
-                Err(error) => Err(error.to_string()),
-            },
-            Err(error) => Err(error.to_string()),
-        };
-        match applied {
-            // Told by the engine.
-            Ok(true) => {}
-            // Whoever asked waits for an answer also if there is nothing to do.
-            Ok(false) => self.tell(
-                "config.applied",
-                path,
-                ("unchanged", "nothing had changed".into()),
-            ),
-            Err(reason) => {
-                tracing::error!(file = %path, reason = %reason, "config.refused");
-                self.tell("config.refused", path, ("refused", reason));
-            }
-        }
-        if let Some(manager) = &self.manager {
-            manager.tell("READY=1");
-        }
-    }
-
-    fn tell(&self, event: &'static str, file: String, (code, text): (&'static str, String)) {
-        self.handle.tell(gaffer::info::Event {
-            event,
-            job: None,
-            slot: None,
-            run: None,
-            by: None,
-            reason: Some(gaffer_core::io::Reason {
-                code,
-                text: text.into(),
-            }),
-            data: vec![("file", file)],
-        });
-    }
-
     /// Ends the engine as wished; a second signal stops everything at once.
     async fn stop(&mut self, end: &End) -> u8 {
         let leave = end.wish == DaemonWish::Leave;
@@ -483,34 +360,16 @@ impl Life<'_> {
             tokio::select! {
                 () = shutdown.as_mut() => break,
                 heard = self.signals.next() => match heard {
-                    Heard::End(name) if !leave => self.kill_all(name).await,
+                    Heard::End(name) if !leave => {
+                        tracing::warn!(by = name, "daemon.killing");
+                        self.handle.kill_ending(all);
+                    }
                     Heard::End(_) | Heard::Reload => {}
                     Heard::Strangers => reap(),
                 },
             }
         }
         u8::try_from(end.code.unwrap_or(0)).unwrap_or(1)
-    }
-
-    /// KILL for every job that is still being stopped.
-    async fn kill_all(&self, by: &str) {
-        use gaffer::info::{Act, How, Target};
-        tracing::warn!(by, "daemon.killing");
-        for job in self.handle.jobs(None) {
-            if job.spec.keep_running && job.view.wish == gaffer_core::io::WishState::Running {
-                continue;
-            }
-            let target = Target {
-                job: job.view.job,
-                instance: None,
-            };
-            let how = How {
-                grace: None,
-                force: true,
-            };
-            // One that has ended meanwhile needs nothing.
-            let _ended = self.handle.act(target, Act::Stop(how), by.into()).await;
-        }
     }
 }
 

@@ -3,7 +3,7 @@
 use std::fs;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt};
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::path::{Path, PathBuf};
 use tokio::net::{TcpListener, TcpSocket, UnixListener};
@@ -109,6 +109,8 @@ pub struct ControlSocket {
     pub listener: UnixListener,
     /// Its file.
     pub file: SocketFile,
+    /// Whoever the kernel lets connect may be served: `socket_mode` or `socket_owner` say so.
+    pub invites: bool,
 }
 
 /// The file of a socket, removed in the end if it is still ours.
@@ -136,8 +138,34 @@ impl Drop for SocketFile {
     }
 }
 
-/// Listens on a unix socket: 0600 from its first moment, in a directory that is made 0700.
-pub fn unix(path: &Path) -> Result<ControlSocket, ListenError> {
+/// Whom a socket lets in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Access {
+    /// Mode of its file.
+    pub mode: u32,
+    /// Owner and group of its file; none: ours.
+    pub owner: Option<(u32, u32)>,
+}
+
+impl Default for Access {
+    fn default() -> Access {
+        Access {
+            mode: 0o600,
+            owner: None,
+        }
+    }
+}
+
+impl Access {
+    /// May somebody connect who is neither our user nor root?
+    pub fn invites(&self) -> bool {
+        self.mode & 0o077 != 0 || self.owner.is_some()
+    }
+}
+
+/// Listens on a unix socket: 0600 from its first moment, in a directory that is made 0700 (0711 if the socket is for others
+/// too); then as `access` says.
+pub fn unix(path: &Path, access: &Access) -> Result<ControlSocket, ListenError> {
     let failed = |why: String| ListenError::Unix {
         path: path.to_owned(),
         why,
@@ -151,7 +179,7 @@ pub fn unix(path: &Path) -> Result<ControlSocket, ListenError> {
     if let Some(dir) = path.parent().filter(|dir| !dir.as_os_str().is_empty()) {
         fs::DirBuilder::new()
             .recursive(true)
-            .mode(0o700)
+            .mode(if access.invites() { 0o711 } else { 0o700 })
             .create(dir)
             .map_err(|error| failed(format!("{}: {error}", dir.display())))?;
     }
@@ -166,13 +194,40 @@ pub fn unix(path: &Path) -> Result<ControlSocket, ListenError> {
     let listener = bound.map_err(|error| failed(error.to_string()))?;
     let file = fs::symlink_metadata(path).map_err(|error| failed(error.to_string()))?;
     let identity = (file.dev(), file.ino());
-    Ok(ControlSocket {
+    let socket = ControlSocket {
         listener,
         file: SocketFile {
             path: path.to_owned(),
             identity,
         },
-    })
+        invites: access.invites(),
+    };
+    open_up(path, access).map_err(failed)?;
+    Ok(socket)
+}
+
+/// Gives the file the owner and mode that were asked for. Owner first: nobody else is let in before.
+fn open_up(path: &Path, access: &Access) -> Result<(), String> {
+    if let Some((uid, gid)) = access.owner {
+        std::os::unix::fs::lchown(path, Some(uid), Some(gid))
+            .map_err(|error| format!("socket_owner: it cannot be given to {uid}:{gid}: {error}"))?;
+    }
+    if access.mode != 0o600 {
+        fs::set_permissions(path, fs::Permissions::from_mode(access.mode))
+            .map_err(|error| format!("socket_mode: {error}"))?;
+    }
+    let closed = path
+        .parent()
+        .and_then(|dir| fs::metadata(dir).ok())
+        .is_some_and(|dir| dir.mode() & 0o011 == 0);
+    if access.invites() && closed {
+        let dir = path.parent().unwrap_or(path).display();
+        tracing::warn!(
+            reason = %format!("{dir} lets nobody else through to the socket: chmod 711 {dir}"),
+            "socket.closed"
+        );
+    }
+    Ok(())
 }
 
 /// Removes the socket of a daemon that is gone; refuses to touch anything else.

@@ -5,6 +5,7 @@ use gafferd::background::{self, Side, Waiter};
 use gafferd::life::{self, LifeError};
 use gafferd::options::Options;
 use gafferd::setup::{self, Plan};
+use gafferd::sink::Sink;
 use gafferd::{doctor, http, journal, oom, unit};
 use std::cell::Cell;
 use std::process::ExitCode;
@@ -44,7 +45,9 @@ fn start(options: &Options) -> Result<u8, LifeError> {
             Side::Background(waiter) => Some(waiter),
         },
     };
-    journal::begin(plan.level);
+    let sink =
+        Sink::open(&plan.daemon.log_to).map_err(|why| LifeError::Setup(setup::SetupError::Wrong(why)))?;
+    journal::begin(plan.level, sink);
     // One thread does everything: it is the smallest, and nothing wakes a second one. What blocks (the store, the
     // shims) has threads of its own.
     let runtime = tokio::runtime::Builder::new_current_thread()

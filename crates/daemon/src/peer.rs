@@ -26,6 +26,8 @@ pub enum Peer {
         uid: Uid,
         /// It is one of our own runs, or was started by one.
         is_run: bool,
+        /// The socket is open to others than us, and the kernel let it in.
+        invited: bool,
     },
     /// Over TCP.
     Tcp {
@@ -45,8 +47,11 @@ impl Peer {
         }
     }
 
-    /// May it be served without a token: the daemon's own user, or root.
+    /// May it be served without a token: the daemon's own user, root, or whom the control socket was opened for.
     pub fn is_trusted(&self, own: Uid) -> bool {
+        if matches!(self, Peer::Unix { invited: true, .. }) {
+            return true;
+        }
         self.uid().is_some_and(|uid| uid == own || uid == Uid(0))
     }
 
@@ -76,7 +81,7 @@ pub fn user_name(uid: Uid) -> String {
 }
 
 /// The peer of a unix connection; `runs_group` is the name of the cgroup below which our runs live.
-pub fn of_unix(stream: &tokio::net::UnixStream, runs_group: Option<&str>) -> io::Result<Peer> {
+pub fn of_unix(stream: &tokio::net::UnixStream, runs_group: Option<&str>, invited: bool) -> io::Result<Peer> {
     let credentials = stream.peer_cred()?;
     // The process may be gone, and its number be another's: good enough to stop accidents, which is all it is for.
     let is_run = match (credentials.pid(), runs_group) {
@@ -89,6 +94,7 @@ pub fn of_unix(stream: &tokio::net::UnixStream, runs_group: Option<&str>) -> io:
     Ok(Peer::Unix {
         uid: Uid(credentials.uid()),
         is_run,
+        invited,
     })
 }
 

@@ -2,8 +2,8 @@
 
 use crate::listen::{self, Bind};
 use crate::options::Options;
-use gaffer::{Containment, Grouping, Settings};
-use gaffer_config::{Bundle, DaemonSettings, Diagnostics, GatherOptions, LogLevel, RealHost, ShimGrouping};
+use gaffer::{Containment, Settings, Tuning};
+use gaffer_config::{Bundle, DaemonSettings, Diagnostics, GatherOptions, LogLevel, RealHost};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tracing::Level;
@@ -43,8 +43,19 @@ pub struct Plan {
     pub daemon: DaemonSettings,
     /// How much is logged.
     pub level: Level,
+    /// What options say stays when the file changes.
+    pub fixed: Fixed,
     /// Written and removed.
     pub pidfile: Option<PathBuf>,
+}
+
+/// What was said by an option, which wins over the file.
+#[derive(Clone, Copy, Debug)]
+pub struct Fixed {
+    /// `--bind`.
+    pub bind: bool,
+    /// `--log-level`, `-v`.
+    pub level: bool,
 }
 
 /// The daemon's own file.
@@ -56,6 +67,16 @@ pub struct File {
     pub profiles: Vec<String>,
     /// As it is now.
     pub bundle: Bundle,
+}
+
+impl Plan {
+    /// Whom the control socket lets in.
+    pub fn access(&self) -> listen::Access {
+        listen::Access {
+            mode: self.daemon.socket_mode,
+            owner: self.daemon.socket_owner,
+        }
+    }
 }
 
 impl File {
@@ -86,15 +107,12 @@ pub fn plan(options: &Options) -> Result<Plan, SetupError> {
         }
     };
     let config_file = file.as_ref().map(|file: &File| file.bundle.root.clone());
-    let mut binds = Vec::new();
     let texts = if options.bind.is_empty() {
         &daemon.bind
     } else {
         &options.bind
     };
-    for text in texts {
-        binds.extend(listen::parse_bind(text)?);
-    }
+    let binds = binds(texts)?;
     let socket = match options.socket.clone().or_else(|| daemon.socket.clone()) {
         Some(socket) => socket,
         None => listen::default_socket()?,
@@ -117,12 +135,26 @@ pub fn plan(options: &Options) -> Result<Plan, SetupError> {
         binds,
         socket: absolute(&socket)?,
         level,
+        fixed: Fixed {
+            bind: !options.bind.is_empty(),
+            level: options.verbose > 0 || options.log_level.is_some(),
+        },
         pidfile: options.pidfile.clone().or_else(|| daemon.pidfile.clone()),
         daemon,
     })
 }
 
-fn level_of(level: LogLevel) -> Level {
+/// Where to listen; `none` is nothing.
+pub fn binds(texts: &[String]) -> Result<Vec<Bind>, listen::ListenError> {
+    let mut binds = Vec::new();
+    for text in texts {
+        binds.extend(listen::parse_bind(text)?);
+    }
+    Ok(binds)
+}
+
+/// From the file's word.
+pub fn level_of(level: LogLevel) -> Level {
     match level {
         LogLevel::Error => Level::ERROR,
         LogLevel::Warn => Level::WARN,
@@ -137,20 +169,12 @@ fn engine(state_dir: &Path, daemon: &DaemonSettings, leashed: bool) -> Settings 
     if let Some(name) = &daemon.name {
         settings.node.clone_from(name);
     }
-    settings.grouping = match daemon.shim {
-        ShimGrouping::Session => Grouping::Session,
-        ShimGrouping::Job => Grouping::Job,
-        ShimGrouping::Run => Grouping::Run,
-    };
     settings.containment = match daemon.containment {
         gaffer_config::Containment::Auto => Containment::Auto,
         gaffer_config::Containment::Require => Containment::Require,
         gaffer_config::Containment::Off => Containment::Off,
     };
-    settings.history_runs = daemon.history.runs;
-    settings.history_age = daemon.history.age;
-    settings.start_at_once = daemon.start_at_once;
-    settings.stop_within = daemon.stop_within;
+    settings.tuning = Tuning::from(daemon);
     settings.leash = leashed.then_some(LEASH);
     settings
 }

@@ -447,13 +447,8 @@ fn shim(info: &ShimInfo) -> types::Shim {
     }
 }
 
-/// The node; `labels`, `listen` and `config` are the daemon's own knowledge.
-pub fn node(
-    info: &NodeInfo,
-    labels: BTreeMap<String, String>,
-    listen: Vec<String>,
-    config: Option<String>,
-) -> types::Node {
+/// The node; `labels` and `listen` are the daemon's own knowledge.
+pub fn node(info: &NodeInfo, labels: BTreeMap<String, String>, listen: Vec<String>) -> types::Node {
     types::Node {
         node: info.name.clone(),
         labels,
@@ -468,7 +463,8 @@ pub fn node(
         runs: info.runs,
         shims: info.shims.iter().map(shim).collect(),
         containment: info.containment.to_owned(),
-        config,
+        config: None,
+        config_refused: None,
     }
 }
 

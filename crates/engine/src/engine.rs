@@ -119,6 +119,7 @@ impl Engine {
             }
         }
         let owner = tokio::spawn(owner::run(state.clone(), rx));
+        crate::budget::begin(&state);
         let host = Arc::new(gaffer_config::RealHost);
         let started = clock::wall();
         let handle = Handle {

@@ -11,7 +11,7 @@ use crate::logs::{self, LogReader};
 use crate::owner::{Message, lock};
 use crate::plan::Draft;
 use crate::requests::{Answer, Request};
-use crate::settings::Settings;
+use crate::settings::{Settings, Tuning};
 use crate::settle;
 use crate::shims::{ShimState, wire};
 use crate::state::State;
@@ -37,6 +37,9 @@ pub struct Handle {
     pub(crate) started: Wall,
     pub(crate) host: Arc<dyn Host + Send + Sync>,
 }
+
+/// How long what was killed at the end of `stop_within` may take to be gone.
+const KILLED_WITHIN: Duration = Duration::from_secs(5);
 
 /// How long an orderly end waits for its shims to leave.
 const SHIMS_LEAVE_WITHIN: Duration = Duration::from_secs(1);
@@ -349,7 +352,7 @@ impl Handle {
         .await
     }
 
-    /// Samples a live run now; `cpu_percent` is since the previous sample by anyone.
+    /// Samples a live run, or gives the sample that is younger than `stats_every`; `cpu_percent` is since the one before.
     pub async fn run_stats(&self, run: RunId) -> Result<RunStats> {
         let mut state = lock(&self.state);
         let facts = state
@@ -360,7 +363,8 @@ impl Handle {
         let (pid, cgroup) = facts
             .map(|facts| (facts.pid, facts.cgroup.clone()))
             .ok_or_else(|| Error::RunNotFound(run.to_string()))?;
-        Ok(state.sampler.sample(run, pid, cgroup.as_deref()))
+        let every = state.tuning.stats_every;
+        Ok(state.sampler.sample(run, pid, cgroup.as_deref(), every))
     }
 
     /// Opens a stream of a slot: one growing sequence of bytes over all its runs.
@@ -371,10 +375,8 @@ impl Handle {
         if stream.is_empty() || !name {
             return Err(Error::Invalid(format!("`{stream}` is not a stream's name")));
         }
-        Ok(LogReader::open(
-            &logs::directory(&self.settings.logs_dir(), slot),
-            stream,
-        ))
+        let reader = LogReader::open(&logs::directory(&self.settings.logs_dir(), slot), stream);
+        Ok(reader.masked_for(&self.state, slot.job.clone()))
     }
 
     /// The event log: read from a cursor, wait for more.
@@ -444,7 +446,13 @@ impl Handle {
         by: Actor,
     ) -> Result<(PlanInfo, OperationId)> {
         let plan = Box::new(self.draft(&bundle, &options).await?);
+        // The file of `gaffer start` is its private daemon's own.
+        let tuning = self.settings.leash.is_some() && plan.config.daemon_section.is_some();
+        let tuning = tuning.then(|| Tuning::from(&plan.config.daemon));
         let answer = self.ask(Request::Apply { plan, options, by }).await?;
+        if let Some(tuning) = tuning {
+            self.tune(tuning);
+        }
         let plan = answer
             .plan
             .ok_or_else(|| Error::WrongState("the plan got lost".to_owned()))?;
@@ -504,13 +512,40 @@ impl Handle {
         counters
     }
 
+    /// Other settings, from now on. What was asked for before has been seen to by then, what is asked after sees them.
+    pub fn tune(&self, tuning: Tuning) {
+        // An engine that has ended needs no settings.
+        let _ended = self.owner.send(Message::Tuned(Box::new(tuning)));
+    }
+
+    /// The settings in force that may change.
+    pub fn tuning(&self) -> Tuning {
+        lock(&self.state).tuning.clone()
+    }
+
+    /// Says to everybody what came of a file that was read again and changed no job: `config.applied`, or `config.refused`
+    /// with the reason.
+    pub fn tell_file_read(&self, file: String, by: Actor, refused: Option<String>) {
+        let _ended = self.owner.send(Message::FileRead { file, by, refused });
+    }
+
+    /// KILL for everything that an orderly end is still waiting for.
+    pub fn kill_ending(&self, all: bool) {
+        let _ended = self.owner.send(Message::KillEnding { all });
+    }
+
     /// Orderly end: stops jobs in reverse order, save `keep_running` ones unless `all`; with `leave` nothing is stopped.
-    /// Returns when done (or after `stop_within`).
+    /// Returns when done. What is left after `stop_within` is killed.
     pub async fn shutdown(&self, all: bool, leave: bool, by: Actor) {
         if !leave {
             let asked = self.ask(Request::Shutdown { all, by }).await;
             if asked.is_ok() {
-                let _late = tokio::time::timeout(self.settings.stop_within, self.ended()).await;
+                let within = self.tuning().stop_within;
+                if tokio::time::timeout(within, self.ended()).await.is_err() {
+                    tracing::warn!(by = "stop_within", "daemon.killing");
+                    self.kill_ending(all);
+                    let _stuck = tokio::time::timeout(KILLED_WITHIN, self.ended()).await;
+                }
             }
         }
         {

@@ -299,7 +299,8 @@ pub struct EventRecord {
     pub event: Event,
 }
 
-/// What happened. Events of the core, and those of the engine itself (`config.applied`, `log.dropped`, `gap`).
+/// What happened. Events of the core, and those of the engine itself (`config.applied`, `config.refused`,
+/// `log.dropped`, `gap`).
 #[derive(Clone, Debug)]
 pub struct Event {
     /// `run.started`, … (ux.md 6.3); `gap` where events were pruned (`data`: `from`, `to`).

@@ -201,6 +201,7 @@ fn expand(
         attempt,
         ports,
         base_env: &state.base_env,
+        shell: &state.tuning.shell,
         added: &added,
     };
     gaffer_config::expand(launch, &context).map_err(|error| error.to_string())

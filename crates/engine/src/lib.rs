@@ -27,6 +27,7 @@
 //! *Invariant:* nothing awaits between an input of the core and doing its output.
 
 mod acts;
+mod budget;
 pub mod clock;
 mod containment;
 mod embed;
@@ -38,6 +39,7 @@ pub mod handle;
 pub mod info;
 mod launch;
 pub mod logs;
+mod mask;
 mod operations;
 mod owner;
 mod plan;
@@ -58,7 +60,8 @@ pub use acts::{INSTANCES_MAX, TARGETS_MAX};
 pub use containment::Containment;
 pub use embed::{EmbedError, Gaffer, JobBuilder};
 pub use engine::{Engine, OpenError};
+pub use gaffer_config::LogsTotal;
 pub use gaffer_shim::stream::ReadAt;
 pub use handle::Handle;
-pub use settings::{Grouping, Settings};
+pub use settings::{Grouping, Settings, Tuning};
 pub use settle::cause_word;

@@ -2,12 +2,15 @@
 
 use crate::handle::Result;
 use crate::info::Error;
-use gaffer_core::name::{Place, Slot};
+use crate::mask::{HOLD, Mask};
+use crate::state::State;
+use gaffer_core::name::{JobId, Place, Slot};
 use gaffer_shim::stream::{IndexKind, ReadAt, StreamReader};
 use rustix::fs::inotify;
 use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
 use tokio::io::unix::AsyncFd;
 
 /// Reads one stream of one slot. Catching up and following live are the same code: read from an offset, wait for more.
@@ -20,6 +23,7 @@ pub struct LogReader {
     /// Pieces that were read together with the last one: a batch is often one line, and files are not opened anew for each.
     ahead: VecDeque<Chunk>,
     bell: Option<Bell>,
+    mask: Option<Mask>,
 }
 
 /// An inotify that rings when there may be news.
@@ -92,6 +96,21 @@ impl LogReader {
             told: 0,
             ahead: VecDeque::new(),
             bell: None,
+            mask: None,
+        }
+    }
+
+    /// What this job's `logs.redact` names is masked from here on.
+    pub(crate) fn masked_for(mut self, state: &Arc<Mutex<State>>, job: JobId) -> LogReader {
+        self.mask = Some(Mask::new(state, job));
+        self
+    }
+
+    /// Shall a line that may still grow be held back (for half a second at most), so that no half of a secret gets out?
+    /// Only lines of jobs with `logs.redact` are.
+    pub fn hold_unfinished(&mut self, on: bool) {
+        if let Some(mask) = &mut self.mask {
+            mask.holds = on;
         }
     }
 
@@ -115,6 +134,35 @@ impl LogReader {
 
     /// Next piece at `offset`, at most `max` bytes and at most one batch; none at the end.
     pub fn read(&mut self, offset: u64, max: usize) -> Result<Option<Chunk>> {
+        let chunk = self.read_plain(offset, max)?;
+        let Some(mut mask) = self.mask.take() else {
+            return Ok(chunk);
+        };
+        let masked = match (mask.refresh(), chunk) {
+            (
+                true,
+                Some(Chunk::Bytes {
+                    offset,
+                    data,
+                    wall_ms,
+                }),
+            ) => mask
+                .apply(&mut self.reader, offset, data)
+                .map_err(|error| self.failed(&error))
+                .map(|data| {
+                    data.map(|data| Chunk::Bytes {
+                        offset,
+                        data,
+                        wall_ms,
+                    })
+                }),
+            (_, chunk) => Ok(chunk),
+        };
+        self.mask = Some(mask);
+        masked
+    }
+
+    fn read_plain(&mut self, offset: u64, max: usize) -> Result<Option<Chunk>> {
         if self.ahead.front().is_none_or(|next| next.offset() != offset) {
             self.ahead.clear();
             self.read_ahead(offset, max)?;
@@ -201,8 +249,8 @@ impl LogReader {
         }
     }
 
-    /// Bytes only, as many as one read gives: for the fast path of raw logs. Zero at the end.
-    pub fn read_raw(&mut self, offset: u64, buffer: &mut [u8]) -> Result<ReadAt> {
+    /// Bytes as they are on disk, not masked: for looking where lines end, and not to be shown to anybody. Zero at the end.
+    pub fn read_unmasked(&mut self, offset: u64, buffer: &mut [u8]) -> Result<ReadAt> {
         self.reader
             .read_at(offset, buffer)
             .map_err(|error| self.failed(&error))
@@ -210,6 +258,18 @@ impl LogReader {
 
     /// Waits until there may be bytes at `offset` (cancel-safe).
     pub async fn grown(&mut self, offset: u64) -> Result<()> {
+        let held = self.mask.as_mut().and_then(|mask| mask.held.take());
+        match held {
+            None => self.grown_beyond(offset).await,
+            // What is held back is shown after a while, also if nothing follows.
+            Some(end) => match tokio::time::timeout(HOLD, self.grown_beyond(end)).await {
+                Ok(grown) => grown,
+                Err(_) => Ok(()),
+            },
+        }
+    }
+
+    async fn grown_beyond(&mut self, offset: u64) -> Result<()> {
         loop {
             let watched = self.arm()?;
             // Armed first, then looked: what comes in between rings.

@@ -7,7 +7,9 @@
 use crate::clock;
 use crate::facts::RunFacts;
 use crate::handle::Result;
+use crate::info::Actor;
 use crate::requests::{Answer, Prepared, Request};
+use crate::settings::Tuning;
 use crate::shims::{Connection, Greeting, ShimState, unwire, watch_end};
 use crate::state::{State, orphan};
 use crate::store::StoreError;
@@ -50,6 +52,16 @@ pub(crate) enum Message {
     },
     /// A shim obeys a newer daemon: we are the old one.
     Fenced { shim: u64, epoch: u32 },
+    /// Other settings.
+    Tuned(Box<Tuning>),
+    /// What an orderly end is waiting for is killed; `all`: `keep_running` jobs too.
+    KillEnding { all: bool },
+    /// The daemon's file is in force without any job changed, or is refused for a reason.
+    FileRead {
+        file: String,
+        by: Actor,
+        refused: Option<String>,
+    },
     /// A spawn that came to nothing is told to the core now.
     NotStarted { run: RunId, text: Arc<str> },
     /// Outcome of a probe.
@@ -143,6 +155,12 @@ impl State {
                     "a newer daemon is in charge; this one can do no more here"
                 );
             }
+            Message::Tuned(tuning) => self.tune(*tuning),
+            Message::KillEnding { all } => self.kill_ending(all),
+            Message::FileRead { file, by, refused } => match refused {
+                None => self.tell_applied(file, by),
+                Some(reason) => self.tell_refused(file, by, reason),
+            },
             Message::NotStarted { run, text } => {
                 self.runs.runs.remove(&run);
                 self.feed(Input::NotStarted { run, text });

@@ -313,7 +313,8 @@ impl State {
         }
     }
 
-    fn tell_applied(&mut self, file: String, by: Actor) {
+    /// A file is in force.
+    pub fn tell_applied(&mut self, file: String, by: Actor) {
         let event = crate::info::Event {
             event: "config.applied",
             job: None,
@@ -321,6 +322,23 @@ impl State {
             run: None,
             by: Some(by),
             reason: None,
+            data: vec![("file", file)],
+        };
+        self.counters.events += self.events.append([event]);
+    }
+
+    /// The daemon's own file has errors: nothing was changed.
+    pub fn tell_refused(&mut self, file: String, by: Actor, reason: String) {
+        let event = crate::info::Event {
+            event: "config.refused",
+            job: None,
+            slot: None,
+            run: None,
+            by: Some(by),
+            reason: Some(gaffer_core::io::Reason {
+                code: "config",
+                text: reason.into(),
+            }),
             data: vec![("file", file)],
         };
         self.counters.events += self.events.append([event]);

@@ -1,6 +1,7 @@
 //! How an engine is set up.
 
 use crate::containment::Containment;
+use gaffer_config::LogsTotal;
 use gaffer_core::time::Duration;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
@@ -26,22 +27,73 @@ pub struct Settings {
     pub node: String,
     /// The `gaffer-shim` program; none: `$GAFFER_SHIM`, else beside this program, else in `PATH`.
     pub shim: Option<PathBuf>,
-    /// How runs are grouped.
-    pub grouping: Grouping,
     /// Cgroups.
     pub containment: Containment,
+    /// If set: when this engine is killed and no successor comes within this time, the shims stop all runs.
+    pub leash: Option<Duration>,
+    /// The daemon's own file: `[gaffer]` counts there and is an error in any other. None: nobody's file is checked.
+    pub config_file: Option<PathBuf>,
+    /// What may change later, as it is at first.
+    pub tuning: Tuning,
+}
+
+/// What may change while the engine runs: [`crate::Handle::tune`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tuning {
+    /// How runs are grouped; counts for runs that start from now on.
+    pub grouping: Grouping,
     /// Death records kept per job.
     pub history_runs: u32,
     /// Age of the oldest.
     pub history_age: Duration,
-    /// If set: when this engine is killed and no successor comes within this time, the shims stop all runs.
-    pub leash: Option<Duration>,
-    /// Starts in progress at once.
+    /// Starts in progress at once; none: 2 × cores.
     pub start_at_once: Option<u32>,
-    /// The daemon's own file: `[gaffer]` counts there and is an error in any other. None: nobody's file is checked.
-    pub config_file: Option<PathBuf>,
-    /// Total time of an orderly shutdown.
+    /// Pause between the starts of different jobs.
+    pub start_spacing: Duration,
+    /// Total time of an orderly shutdown; what is left then is killed.
     pub stop_within: Duration,
+    /// A run is sampled at most so often.
+    pub stats_every: Duration,
+    /// Budget of all logs.
+    pub logs_total: LogsTotal,
+    /// What `shell = true` is; counts for runs that start from now on.
+    pub shell: String,
+}
+
+impl Default for Tuning {
+    fn default() -> Tuning {
+        Tuning {
+            grouping: Grouping::default(),
+            history_runs: 200,
+            history_age: Duration::from_secs(30 * 86_400),
+            start_at_once: None,
+            start_spacing: Duration::ZERO,
+            stop_within: Duration::from_secs(90),
+            stats_every: Duration::from_secs(1),
+            logs_total: LogsTotal::Percent(10),
+            shell: gaffer_config::DEFAULT_SHELL.to_owned(),
+        }
+    }
+}
+
+impl From<&gaffer_config::DaemonSettings> for Tuning {
+    fn from(daemon: &gaffer_config::DaemonSettings) -> Tuning {
+        Tuning {
+            grouping: match daemon.shim {
+                gaffer_config::ShimGrouping::Session => Grouping::Session,
+                gaffer_config::ShimGrouping::Job => Grouping::Job,
+                gaffer_config::ShimGrouping::Run => Grouping::Run,
+            },
+            history_runs: daemon.history.runs,
+            history_age: daemon.history.age,
+            start_at_once: daemon.start_at_once,
+            start_spacing: daemon.start_spacing,
+            stop_within: daemon.stop_within,
+            stats_every: daemon.stats_every,
+            logs_total: daemon.logs_total,
+            shell: daemon.shell.clone(),
+        }
+    }
 }
 
 impl Settings {
@@ -52,14 +104,10 @@ impl Settings {
             state_dir: state_dir.into(),
             node,
             shim: None,
-            grouping: Grouping::default(),
             containment: Containment::default(),
-            history_runs: 200,
-            history_age: Duration::from_secs(30 * 86_400),
             leash: None,
-            start_at_once: None,
             config_file: None,
-            stop_within: Duration::from_secs(90),
+            tuning: Tuning::default(),
         }
     }
 

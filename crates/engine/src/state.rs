@@ -10,14 +10,14 @@ use crate::info::{Counters, Error, JobInfo};
 use crate::launch;
 use crate::operations::Operations;
 use crate::owner::Message;
-use crate::settings::{Grouping, Settings};
+use crate::settings::{Grouping, Settings, Tuning};
 use crate::settle;
 use crate::shims::{Connection, Shim, ShimState, Shims, watch_end, wire};
 use crate::stats::Sampler;
 use crate::store::{Change, Settled, Store};
 use crate::tree::{self, Orphan};
 use crate::watch::Watches;
-use gaffer_core::io::{Command, Input, Wish};
+use gaffer_core::io::{Command, Input, Wish, WishState};
 use gaffer_core::job::{Job, Scope};
 use gaffer_core::name::{JobId, Place, RunId, Slot};
 use gaffer_core::{Node, NodeLimits};
@@ -45,6 +45,9 @@ pub(crate) struct JobMeta {
 /// See the module.
 pub(crate) struct State {
     pub settings: Arc<Settings>,
+    pub tuning: Tuning,
+    /// Rung when the logs are to be looked at before their time.
+    pub budget_bell: watch::Sender<()>,
     pub node: Node,
     pub jobs: BTreeMap<JobId, Box<JobMeta>>,
     pub runs: Fold,
@@ -94,7 +97,9 @@ impl State {
         let node_id = crate::containment::node_id(&settings.state_dir);
         let seed = u64::from(loaded.epoch) ^ clock::mono().0;
         State {
-            node: Node::with_limits(loaded.epoch, seed, limits(&settings)),
+            node: Node::with_limits(loaded.epoch, seed, limits(&settings.tuning)),
+            tuning: settings.tuning.clone(),
+            budget_bell: watch::Sender::new(()),
             settings,
             jobs: BTreeMap::new(),
             runs: Fold::default(),
@@ -220,7 +225,7 @@ impl State {
 
     /// What runs are grouped by under shims.
     fn group(&self, slot: &Slot, run: RunId) -> String {
-        match self.settings.grouping {
+        match self.tuning.grouping {
             Grouping::Session => slot.job.session.to_string(),
             Grouping::Job => slot.job.to_string(),
             Grouping::Run => run.to_string(),
@@ -494,12 +499,41 @@ impl State {
         }
     }
 
+    /// Other settings, from now on.
+    pub fn tune(&mut self, tuning: Tuning) {
+        if tuning == self.tuning {
+            return;
+        }
+        self.tuning = tuning;
+        self.feed(Input::Limits(limits(&self.tuning)));
+        self.prune_history();
+        self.budget_bell.send_replace(());
+    }
+
+    /// KILL for everything that an orderly end is waiting for.
+    pub fn kill_ending(&mut self, all: bool) {
+        let kept = |job: &JobId| {
+            let meta = self.jobs.get(job);
+            !all && meta.is_some_and(|meta| meta.spec.keep_running && meta.wish.state == WishState::Running)
+        };
+        let ending: Vec<RunId> = self
+            .runs
+            .runs
+            .values()
+            .filter(|facts| !facts.is_over() && !facts.slot.parse().is_ok_and(|slot: Slot| kept(&slot.job)))
+            .map(|facts| facts.run)
+            .collect();
+        for run in ending {
+            self.kill_tree(run);
+        }
+    }
+
     /// Keeps the history within `[gaffer] history`.
     pub fn prune_history(&self) {
-        let age = i64::try_from(self.settings.history_age.as_millis()).unwrap_or(i64::MAX);
+        let age = i64::try_from(self.tuning.history_age.as_millis()).unwrap_or(i64::MAX);
         let before = clock::wall().0.saturating_sub(age);
         self.store.upkeep(vec![Change::Prune {
-            keep: self.settings.history_runs,
+            keep: self.tuning.history_runs,
             before,
         }]);
     }
@@ -555,13 +589,14 @@ impl State {
 }
 
 /// Bounds of the core, and the zone that its sentences tell wall times in: the one in force at start.
-fn limits(settings: &Settings) -> NodeLimits {
+fn limits(tuning: &Tuning) -> NodeLimits {
     let mut limits = NodeLimits::default();
     let cores = std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
-    let most = settings
+    let most = tuning
         .start_at_once
         .unwrap_or(u32::try_from(2 * cores).unwrap_or(u32::MAX));
     limits.start_at_once = most.max(1);
+    limits.start_spacing = tuning.start_spacing;
     let offset = jiff::Zoned::now().offset();
     limits.zone.offset_s = offset.seconds();
     limits

@@ -7,15 +7,23 @@ use gaffer_core::time::{Duration, Mono};
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
-/// Previous CPU time of each run that somebody samples.
+/// The last sample of each run that somebody samples.
 #[derive(Default)]
 pub(crate) struct Sampler {
-    before: HashMap<RunId, (Mono, Duration)>,
+    before: HashMap<RunId, (Mono, RunStats)>,
 }
 
 impl Sampler {
     /// Samples the tree of a run: everything in its cgroup, or else the descendants of its main process.
-    pub fn sample(&mut self, run: RunId, pid: u32, cgroup: Option<&Path>) -> RunStats {
+    /// A sample that is younger than `every` is given again: how many ask does not change the load, nor the time that a
+    /// share is taken over.
+    pub fn sample(&mut self, run: RunId, pid: u32, cgroup: Option<&Path>, every: Duration) -> RunStats {
+        let now = clock::mono();
+        if let Some((at, stats)) = self.before.get(&run)
+            && u128::from(now.0.saturating_sub(at.0)) < every.as_nanos()
+        {
+            return stats.clone();
+        }
         let pids = match cgroup.and_then(members) {
             Some(pids) => pids,
             None => descendants(pid),
@@ -33,14 +41,14 @@ impl Sampler {
         stats
             .processes
             .sort_by_key(|process| (process.pid != pid, process.pid));
-        let now = clock::mono();
-        if let Some((at, cpu)) = self.before.insert(run, (now, stats.cpu)) {
+        if let Some((at, before)) = self.before.get(&run) {
             let wall = now.0.saturating_sub(at.0);
-            let used = stats.cpu.saturating_sub(cpu).as_nanos();
+            let used = stats.cpu.saturating_sub(before.cpu).as_nanos();
             if wall > 0 {
                 stats.cpu_percent = Some(used as f64 * 100.0 / wall as f64);
             }
         }
+        self.before.insert(run, (now, stats.clone()));
         stats
     }
 
@@ -126,14 +134,17 @@ mod tests {
     fn our_own_process_has_memory_threads_and_a_second_sample_has_a_share() {
         let mut sampler = Sampler::default();
         let run = RunId { epoch: 1, n: 1 };
-        let first = sampler.sample(run, std::process::id(), None);
+        let mut sample = |every| sampler.sample(run, std::process::id(), None, every);
+        let first = sample(Duration::ZERO);
         assert!(first.memory_bytes > 100_000 && first.threads >= 1 && first.cpu_percent.is_none());
         assert_eq!(first.processes[0].pid, std::process::id());
-        assert!(
-            sampler
-                .sample(run, std::process::id(), None)
-                .cpu_percent
-                .is_some()
+        let second = sample(Duration::ZERO);
+        assert!(second.cpu_percent.is_some());
+        let again = sample(Duration::from_secs(3600));
+        assert_eq!(
+            (again.at, again.cpu),
+            (second.at, second.cpu),
+            "young enough to be given again"
         );
     }
 }

@@ -22,9 +22,16 @@ pub struct Builder {
     arguments: Vec<String>,
     env: Vec<(String, String)>,
     bin_dir: Option<PathBuf>,
+    binds_of_file: bool,
 }
 
 impl Builder {
+    /// Says nothing about addresses: those of the file count.
+    pub fn binds_of_file(mut self) -> Builder {
+        self.binds_of_file = true;
+        self
+    }
+
     /// Adds `--bind`; without any the node has its unix socket only.
     pub fn bind(mut self, address: &str) -> Builder {
         self.binds.push(address.to_owned());
@@ -189,7 +196,7 @@ impl Node {
             .arg(self.state_dir())
             .arg("--socket")
             .arg(self.socket());
-        if self.builder.binds.is_empty() {
+        if self.builder.binds.is_empty() && !self.builder.binds_of_file {
             command.args(["--bind", "none"]);
         }
         for bind in &self.builder.binds {
@@ -241,6 +248,21 @@ impl Node {
         self.addresses = words.filter_map(|word| word.parse().ok()).collect();
         self.daemon = Some(child);
         self.connection = Connection::unix(&self.socket());
+    }
+
+    /// The daemon's exit status, once it has ended by itself.
+    ///
+    /// # Panics
+    /// When it does not end within `within`.
+    #[track_caller]
+    pub fn wait_ended(&mut self, within: Duration) -> ExitStatus {
+        let mut child = self.daemon.take().expect("a daemon");
+        let status = wait_end(&mut child, within);
+        if status.is_none() {
+            // Still ours to end, with everything else.
+            self.daemon = Some(child);
+        }
+        status.unwrap_or_else(|| panic!("gafferd did not end within {within:?}:\n{}", self.log()))
     }
 
     /// SIGKILL for the daemon, and for it alone. Returns when it is dead.

@@ -513,6 +513,7 @@ fn describe_input(input: &Input) -> Option<String> {
     let text = match input {
         Input::Tick | Input::Probed { result: Ok(_), .. } => return None,
         Input::Recovered => "> recovered".into(),
+        Input::Limits(limits) => format!("> limits {limits:?}"),
         Input::JobPut { job, wish, .. } => format!("> put {job} {:?} seq {}", wish.state, wish.seq),
         Input::JobRemoved { job, .. } => format!("> removed {job}"),
         Input::Wished {

@@ -345,6 +345,15 @@ async fn status(ctx: &Context) -> Result<u8, Failure> {
     say("listens", &node.listen.join(", "))?;
     say("state", &node.state_dir)?;
     say("file", node.config.as_deref().unwrap_or("none"))?;
+    if let Some(reason) = &node.config_refused {
+        say(
+            "refused",
+            &format!(
+                "its last reload, nothing was changed: {}",
+                crate::escape::escape(reason)
+            ),
+        )?;
+    }
     say("contains", &node.containment)?;
     say(
         "jobs",

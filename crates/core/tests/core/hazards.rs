@@ -1,6 +1,7 @@
 //! Rows of hazards.md A3 and A5 that concern the core, each by its number.
 
 use crate::bench::{Bench, id, ms, s, spec, tcp};
+use gaffer_core::NodeLimits;
 use gaffer_core::io::{Input, ProbeRole, State, Status, WishState};
 use gaffer_core::job::{AfterChange, Condition};
 use gaffer_core::time::Wall;
@@ -307,4 +308,60 @@ fn five_thousand_idle_instances_set_no_deadline() {
     bench.put("shop.web", job);
     assert_eq!(bench.spawned.len(), 5_000);
     assert_eq!(bench.node.next_deadline(), None);
+}
+
+#[test]
+fn hazard_23_jobs_start_apart_by_start_spacing_and_a_job_that_crashes_keeps_no_other_out() {
+    let mut bench = Bench::new();
+    let spaced = |spacing| {
+        Input::Limits(NodeLimits {
+            start_spacing: spacing,
+            ..NodeLimits::default()
+        })
+    };
+    bench.feed(spaced(s(2)));
+    let mut two = spec();
+    two.instances = 2;
+    for job in ["shop.a", "shop.b", "shop.c"] {
+        bench.put(job, two.clone());
+    }
+    let counts = |bench: &Bench| ["shop.a", "shop.b", "shop.c"].map(|job| bench.spawns(job));
+    assert_eq!(counts(&bench), [2, 0, 0], "instances of one job need no pause");
+    assert_eq!(
+        bench.reason("shop.b.1"),
+        "waiting for its turn: 2s between starts of jobs"
+    );
+    // A crash loop of the first job does not push the others back.
+    bench.exits("shop.a.1", Status::Code(1)).pass(s(1));
+    assert_eq!(counts(&bench), [3, 0, 0]);
+    bench.pass(s(1));
+    assert_eq!(counts(&bench), [3, 2, 0]);
+    bench.pass(ms(1_999));
+    assert_eq!(counts(&bench), [3, 2, 0]);
+    bench.pass(ms(1));
+    assert_eq!(counts(&bench), [3, 2, 2]);
+    // Less from now on, and at once: the pause that is under way ends with it.
+    bench.put("shop.d", two.clone());
+    assert_eq!(bench.spawns("shop.d"), 0);
+    bench.feed(spaced(s(0)));
+    assert_eq!(bench.spawns("shop.d"), 2);
+    assert!(bench.node.next_deadline().is_none_or(|at| at > bench.now.mono));
+}
+
+#[test]
+fn the_number_of_starts_at_once_may_change_while_they_wait() {
+    let mut bench = Bench::new();
+    let mut job = spec();
+    job.instances = 9;
+    job.ready = Some(tcp());
+    let limits = |most| {
+        Input::Limits(NodeLimits {
+            start_at_once: most,
+            ..NodeLimits::default()
+        })
+    };
+    bench.feed(limits(2)).put("shop.web", job);
+    assert_eq!(bench.spawned.len(), 2);
+    bench.feed(limits(5));
+    assert_eq!(bench.spawned.len(), 5);
 }

@@ -122,6 +122,7 @@ impl Session {
                 let room = output
                     .stop
                     .map_or(u64::MAX, |stop| stop.saturating_sub(output.at));
+                output.reader.hold_unfinished(output.stop.is_none());
                 let max = usize::try_from(room).unwrap_or(usize::MAX).min(32 << 10);
                 let chunk = if max == 0 {
                     None

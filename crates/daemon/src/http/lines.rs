@@ -163,15 +163,15 @@ impl Source {
         Ok(())
     }
 
-    /// The bytes of a range, as far as they are kept.
-    pub fn bytes(&mut self, from: u64, to: u64) -> Answer<Vec<u8>> {
+    /// The bytes of a range, as far as they are kept, not masked: only to see where lines end.
+    fn bytes(&mut self, from: u64, to: u64) -> Answer<Vec<u8>> {
         let mut bytes = Vec::new();
         let mut at = from;
         while at < to {
             let wanted = usize::try_from(to - at).unwrap_or(usize::MAX).min(64 << 10);
             let begin = bytes.len();
             bytes.resize(begin + wanted, 0);
-            let read = self.reader.read_raw(at, &mut bytes[begin..])?;
+            let read = self.reader.read_unmasked(at, &mut bytes[begin..])?;
             let filled = match read {
                 ReadAt::Bytes(filled) => filled,
                 ReadAt::Gap(_) => 0,
@@ -198,6 +198,8 @@ impl Source {
             .map(|(from, _)| *from)
             .find(|from| *from > self.offset);
         let bound = [self.limit, next_run].into_iter().flatten().min();
+        // Where the end is not known, the last line may be half of one.
+        self.reader.hold_unfinished(self.limit.is_none());
         let room = bound.map_or(u64::MAX, |bound| bound.saturating_sub(self.offset));
         if room == 0 {
             return Ok(false);

@@ -151,6 +151,7 @@ impl Bytefeed {
             if room == 0 {
                 return None;
             }
+            self.reader.hold_unfinished(self.stop.is_none());
             // A stream that became unreadable ends here; the client sees that its offset is short.
             match self
                 .reader

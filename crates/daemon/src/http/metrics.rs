@@ -19,7 +19,7 @@ type Labels = Vec<(String, String)>;
 #[utoipa::path(get, path = "/metrics", tag = "nodes",
     responses((status = 200, content_type = "application/openmetrics-text", body = String)))]
 pub async fn metrics(State(app): State<Shared>) -> Answer<Response> {
-    if !app.metrics {
+    if !app.live().metrics {
         return Err(Refusal::new(Code::RouteNotFound, "metrics are off").hint("[gaffer] metrics = true"));
     }
     let registry = registry(&app);

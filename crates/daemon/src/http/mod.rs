@@ -24,24 +24,21 @@ use crate::guard::Guard;
 use crate::refusal::Refusal;
 use gaffer::Handle;
 use gaffer_api::error::Code;
+use gaffer_core::time::Wall;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
 use tokio::sync::{mpsc, watch};
 
 /// What handlers share.
 pub struct App {
     /// The engine.
     pub handle: Handle,
-    /// Who may ask.
-    pub guard: Guard,
+    /// What a reload of the daemon's file may change.
+    pub live: RwLock<Arc<Live>>,
     /// Name of the node.
     pub node: Arc<str>,
-    /// `[gaffer] labels`, as the file says now.
-    pub labels: watch::Receiver<BTreeMap<String, String>>,
-    /// Where we listen, as shown.
-    pub listen: Vec<String>,
     /// The daemon's own file.
     pub config: Option<PathBuf>,
     /// Answers to requests with an `Idempotency-Key`.
@@ -50,8 +47,6 @@ pub struct App {
     pub closing: watch::Receiver<bool>,
     /// Wishes about the daemon itself, for `life`.
     pub wishes: mpsc::Sender<DaemonWish>,
-    /// `[gaffer] metrics`.
-    pub metrics: bool,
     /// Name of the cgroup below which our runs live.
     pub runs_group: Option<String>,
     /// Connections that are open now.
@@ -60,6 +55,34 @@ pub struct App {
     pub requests: AtomicU64,
     /// What doctor needs to know of how we were started.
     pub setup: crate::doctor::Setup,
+}
+
+/// What a reload of the daemon's file may change.
+#[derive(Clone, Debug)]
+pub struct Live {
+    /// Who may ask.
+    pub guard: Guard,
+    /// Where we listen, as shown.
+    pub listen: Vec<String>,
+    /// `[gaffer] labels`.
+    pub labels: BTreeMap<String, String>,
+    /// `[gaffer] metrics`.
+    pub metrics: bool,
+    /// `[gaffer] require_token`.
+    pub require_token: bool,
+    /// Keys of `[gaffer]` that have changed and count at the next start only.
+    pub later: Vec<&'static str>,
+    /// The last reload was refused: nothing of it counts.
+    pub refused: Option<RefusedFile>,
+}
+
+/// A file that could not be applied.
+#[derive(Clone, Debug)]
+pub struct RefusedFile {
+    /// When.
+    pub at: Wall,
+    /// Why, in one line.
+    pub reason: String,
 }
 
 /// The state that axum hands to handlers.
@@ -81,7 +104,7 @@ pub enum DaemonWish {
 impl App {
     /// Labels of the node.
     pub fn labels(&self) -> BTreeMap<String, String> {
-        self.labels.borrow().clone()
+        self.live().labels.clone()
     }
 
     /// Resolves when the daemon ends.
@@ -89,6 +112,18 @@ impl App {
         let mut closing = self.closing.clone();
         // An error means the sender is gone, which is the end too.
         let _ended = closing.wait_for(|closing| *closing).await;
+    }
+
+    /// What is in force now.
+    pub fn live(&self) -> Arc<Live> {
+        // Nothing panics while it writes.
+        self.live.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Changes what is in force.
+    pub fn change(&self, change: impl FnOnce(&mut Live)) {
+        let mut live = self.live.write().unwrap_or_else(PoisonError::into_inner);
+        change(Arc::make_mut(&mut live));
     }
 
     /// Id for the next request.

@@ -14,7 +14,7 @@ use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use gaffer::info::ApplyOptions;
 use gaffer_api::error::{Code, ErrorBody};
-use gaffer_api::types::{ApplyRequest, Doctor, Health, Node, Operation, Plan, ShutdownRequest};
+use gaffer_api::types::{self, ApplyRequest, Doctor, Health, Node, Operation, Plan, ShutdownRequest};
 use gaffer_config::Bundle;
 use gaffer_core::name::{JobId, Name};
 use hyper::StatusCode;
@@ -25,8 +25,12 @@ use std::collections::BTreeMap;
 use utoipa::IntoParams;
 
 fn this_node(app: &Shared) -> Node {
-    let config = app.config.as_ref().map(|path| path.display().to_string());
-    view::node(&app.handle.node(), app.labels(), app.listen.clone(), config)
+    let live = app.live();
+    types::Node {
+        config: app.config.as_ref().map(|path| path.display().to_string()),
+        config_refused: live.refused.as_ref().map(|refused| refused.reason.clone()),
+        ..view::node(&app.handle.node(), live.labels.clone(), live.listen.clone())
+    }
 }
 
 /// This node.
@@ -256,8 +260,16 @@ fn config_toml(jobs: &BTreeMap<JobId, Value>) -> Answer<String> {
     responses((status = 200, body = Doctor), (status = "default", body = ErrorBody)))]
 pub async fn doctor(State(app): State<Shared>) -> Json<Doctor> {
     let store = crate::doctor::store(&app.handle).await;
-    let mut doctor = crate::doctor::examine(&app.setup, Some(&app.handle), &app.listen);
+    let live = app.live();
+    let setup = crate::doctor::Setup {
+        require_token: live.require_token,
+        ..app.setup.clone()
+    };
+    let mut doctor = crate::doctor::examine(&setup, Some(&app.handle), &live.listen);
     doctor.checks.insert(1, store);
+    if let Some(path) = &app.config {
+        doctor.checks.insert(1, crate::doctor::file(path, &live));
+    }
     Json(doctor)
 }
 

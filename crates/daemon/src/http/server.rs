@@ -92,7 +92,7 @@ pub async fn serve_unix(app: Shared, router: Router, socket: ControlSocket) {
         || socket.listener.accept(),
         |(stream, _)| {
             // Without a peer there is nobody to serve.
-            let peer = peer::of_unix(&stream, app.runs_group.as_deref()).ok()?;
+            let peer = peer::of_unix(&stream, app.runs_group.as_deref(), socket.invites).ok()?;
             Some((serve(app.clone(), router.clone(), peer, stream)).boxed())
         },
     )
@@ -189,7 +189,7 @@ async fn answer(
     let (mut parts, body) = request.into_parts();
     let line =
         tracing::enabled!(tracing::Level::DEBUG).then(|| format!("{} {}", parts.method, parts.uri.path()));
-    let routed = match app.guard.check(&parts, &peer) {
+    let routed = match app.live().guard.check(&parts, &peer) {
         Err(refusal) => refusal.into_response(),
         Ok(()) => {
             parts.extensions.insert(peer);

@@ -22,8 +22,13 @@ use std::time::Duration;
 use tokio::time::Instant;
 use utoipa::IntoParams;
 
-/// Shortest pause between samples.
-pub const EVERY_MIN: Duration = Duration::from_secs(1);
+/// Shortest pause between samples, whatever `[gaffer] stats_every` says.
+const EVERY_MIN: Duration = Duration::from_millis(100);
+
+/// Shortest pause between samples, and the usual one: `[gaffer] stats_every`.
+pub fn every_min(app: &App) -> Duration {
+    app.handle.tuning().stats_every.max(EVERY_MIN)
+}
 
 /// Parameters of samples.
 #[derive(Debug, Default, Deserialize, IntoParams)]
@@ -129,10 +134,11 @@ pub async fn stats(
     let every = query.every.as_deref().map(query::duration).transpose()?;
     if query.follow {
         let (form, now) = (Form::of(&headers), Instant::now());
+        let every = every.unwrap_or_default().max(every_min(&app));
         let feed = Feed {
             app,
             wanted,
-            every: every.unwrap_or(EVERY_MIN).max(EVERY_MIN),
+            every,
             form,
             due: now,
             beat: now + HEARTBEAT,

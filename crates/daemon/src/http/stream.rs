@@ -152,7 +152,7 @@ async fn subscribe(app: &Shared, id: u64, topic: StreamTopic, tx: &Items) -> Ans
             job,
             every_ms,
         } => {
-            let every = Duration::from_millis(every_ms.unwrap_or(0)).max(stats::EVERY_MIN);
+            let every = Duration::from_millis(every_ms.unwrap_or(0)).max(stats::every_min(app));
             let wanted = stats::Wanted {
                 session,
                 job,
