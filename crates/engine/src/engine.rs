@@ -4,12 +4,12 @@ use crate::clock;
 use crate::containment;
 use crate::events;
 use crate::handle::Handle;
+use crate::notify;
 use crate::owner;
 use crate::recovery;
 use crate::settings::{Settings, private_dir};
 use crate::state::{Ends, State};
 use crate::store::{Store, StoreError};
-use crate::watch as watches;
 use rustix::fs::FlockOperation;
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -96,7 +96,7 @@ impl Engine {
             cgroup_base,
         );
         let state = Arc::new(Mutex::new(state));
-        watches::open_notify(&state, &settings.state_dir).map_err(|source| OpenError::StateDir {
+        notify::open(&state, &settings.state_dir).map_err(|source| OpenError::StateDir {
             path: settings.state_dir.join("notify"),
             source,
         })?;

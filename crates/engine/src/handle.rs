@@ -569,6 +569,11 @@ impl Handle {
         if !leave {
             self.wait_for_shims().await;
         }
+        {
+            let mut state = lock(&self.state);
+            let users = state.users_of_live_runs();
+            state.watches.notify.tidy(&users);
+        }
         let store = self.store.clone();
         let _joined = tokio::task::spawn_blocking(move || store.close()).await;
     }

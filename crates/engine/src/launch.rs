@@ -181,10 +181,7 @@ fn expand(
         .watches
         .wants_notify(state.jobs.get(&slot.job).map(|meta| &*meta.spec))
     {
-        let path = state
-            .watches
-            .notify_path()
-            .ok_or("there is no notify socket: its path is too long for a socket")?;
+        let path = state.watches.notify.path(crate::notify::foreign(launch))?;
         added.push(("NOTIFY_SOCKET".to_owned(), path));
         if let Some(usec) = state
             .watches

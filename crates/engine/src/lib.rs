@@ -40,6 +40,7 @@ pub mod info;
 mod launch;
 pub mod logs;
 mod mask;
+mod notify;
 mod operations;
 mod owner;
 mod plan;

@@ -280,6 +280,9 @@ impl State {
             attempt,
             stamp,
         };
+        if let Err((errno, text)) = self.open_notify(&slot.job, &launch) {
+            return failed("notify", errno, text);
+        }
         match launch::spawn(self, &request) {
             Ok((spawn, label)) => {
                 if let Some(facts) = self.runs.runs.get_mut(&run) {
@@ -320,6 +323,12 @@ impl State {
             // The next run belongs to a further shim.
             return;
         }
+        let spec = self.jobs.get(&slot.job).map(|meta| &*meta.spec);
+        let wants = self.watches.wants_notify(spec);
+        if crate::notify::foreign(&launch).is_some_and(|uid| wants && !self.watches.notify.is_open(uid)) {
+            // Its notify socket may have to be made first.
+            return;
+        }
         let request = launch::Request {
             run,
             slot: &slot,
@@ -331,6 +340,19 @@ impl State {
         if let Ok((spawn, _)) = launch::spawn(self, &request) {
             self.to_shim(after, |_| ToShim::Stand(Box::new(spawn)));
         }
+    }
+
+    /// Makes the notify socket of the user that a run is started as, if it will need one.
+    fn open_notify(&mut self, job: &JobId, launch: &gaffer_core::job::Launch) -> Result<(), (i32, String)> {
+        let spec = self.jobs.get(job).map(|meta| meta.spec.clone());
+        let Some(uid) = crate::notify::foreign(launch).filter(|_| self.watches.wants_notify(spec.as_deref()))
+        else {
+            return Ok(());
+        };
+        self.watches.notify.open_for(uid).map_err(|error| {
+            let text = format!("cannot make a notify socket for uid {uid}: {error}");
+            (error.raw_os_error().unwrap_or(0), text)
+        })
     }
 
     fn note_unborn(
@@ -526,6 +548,14 @@ impl State {
         for run in ending {
             self.kill_tree(run);
         }
+    }
+
+    /// Users other than ours as whom something runs.
+    pub fn users_of_live_runs(&self) -> BTreeSet<u32> {
+        let live = self.runs.runs.values().filter(|facts| !facts.is_over());
+        live.filter_map(|facts| facts.slot.parse::<Slot>().ok())
+            .filter_map(|slot| crate::notify::foreign_user(&self.jobs.get(&slot.job)?.spec))
+            .collect()
     }
 
     /// Keeps the history within `[gaffer] history`.

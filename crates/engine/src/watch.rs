@@ -1,22 +1,14 @@
-//! What is watched for each run: probes under way, log patterns, and the notify socket.
+//! What is watched for each run: probes under way, log patterns, and what programs say by `notify`.
 
 use crate::logs::{Chunk, LogReader};
+use crate::notify::{Note, Notify, foreign_user};
 use crate::owner::Message;
 use crate::probes;
 use crate::state::State;
 use gaffer_core::io::{Input, ProbeRole};
 use gaffer_core::job::{Job, Probe, ProbeKind};
 use gaffer_core::name::RunId;
-use rustix::net::{
-    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SocketAddrUnix, SocketFlags,
-    SocketType,
-};
 use std::collections::HashMap;
-use std::io::IoSliceMut;
-use std::mem::MaybeUninit;
-use std::os::fd::OwnedFd;
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
 use tokio::sync::mpsc::UnboundedSender;
 
 /// Longest line that a pattern is tried on; the rest of a longer one is not looked at.
@@ -26,7 +18,8 @@ const LINE_MAX: usize = 16 * 1024;
 #[derive(Default)]
 pub(crate) struct Watches {
     tasks: HashMap<RunId, Vec<tokio::task::AbortHandle>>,
-    notify: Option<PathBuf>,
+    /// Where programs send their notes.
+    pub notify: Notify,
 }
 
 impl Drop for Watches {
@@ -62,13 +55,6 @@ impl Watches {
             ProbeKind::Heartbeat(silence) => Some(silence.as_micros().to_string()),
             _ => None,
         }
-    }
-
-    /// Where programs send their notes.
-    pub fn notify_path(&self) -> Option<String> {
-        self.notify
-            .as_ref()
-            .map(|path| path.to_string_lossy().into_owned())
     }
 }
 
@@ -130,9 +116,9 @@ impl State {
         None
     }
 
-    /// A note from a program: only from a process of a live run, and only what its job declared.
-    pub fn noted(&mut self, pid: u32, text: &str) {
-        let Some(run) = self.run_of_process(pid) else {
+    /// A note from a program: only from a process of a live run, by the socket that is its own, and only what its job declared.
+    pub fn noted(&mut self, note: &Note) {
+        let Some(run) = self.run_of_process(note.pid) else {
             return;
         };
         let Some(spec) = self
@@ -142,7 +128,10 @@ impl State {
         else {
             return;
         };
-        for line in text.lines() {
+        if foreign_user(&spec) != note.user {
+            return;
+        }
+        for line in note.text.lines() {
             let (role, probe) = match line {
                 "READY=1" => (ProbeRole::Ready, &spec.ready),
                 "WATCHDOG=1" => (ProbeRole::Health, &spec.health),
@@ -233,59 +222,4 @@ async fn find_line(
             }
         }
     }
-}
-
-/// Opens the notify socket of the node. Without one (the path is too long) jobs that need it say so.
-pub(crate) fn open_notify(state: &Arc<Mutex<State>>, dir: &Path) -> std::io::Result<()> {
-    let path = dir.join("notify");
-    let Ok(address) = SocketAddrUnix::new(&path) else {
-        return Ok(());
-    };
-    // We hold the lock of the directory: whatever lies there is from an earlier daemon.
-    match std::fs::remove_file(&path) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-    let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::DGRAM, flags, None)?;
-    rustix::net::bind(&socket, &address)?;
-    rustix::net::sockopt::set_socket_passcred(&socket, true)?;
-    // Programs of other users must be able to send; what they may say is decided by their run.
-    std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o666))?;
-    crate::owner::lock(state).watches.notify = Some(path);
-    let (socket, state) = (crate::ready::readable(socket)?, Arc::downgrade(state));
-    tokio::spawn(async move {
-        while let Ok(mut ready) = socket.readable().await {
-            while let Some((pid, text)) = receive(socket.get_ref()) {
-                let Some(state) = state.upgrade() else { return };
-                if let Some(pid) = pid {
-                    crate::owner::lock(&state).noted(pid, &text);
-                }
-            }
-            ready.clear_ready();
-        }
-    });
-    Ok(())
-}
-
-/// One datagram and who sent it, as the kernel says. Empty and oversize ones say nothing.
-fn receive(socket: &OwnedFd) -> Option<(Option<u32>, String)> {
-    let mut buffer = [0u8; 4096];
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmCredentials(1), ScmRights(16))];
-    let mut control = RecvAncillaryBuffer::new(&mut space);
-    let flags = RecvFlags::CMSG_CLOEXEC;
-    let received =
-        rustix::net::recvmsg(socket, &mut [IoSliceMut::new(&mut buffer)], &mut control, flags).ok()?;
-    let pid = control.drain().find_map(|message| match message {
-        RecvAncillaryMessage::ScmCredentials(credentials) => {
-            u32::try_from(credentials.pid.as_raw_nonzero().get()).ok()
-        }
-        // Descriptors that were sent along are closed by being dropped.
-        _ => None,
-    });
-    let text = buffer
-        .get(..received.bytes)
-        .map(String::from_utf8_lossy)
-        .unwrap_or_default();
-    Some((pid, text.into_owned()))
 }

@@ -3,6 +3,7 @@
 use gaffer_testkit::{Node, process, wait_for, wait_until};
 use rustix::process::Signal;
 use serde_json::json;
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixDatagram;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -230,4 +231,79 @@ fn start_stranger(unshare: u32) {
         .stdout(Stdio::null())
         .status();
     assert!(status.expect("nsenter").success());
+}
+
+/// Mode and owner of a file.
+fn access(path: &std::path::Path) -> (u32, u32) {
+    let meta = std::fs::metadata(path).expect("there");
+    (meta.mode() & 0o777, meta.uid())
+}
+
+#[test]
+fn a_program_with_a_user_of_its_own_reaches_a_notify_socket_that_is_its_alone_and_knows_who_it_is() {
+    // Only root may run a job as somebody else.
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let mut node = Node::start();
+    std::fs::set_permissions(node.root(), std::os::unix::fs::PermissionsExt::from_mode(0o711))
+        .expect("a way");
+    let program = node.root().join("fixture");
+    std::fs::copy(node.fixture(), &program).expect("a program that anybody can run");
+    // A send that meets no daemon fails, and is tried again.
+    let script = format!(
+        "env; while :; do timeout 0.5 {} ready-after 0 --watchdog-ms 100; done",
+        program.display()
+    );
+    let spec = json!({
+        "cmd": script, "shell": true, "cwd": "/", "user": "nobody", "retry": { "delay": "1h", "max_delay": "1h" },
+        "ready": { "notify": true }, "health": { "heartbeat": "2s" },
+    });
+    node.put_job("default", "web", &spec);
+    let running = |job: &serde_json::Value| job["state"] == "running";
+    let before = node.wait_job("default", "web", SOON, running)["instances"][0].clone();
+    let output = String::from_utf8_lossy(&node.logged("default", "web", 1, "stdout")).into_owned();
+    let variable = |name: &str| {
+        let line = output
+            .lines()
+            .find_map(|line| line.strip_prefix(&format!("{name}=")));
+        line.map(str::to_owned)
+    };
+    assert_eq!(
+        (variable("USER").as_deref(), variable("LOGNAME").as_deref()),
+        (Some("nobody"), Some("nobody"))
+    );
+    assert!(
+        variable("HOME").is_some() && variable("SHELL").is_some(),
+        "{output}"
+    );
+    let path = std::path::PathBuf::from(variable("NOTIFY_SOCKET").expect("a socket"));
+    assert_eq!(
+        (access(&path), access(path.parent().expect("a directory"))),
+        ((0o600, 65_534), (0o711, 0))
+    );
+    // What somebody else says by the same socket is nobody's word; signs of life are heard by the next daemon too.
+    let mut other = spec.clone();
+    other["cmd"] = json!("exec sleep 1000");
+    node.put_job("default", "mute", &other);
+    let outside = UnixDatagram::unbound().expect("a socket");
+    outside
+        .send_to(b"READY=1", &path)
+        .expect("root may write anywhere");
+    node.restart();
+    let begun = Instant::now();
+    wait_until(SOON, "longer than the heartbeat", || {
+        begun.elapsed() > Duration::from_secs(3)
+    });
+    let after = node.wait_job("default", "web", SOON, running)["instances"][0].clone();
+    assert_eq!(
+        (&after["run"], &after["pid"], &after["restarts"]),
+        (&before["run"], &before["pid"], &before["restarts"])
+    );
+    assert_eq!(node.get("/v1/jobs/default/mute")["state"], "starting");
+    assert_eq!(node.stop(SOON).code(), Some(0));
+    assert!(
+        !path.exists() && !path.parent().expect("a directory").exists(),
+        "nothing is left in /run"
+    );
 }
