@@ -538,6 +538,54 @@ fn hazard_62_a_container_that_is_started_again_on_its_volume_has_one_copy_of_eac
     }
 }
 
+#[test]
+fn hazard_46_a_live_shim_of_another_version_is_left_alone_and_new_runs_go_beside_it() {
+    let bins = tempfile::tempdir().expect("a directory");
+    let real = gaffer_testkit::node::bin_dir();
+    for name in ["gaffer", "gafferd", "gaffer-fixture"] {
+        std::os::unix::fs::symlink(real.join(name), bins.path().join(name)).expect("a link");
+    }
+    let shim = real.join("gaffer-shim");
+    let text = format!(
+        "#!/bin/sh\n[ -e \"$GAFFER_TEST_ROOT/new\" ] || export GAFFER_SHIM_VERSION=0\nexec {} \"$@\"\n",
+        shim.display()
+    );
+    let wrapper = bins.path().join("gaffer-shim-of-two-versions");
+    std::fs::write(&wrapper, text).expect("a script");
+    std::fs::set_permissions(&wrapper, std::fs::Permissions::from_mode(0o755)).expect("its mode");
+    let wrapper = wrapper.to_str().expect("a path of text");
+    let mut node = Node::builder()
+        .bin_dir(bins.path())
+        .env("GAFFER_SHIM", wrapper)
+        .start();
+    let fixture = node.fixture();
+    let spec = json!({ "cmd": [fixture, "idle"] });
+    node.put_job("default", "old", &spec);
+    let before = node.wait_job("default", "old", SOON, running);
+    std::fs::write(node.root().join("new"), "").expect("a file");
+    node.restart();
+    let after = node.wait_job("default", "old", SOON, running);
+    assert_eq!(pid(&before), pid(&after), "adopted as it is");
+    node.put_job("default", "next", &spec);
+    node.wait_job("default", "next", SOON, running);
+    let versions = |node: &mut Node| -> Vec<u64> {
+        let info = node.get("/v1/node");
+        let shims = info["shims"].as_array().cloned().unwrap_or_default();
+        shims.iter().filter_map(|shim| shim["version"].as_u64()).collect()
+    };
+    let now = u64::from(gaffer_shim::message::VERSION);
+    assert_eq!(versions(&mut node), [0, now]);
+    // A stop and a start of the old one: its next run is born under the new shim.
+    let (_, answer) = node.http("POST", "/v1/jobs/default/old/restart?wait=20s", Some(&json!({})));
+    assert_eq!(answer["state"], "done", "{answer:#}");
+    let last = node.wait_job("default", "old", SOON, running);
+    assert_ne!(pid(&last), pid(&before));
+    let parent = |pid: u32| process::Process::read(pid).expect("it lives").parent;
+    let next = node.wait_job("default", "next", SOON, running);
+    assert_eq!(parent(pid(&last)), parent(pid(&next)));
+    assert_eq!(node.job_processes().len(), 2);
+}
+
 // ── clients and files ──
 
 #[test]

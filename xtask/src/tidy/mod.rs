@@ -1,10 +1,12 @@
 //! Rules of style that no other tool checks; each says why when it is broken.
 
+mod hazards;
 mod source;
 
 use crate::shell;
 use anyhow::{Result, bail};
 use source::{Function, Masked, functions};
+use std::collections::BTreeSet;
 use std::path::Path;
 
 const FILE_LINES_MAX: usize = 800;
@@ -69,6 +71,7 @@ const MAY_NOT_DEPEND: [(&str, &[&str]); 3] = [
 pub fn tidy() -> Result<()> {
     let mut faults = Vec::new();
     let files = shell::files()?;
+    let mut tests = BTreeSet::new();
     for path in &files {
         // What is no text is not ours to judge.
         let Ok(text) = std::fs::read_to_string(shell::root().join(path)) else {
@@ -76,11 +79,16 @@ pub fn tidy() -> Result<()> {
         };
         check_text(path, &text, &mut faults);
         match path.extension().and_then(|extension| extension.to_str()) {
-            Some("rs") => check_rust(path, &text, &mut faults),
+            Some("rs") => {
+                check_rust(path, &text, &mut faults);
+                tests.extend(hazards::tests(&text));
+            }
             Some("toml") if path.ends_with("Cargo.toml") => check_manifest(path, &text, &mut faults),
             _ => {}
         }
     }
+    let table = std::fs::read_to_string(shell::root().join(hazards::TABLE))?;
+    faults.extend(hazards::missing(&table, &tests));
     if !faults.is_empty() {
         bail!("{} faults:\n{}", faults.len(), faults.join("\n"));
     }
@@ -325,6 +333,24 @@ mod tests {
     fn whoever_waits_for_a_condition_may_sleep_between_two_looks() {
         let text = "//! x\nfn wait_until() {\n    loop { std::thread::sleep(x); }\n}\n";
         assert_eq!(faults_of("tests/a.rs", text), Vec::<String>::new());
+    }
+
+    #[test]
+    fn hazard_16_no_signal_goes_to_a_number_that_is_not_positive() {
+        for call in [
+            "libc::kill(0, 15)",
+            "libc::kill(-pid, 9)",
+            "libc::killpg(pid, 9)",
+            "kill_process_group(pid, s)",
+        ] {
+            for path in ["tests/a.rs", "crates/shim/src/bin/gaffer-shim/a.rs"] {
+                let faults = faults_of(path, &format!("//! x\nfn a() {{ {call}; }}\n"));
+                assert!(
+                    faults.iter().any(|fault| fault.contains("whole group")),
+                    "{call}: {faults:?}"
+                );
+            }
+        }
     }
 
     #[test]

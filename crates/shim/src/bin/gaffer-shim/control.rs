@@ -18,7 +18,7 @@ use crate::spawner::{InFlight, SPAWNERS};
 use crate::sys::Epoll;
 use crate::timers::Timer;
 use gaffer_shim::journal::{Position, RunIdWire};
-use gaffer_shim::message::{FromShim, Leash, LiveRun, RefusedCode, SlotLast, Spawn, Stop, ToShim, VERSION};
+use gaffer_shim::message::{FromShim, Leash, LiveRun, RefusedCode, SlotLast, Spawn, Stop, ToShim};
 use rustix::fd::{AsRawFd, OwnedFd};
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
@@ -580,7 +580,7 @@ impl Control {
         });
         let slots = self.slots.iter();
         FromShim::HelloReply {
-            version: VERSION,
+            version: crate::stop::version(),
             epoch: self.epoch,
             pid: std::process::id(),
             guard_pid: self.guard_pid,
