@@ -18,7 +18,7 @@ use crate::spawner::{InFlight, SPAWNERS};
 use crate::sys::Epoll;
 use crate::timers::Timer;
 use gaffer_shim::journal::{Position, RunIdWire};
-use gaffer_shim::message::{FromShim, Leash, LiveRun, RefusedCode, SlotLast, Spawn, Stop, ToShim};
+use gaffer_shim::message::{FromShim, Leash, LiveRun, RefusedCode, Scope, SlotLast, Spawn, Stop, ToShim};
 use rustix::fd::{AsRawFd, OwnedFd};
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
@@ -122,6 +122,8 @@ pub struct Live {
     pub phase: Phase,
     pub born: Option<Born>,
     pub frozen: bool,
+    /// CONT is due soon, for these of it.
+    pub cont: Option<Scope>,
     pub stop: Stop,
     pub sync: bool,
     pub log_dir: String,

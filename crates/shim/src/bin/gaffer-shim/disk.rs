@@ -10,7 +10,7 @@ use crate::share::Share;
 use crate::spawner::{SpawnJob, SpawnQueue, own_cgroup};
 use crate::sys::{Ended, Epoll};
 use crate::tree::{self, Tree};
-use gaffer_shim::journal::{Record, RunIdWire, Successor};
+use gaffer_shim::journal::{Record, RunIdWire, Status, Successor};
 use gaffer_shim::message::{LogBounds, RefusedCode, Spawn};
 use rustix::fd::OwnedFd;
 use std::collections::VecDeque;
@@ -75,6 +75,8 @@ pub struct Attach {
     pub fd: OwnedFd,
     /// Where the guard finds it.
     pub place: Option<u32>,
+    /// Somebody else has a descriptor of the same file: closing ours does not end watching it.
+    pub shared: bool,
 }
 
 /// An exit that was peeked at.
@@ -338,7 +340,7 @@ impl Disk {
             run: exit.run,
             status: exit.ended.status,
             rusage: exit.ended.usage,
-            oom: cgroup.is_some_and(tree::killed_for_memory),
+            oom: may_be_oom(exit.ended.status) && cgroup.is_some_and(tree::killed_for_memory),
             survivors,
             out_offset: self.pump.known_end(&exit.log_dir, "stdout"),
             err_offset: self.pump.known_end(&exit.log_dir, "stderr"),
@@ -474,6 +476,15 @@ impl Disk {
             self.sweeps.push_back(cgroup);
             self.sweep_at = now + SWEEP_NS;
         }
+    }
+}
+
+/// What ended well, or by a signal that the kernel does not use for it, needs no look.
+pub fn may_be_oom(status: Status) -> bool {
+    match status {
+        Status::Code(code) => code != 0,
+        Status::Signal(signal, _) => signal == libc::SIGKILL,
+        Status::Unknown => true,
     }
 }
 

@@ -140,6 +140,7 @@ impl Guard {
                 begin: u64::MAX,
                 fd,
                 place: None,
+                shared: true,
             });
         }
     }

@@ -50,6 +50,7 @@ struct Pipe {
     told_ns: u64,
     /// Where the guard finds it.
     place: Option<u32>,
+    shared: bool,
 }
 
 /// Where the bytes of a pipe go.
@@ -244,6 +245,7 @@ impl Pump {
             begin,
             fd,
             place,
+            shared,
         } = attach;
         let Target { dir, name, .. } = &target;
         let stream = match self.known(dir, name) {
@@ -270,6 +272,7 @@ impl Pump {
             dropped_at: 0,
             told_ns: 0,
             place,
+            shared,
         };
         self.pipes.insert(id, Box::new(pipe));
         self.of_run.entry(run).or_default().push(id);
@@ -532,7 +535,9 @@ impl Pump {
         self.tell_dropped(id, journal);
         if let Some(pipe) = self.pipes.remove(&id) {
             self.share.pipe_closed(pipe.place);
-            self.epoll.remove(&pipe.fd);
+            if pipe.shared {
+                self.epoll.remove(&pipe.fd);
+            }
             if let Some(ids) = self.of_run.get_mut(&pipe.run) {
                 ids.retain(|other| *other != id);
                 if ids.is_empty() {

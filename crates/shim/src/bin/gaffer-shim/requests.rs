@@ -3,11 +3,15 @@
 use crate::control::{Control, Live, Phase, token};
 use crate::plan::{LABELS_MAX, resize};
 use crate::sys;
+use crate::timers::Timer;
 use crate::tree::Tree;
 use gaffer_shim::journal::RunIdWire;
 use gaffer_shim::message::{FromShim, INPUT_MAX, Output, PtySize, ReplyCode, ReplyError, Scope, Spawn};
 use rustix::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::io;
+
+/// How long CONT waits behind TERM.
+const CONT_AFTER_MS: u64 = 20;
 
 /// Bytes on their way into a run.
 pub struct PendingInput {
@@ -93,15 +97,40 @@ impl Control {
 
     /// Sends a signal; CONT follows TERM, so that a stopped process can act on it.
     pub fn signal(&mut self, run: RunIdWire, signal: i32, scope: Scope) -> Answer {
-        self.signal_once(run, signal, scope)?;
-        if matches!(
-            signal,
-            libc::SIGTERM | libc::SIGHUP | libc::SIGINT | libc::SIGQUIT
-        ) {
-            // It may be gone by now, which is what TERM was for.
+        match signal {
+            libc::SIGCONT => self.find(run).map(drop)?,
+            libc::SIGTERM | libc::SIGHUP | libc::SIGINT | libc::SIGQUIT => {
+                self.signal_once(run, signal, scope)?;
+            }
+            _ => return self.signal_once(run, signal, scope),
+        }
+        self.cont_later(run, scope);
+        Ok(())
+    }
+
+    /// A moment later, once, and only to who is still there: hardly anybody is stopped when it is asked to end, and of a
+    /// thousand that obey none has to be signalled twice.
+    fn cont_later(&mut self, run: RunIdWire, scope: Scope) {
+        let Some(key) = self.keys.get(&run).copied() else {
+            return;
+        };
+        if let Some(live) = self.runs.get_mut(&key)
+            && live.cont.replace(scope).is_none()
+        {
+            self.arm(CONT_AFTER_MS, Timer::Cont { key });
+        }
+    }
+
+    /// Lets a run go on that somebody had stopped.
+    pub fn cont(&mut self, key: u64) {
+        let Some(live) = self.runs.get_mut(&key) else {
+            return;
+        };
+        let run = live.run;
+        if let Some(scope) = live.cont.take() {
+            // Who ended meanwhile needs none.
             let _ = self.signal_once(run, libc::SIGCONT, scope);
         }
-        Ok(())
     }
 
     fn signal_once(&self, run: RunIdWire, signal: i32, scope: Scope) -> Answer {

@@ -34,6 +34,7 @@ impl Live {
             phase: Phase::Starting(inflight),
             born: None,
             frozen: false,
+            cont: None,
             stop: spawn.stop,
             sync: spawn.sync,
             log_dir: spawn.log_dir.clone(),
@@ -245,7 +246,11 @@ impl Control {
         };
         self.pids.insert(born.pid, key);
         // Cannot fail but for memory; then the exit is found by the SIGCHLD sweep.
-        let _ = self.epoll.add(&born.pidfd, libc::EPOLLIN, token::PIDFD | key);
+        let _ = self.epoll.add(
+            &born.pidfd,
+            libc::EPOLLIN | libc::EPOLLONESHOT,
+            token::PIDFD | key,
+        );
         live.born = Some(born);
         live.phase = Phase::Alive;
         if self.stopping {
@@ -305,7 +310,13 @@ impl Control {
         }
         let ended = match sys::peek(Whom::Pidfd(born.pidfd.as_fd())) {
             Ok(Some(ended)) => ended,
-            Ok(None) => return,
+            // Not yet: it is looked at again.
+            Ok(None) => {
+                let events = libc::EPOLLIN | libc::EPOLLONESHOT;
+                // Registered when it was born: cannot fail.
+                let _ = self.epoll.modify(&born.pidfd, events, token::PIDFD | key);
+                return;
+            }
             // Not our child any more? Then nobody knows, and that is what is recorded.
             Err(_) => sys::Ended {
                 pid: born.pid as i32,
@@ -313,7 +324,6 @@ impl Control {
                 usage: Default::default(),
             },
         };
-        self.epoll.remove(&born.pidfd);
         live.phase = Phase::Ending;
         let mut exit = Box::new(Exit {
             key,
@@ -395,7 +405,6 @@ impl Control {
         self.keys.remove(&live.run);
         self.used -= live.cost;
         if let Some(born) = &live.born {
-            self.epoll.remove(&born.pidfd);
             self.pids.remove(&born.pid);
         }
         if let Some(watch) = &live.watch {

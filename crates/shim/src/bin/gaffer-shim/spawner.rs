@@ -367,6 +367,7 @@ impl Spawner {
                 begin: job.begins.get(number as usize).copied().unwrap_or(0),
                 fd,
                 place,
+                shared: number > 1 || spawn.pty.is_some(),
             });
         }
         // Nothing can be written yet and nothing ends, as the other ends are still here: no event comes before the

@@ -17,6 +17,7 @@ pub enum Timer {
     SpawnDeadline { key: u64 },
     SpawnHang { key: u64 },
     KillAfter { key: u64 },
+    Cont { key: u64 },
     LeashWait { round: u64 },
     Idle { round: u64 },
 }
@@ -35,7 +36,7 @@ impl Control {
                     .runs
                     .get(key)
                     .is_some_and(|l| matches!(l.phase, Phase::Starting(_))),
-                Timer::KillAfter { key } => !self.runs.contains_key(key),
+                Timer::KillAfter { key } | Timer::Cont { key } => !self.runs.contains_key(key),
                 Timer::LeashWait { round } => *round != self.leash_round,
                 Timer::Idle { round } => *round != self.idle_round,
             };
@@ -63,6 +64,7 @@ impl Control {
                         let _ = self.kill_tree(run);
                     }
                 }
+                Timer::Cont { key } => self.cont(key),
                 Timer::LeashWait { .. } => {
                     self.stopping = true;
                     self.leaving = true;

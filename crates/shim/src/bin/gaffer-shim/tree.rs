@@ -265,8 +265,15 @@ fn collect(path: &str, depth: u32, pids: &mut Vec<u32>) {
 
 /// Does anybody live in a cgroup or below it?
 pub fn populated(path: &str) -> bool {
-    let events = std::fs::read_to_string(format!("{path}/cgroup.events")).unwrap_or_default();
-    events.lines().any(|line| line == "populated 1")
+    use std::io::Read;
+    let Ok(mut file) = std::fs::File::open(format!("{path}/cgroup.events")) else {
+        return false;
+    };
+    let mut text = [0; 128];
+    let count = file.read(&mut text).unwrap_or(0);
+    text[..count]
+        .split(|byte| *byte == b'\n')
+        .any(|line| line == b"populated 1")
 }
 
 /// Was a process of this cgroup killed for memory?
