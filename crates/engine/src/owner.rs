@@ -158,7 +158,7 @@ impl State {
             Message::Tuned(tuning) => self.tune(*tuning),
             Message::KillEnding { all } => self.kill_ending(all),
             Message::FileRead { file, by, refused } => match refused {
-                None => self.tell_applied(file, by),
+                None => self.tell_applied(file, by, false),
                 Some(reason) => self.tell_refused(file, by, reason),
             },
             Message::NotStarted { run, text } => {

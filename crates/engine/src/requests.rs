@@ -289,7 +289,7 @@ impl State {
                     self.signal(run, signal, to);
                 }
             }
-            Effect::Applied { file, by } => self.tell_applied(file, by),
+            Effect::Applied { file, by } => self.tell_applied(file, by, true),
         }
     }
 
@@ -313,15 +313,19 @@ impl State {
         }
     }
 
-    /// A file is in force.
-    pub fn tell_applied(&mut self, file: String, by: Actor) {
+    /// A file is in force, and has changed something or not.
+    pub fn tell_applied(&mut self, file: String, by: Actor, changed: bool) {
+        let unchanged = gaffer_core::io::Reason {
+            code: "unchanged",
+            text: "nothing had changed".into(),
+        };
         let event = crate::info::Event {
             event: "config.applied",
             job: None,
             slot: None,
             run: None,
             by: Some(by),
-            reason: None,
+            reason: (!changed).then_some(unchanged),
             data: vec![("file", file)],
         };
         self.counters.events += self.events.append([event]);
