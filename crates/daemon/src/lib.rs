@@ -19,6 +19,7 @@ pub mod options;
 pub mod peer;
 pub mod refusal;
 pub mod reload;
+mod rest;
 pub mod setup;
 pub mod sink;
 pub mod unit;

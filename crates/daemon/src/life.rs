@@ -112,7 +112,8 @@ pub async fn live(plan: Plan, leash: Option<OwnedFd>, ready: impl FnOnce()) -> R
     let app = Arc::new(app(&plan, &handle, &bound, closing, wishes_tx));
     let router = router(app.clone());
     bound.serve(&app, &router);
-    trim();
+    gaffer::give_back();
+    let resting = tokio::spawn(crate::rest::watch(handle.clone()));
     say_ready(&bound.addresses(), &plan.socket);
     if let Some(manager) = &manager {
         manager.tell(&format!("READY=1\nMAINPID={}", std::process::id()));
@@ -144,6 +145,7 @@ pub async fn live(plan: Plan, leash: Option<OwnedFd>, ready: impl FnOnce()) -> R
     let mut connections = app.connections.subscribe();
     let _late = tokio::time::timeout(GOODBYE, connections.wait_for(|count| *count == 0)).await;
     lines.abort();
+    resting.abort();
     drop(engine);
     Ok(code)
 }
@@ -207,15 +209,6 @@ fn say_ready(addresses: &[SocketAddr], socket: &Path) {
         std::process::id(),
         socket.display()
     );
-}
-
-/// Gives memory that loading needed back to the system.
-pub(crate) fn trim() {
-    #[cfg(target_env = "gnu")]
-    // SAFETY: malloc_trim may be called at any time.
-    unsafe {
-        libc::malloc_trim(0);
-    }
 }
 
 /// A file with our process id, gone with us.

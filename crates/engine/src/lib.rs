@@ -62,6 +62,7 @@ pub use containment::Containment;
 pub use embed::{EmbedError, Gaffer, JobBuilder};
 pub use engine::{Engine, OpenError};
 pub use gaffer_config::LogsTotal;
+pub use gaffer_shim::memory::give_back;
 pub use gaffer_shim::stream::ReadAt;
 pub use handle::Handle;
 pub use settings::{Grouping, Settings, Tuning};

@@ -10,5 +10,6 @@ pub mod client;
 pub mod frame;
 pub mod identity;
 pub mod journal;
+pub mod memory;
 pub mod message;
 pub mod stream;

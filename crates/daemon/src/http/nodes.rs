@@ -170,11 +170,6 @@ pub async fn apply(
     let bundle = bundle(request.bundle.take())?;
     let (plan, operation) = app.handle.apply(bundle, options(&request), peer.actor()).await?;
     let mut answer = outcome(&app, operation, &wait).await?;
-    // Once, when the answer is out and the starts are over: loading a large file leaves holes in the heap.
-    tokio::spawn(async {
-        tokio::time::sleep(TRIM_AFTER).await;
-        crate::life::trim();
-    });
     let plan = serde_json::to_value(view::plan(&plan, &app.node));
     answer
         .operation
@@ -182,9 +177,6 @@ pub async fn apply(
         .insert("plan".to_owned(), plan.unwrap_or_default());
     Ok(answer)
 }
-
-/// How long after a file was applied the memory that this took is given back.
-const TRIM_AFTER: std::time::Duration = std::time::Duration::from_secs(2);
 
 /// Parameters of the configuration.
 #[derive(Debug, Default, Deserialize, IntoParams)]

@@ -180,6 +180,8 @@ pub struct Control {
     pub leash_round: u64,
     pub timers: BinaryHeap<Reverse<(u64, Timer)>>,
     pub stopping: bool,
+    /// Memory will be given back soon.
+    pub giving_back: bool,
     /// A child has ended since we last looked for orphans.
     pub child_ended: bool,
     /// Main processes that have ended and are not reaped yet.
@@ -254,6 +256,7 @@ impl Control {
             leash_round: 0,
             timers: BinaryHeap::new(),
             stopping: false,
+            giving_back: false,
             child_ended: false,
             ending: 0,
             spoken: Vec::new(),

@@ -35,6 +35,7 @@ struct Guard {
 
 /// Sleeps until the shim ends, then does what it can no longer do.
 pub fn watch(shim: OwnedFd, dir: &Path, share: &'static Share) {
+    gaffer_shim::memory::give_back();
     // Waits; an error would mean that there is no such child, which is the same as its end.
     let _ = sys::reap_wait(Whom::Pidfd(shim.as_fd()));
     share.close_all();

@@ -84,6 +84,9 @@ impl Control {
         self.remember_slot(&live.slot, live.run);
         self.arm(live.deadline_ms, Timer::SpawnDeadline { key });
         self.runs.insert(key, live);
+        if !self.giving_back {
+            self.give_back_later();
+        }
     }
 
     /// The end of the slot's last run may be on file, and read there, before we are told of it: then its

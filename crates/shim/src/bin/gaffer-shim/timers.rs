@@ -11,15 +11,34 @@ use std::sync::atomic::Ordering::SeqCst;
 /// How long a killed child may take to end before the start is given up.
 const HANG_MS: u64 = 1_000;
 
+/// Pause after the last start before memory is given back.
+const GIVE_BACK_MS: u64 = 3_000;
+
 /// What may be due.
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
 pub enum Timer {
-    SpawnDeadline { key: u64 },
-    SpawnHang { key: u64 },
-    KillAfter { key: u64 },
-    Cont { key: u64 },
-    LeashWait { round: u64 },
-    Idle { round: u64 },
+    SpawnDeadline {
+        key: u64,
+    },
+    SpawnHang {
+        key: u64,
+    },
+    KillAfter {
+        key: u64,
+    },
+    Cont {
+        key: u64,
+    },
+    LeashWait {
+        round: u64,
+    },
+    Idle {
+        round: u64,
+    },
+    /// Memory that starts needed is given back when they are over.
+    GiveBack {
+        starts: u64,
+    },
 }
 
 impl Control {
@@ -39,6 +58,7 @@ impl Control {
                 Timer::KillAfter { key } | Timer::Cont { key } => !self.runs.contains_key(key),
                 Timer::LeashWait { round } => *round != self.leash_round,
                 Timer::Idle { round } => *round != self.idle_round,
+                Timer::GiveBack { .. } => false,
             };
             if !stale {
                 break;
@@ -72,6 +92,12 @@ impl Control {
                         self.stop_for_leash(key);
                     }
                     self.leave_if_done();
+                }
+                // More of them since then: it comes too early.
+                Timer::GiveBack { starts } if starts != self.next_key => self.give_back_later(),
+                Timer::GiveBack { .. } => {
+                    self.giving_back = false;
+                    gaffer_shim::memory::give_back();
                 }
                 Timer::Idle { .. } => {
                     self.leaving = true;
@@ -155,6 +181,13 @@ impl Control {
         // Whoever cannot be signalled any more has ended; KILL follows in any case.
         let _ = self.signal(run, stop.signal, stop.scope);
         self.arm(stop.timeout_ms, Timer::KillAfter { key });
+    }
+
+    /// Some time after the last start of many.
+    pub fn give_back_later(&mut self) {
+        self.giving_back = true;
+        let starts = self.next_key;
+        self.arm(GIVE_BACK_MS, Timer::GiveBack { starts });
     }
 
     pub fn arm_idle(&mut self) {
