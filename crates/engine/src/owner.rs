@@ -407,8 +407,28 @@ impl State {
     }
 
     fn guard_ended(&mut self, n: u64) {
-        // With its shim alive the kernel would have told of that first; this is the end of both.
-        self.shim_ended(n);
+        let owner = self.owner.clone();
+        let Some(shim) = self.shims.all.get_mut(&n) else {
+            return;
+        };
+        // Its number may be somebody else's from now on.
+        shim.guard_pid = 0;
+        if shim.state == ShimState::Dead || !client::shim_alive(&shim.dir) {
+            return self.shim_ended(n);
+        }
+        tracing::warn!(
+            shim = n,
+            "the guard was killed: the shim goes on without, new runs go to another one"
+        );
+        shim.full = true;
+        // It may not have answered yet: then nobody watches it.
+        let watched = client::shim_process(&shim.dir)
+            .ok_or_else(|| std::io::ErrorKind::NotFound.into())
+            .and_then(|pidfd| watch_end(pidfd, owner, Message::ShimEnded { shim: n }));
+        match watched {
+            Ok(watch) => shim.watches.push(watch),
+            Err(_) => self.shim_ended(n),
+        }
     }
 
     /// Nobody will write that journal any more: what it does not tell stays unknown.

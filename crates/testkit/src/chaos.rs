@@ -363,6 +363,7 @@ fn without_torn_lines(text: &str, is_run: impl Fn(&str) -> bool) -> String {
 /// Runs in the order of a stream, with the number of their lines. Each is in one piece, numbered from 0.
 fn runs_of(text: &str, job: &str) -> Vec<(String, u64)> {
     let mut runs: Vec<(String, u64)> = Vec::new();
+    let mut before = ["", ""];
     for line in text.lines() {
         let (run, number) = line
             .split_once(' ')
@@ -379,10 +380,14 @@ fn runs_of(text: &str, job: &str) -> Vec<(String, u64)> {
                 *next += 1;
             }
             None => {
-                assert_eq!(number, 0, "{job}, run {run}: its first lines are missing");
+                assert_eq!(
+                    number, 0,
+                    "{job}, run {run}: its first lines are missing, or others are between them; before: {before:?}"
+                );
                 runs.push((run.to_owned(), 1));
             }
         }
+        before = [before[1], line];
     }
     runs
 }

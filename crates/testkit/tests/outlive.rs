@@ -177,13 +177,59 @@ fn hazard_17_a_killed_guard_does_not_disturb_the_runs() {
     let mut node = Node::start();
     let before = idle(&mut node, 1);
     kill_of_shim(&mut node, "guard_pid");
-    let pid_before = pid(&before);
-    let (status, answer) = node.http("POST", "/v1/jobs/default/web/stop?wait=20s", Some(&json!({})));
-    assert_eq!(status, 200, "{answer:#}");
-    node.http("POST", "/v1/jobs/default/web/start?wait=20s", Some(&json!({})));
+    let warned = "the guard was killed";
+    wait_until(SOON, "the daemon has seen it", || node.log().contains(warned));
     let after = node.wait_job("default", "web", SOON, running);
-    assert_ne!(pid_before, pid(&after));
+    assert_eq!(pid(&before), pid(&after));
+    assert!(deaths(&mut node, "web").is_empty());
+    // The next run is born under a shim that has a guard.
+    let (status, answer) = node.http("POST", "/v1/jobs/default/web/restart?wait=20s", Some(&json!({})));
+    assert_eq!((status, &answer["state"]), (200, &json!("done")), "{answer:#}");
+    let last = node.wait_job("default", "web", SOON, running);
+    assert_ne!(pid(&before), pid(&last));
     assert_eq!(node.job_processes().len(), 1);
+}
+
+/// Runs of one place go from shim to shim and back: the stream goes on where the last one ended it.
+#[test]
+fn hazard_59_a_shim_that_gets_a_place_back_writes_behind_what_others_wrote_there() {
+    let mut node = Node::start();
+    let fixture = node.fixture();
+    // Keeps the first shim alive.
+    node.put_job("default", "other", &json!({ "cmd": [fixture, "idle"] }));
+    let script = format!("for n in 1 2 3 4 5; do echo $$GAFFER_RUN $$n; done; exec {fixture} idle");
+    node.put_job("default", "web", &json!({ "cmd": ["/bin/sh", "-c", script] }));
+    node.wait_job("default", "web", SOON, running);
+    let lines = |node: &Node, wanted: usize| {
+        let deadline = std::time::Instant::now() + SOON;
+        wait_until(2 * SOON, "its lines", || {
+            let text = node.logged("default", "web", 1, "stdout");
+            let count = text.iter().filter(|byte| **byte == b'\n').count();
+            let late = std::time::Instant::now() > deadline;
+            assert!(!late, "{wanted} wanted: {}", String::from_utf8_lossy(&text));
+            count == wanted
+        });
+    };
+    lines(&node, 5);
+    kill_of_shim(&mut node, "guard_pid");
+    wait_until(SOON, "the daemon has seen it", || {
+        node.log().contains("the guard was killed")
+    });
+    node.http("POST", "/v1/jobs/default/web/restart?wait=20s", Some(&json!({})));
+    lines(&node, 10);
+    // The second shim goes, and a new daemon knows nothing of the missing guard: the first one gets the place back.
+    node.restart();
+    let info = node.get("/v1/node");
+    let second = info["shims"][1]["pid"]
+        .as_u64()
+        .and_then(|pid| u32::try_from(pid).ok());
+    process::Handle::open(second.expect("a second shim"))
+        .expect("it lives")
+        .signal(Signal::KILL);
+    lines(&node, 15);
+    let text = String::from_utf8(node.logged("default", "web", 1, "stdout")).expect("text");
+    let numbers: Vec<&str> = text.lines().filter_map(|line| line.rsplit(' ').next()).collect();
+    assert_eq!(numbers, ["1", "2", "3", "4", "5"].repeat(3), "{text}");
 }
 
 #[test]

@@ -148,6 +148,7 @@ impl Pump {
         if let Some(id) = self.known(dir, name) {
             let stream = self.streams.get_mut(&id);
             return Ok(stream.map_or(0, |stream| {
+                stream.catch_up();
                 stream.set_bounds(bounds);
                 stream.end
             }));

@@ -129,7 +129,8 @@ impl Control {
             if self.keys.contains_key(last) {
                 return refuse(RefusedCode::SlotBusy, format!("run {last} lives in this slot"));
             }
-            if spawn.after != Some(*last) {
+            // A newer one was another shim's: the place comes back to us.
+            if spawn.after.is_none_or(|after| after < *last) {
                 return refuse(RefusedCode::Outdated, format!("the slot's last run is {last}"));
             }
         }

@@ -65,6 +65,24 @@ impl Stream {
         self.remove_old();
     }
 
+    /// Another shim may have had the slot meanwhile: then the stream goes on where that one ended, not where we did.
+    pub fn catch_up(&mut self) {
+        let Some(first) = self.firsts.back().copied() else {
+            return;
+        };
+        let path = self.dir.join(segment_name(&self.name, first, "log"));
+        let is_as_left = std::fs::metadata(path).is_ok_and(|meta| first + meta.len() == self.end);
+        if is_as_left && self.end - first < self.bounds.segment {
+            return;
+        }
+        // Removed is not shorter: offsets only grow.
+        if let Ok(found) = Stream::find(self.dir.clone(), self.name.clone(), self.bounds)
+            && found.end > self.end
+        {
+            *self = found;
+        }
+    }
+
     /// Program waits when the disk is full?
     pub fn blocks(&self) -> bool {
         self.bounds.block_when_full
