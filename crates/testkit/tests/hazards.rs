@@ -461,6 +461,17 @@ fn namespaced_bins(dir: &Path) {
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).expect("its mode");
 }
 
+/// The process that was started is `unshare`: the daemon ends a moment after it.
+fn restart_elsewhere(node: &mut Node) {
+    node.kill9();
+    let is_daemon =
+        |one: &process::Process| one.command.first().is_some_and(|word| word.ends_with("/gafferd"));
+    wait_until(SOON, "the end of the daemon", || {
+        !node.pids().iter().any(is_daemon)
+    });
+    node.start_again();
+}
+
 fn may_unshare() -> bool {
     let words = ["--pid", "--fork", "--kill-child", "--mount-proc", "true"];
     Command::new("unshare")
@@ -482,7 +493,7 @@ fn hazard_62_a_shim_of_another_pid_namespace_is_not_judged_by_its_number() {
     let before = node.wait_job("default", "web", SOON, running);
     let elsewhere = node.root().join("elsewhere");
     std::fs::write(&elsewhere, "").expect("a file");
-    node.restart();
+    restart_elsewhere(&mut node);
     node.wait_job("default", "web", SOON, |job| job["state"] == "unreachable");
     let all = node.job_processes();
     assert_eq!(
@@ -493,7 +504,7 @@ fn hazard_62_a_shim_of_another_pid_namespace_is_not_judged_by_its_number() {
         "{all:#?}"
     );
     std::fs::remove_file(&elsewhere).expect("it was there");
-    node.restart();
+    restart_elsewhere(&mut node);
     let after = node.wait_job("default", "web", SOON, running);
     assert_eq!(
         (pid(&before), &before["instances"][0]["run"]),
@@ -524,7 +535,7 @@ fn hazard_62_a_container_that_is_started_again_on_its_volume_has_one_copy_of_eac
             node.job_processes().iter().filter(|one| is_idle(one)).count() == 3
         });
         // The first process of the namespace goes, and with it everything in it.
-        node.restart();
+        restart_elsewhere(&mut node);
         let list = wait_for(SOON, "the ends", || {
             Some(deaths(&mut node, "web")).filter(|list| list.len() >= 3 * round)
         });
