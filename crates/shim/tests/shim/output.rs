@@ -148,14 +148,20 @@ fn memory_kb(pid: u32) -> u64 {
 fn the_index_tells_when_bytes_came() {
     let mut shim = Shim::start();
     let before = gaffer_shim::identity::wall_ms();
-    let spawn = shim.script("a.1", "echo one; sleep 0.1; echo two");
+    let mut spawn = shim.script("a.1", "echo one; read go; echo two");
+    spawn.stdin = gaffer_shim::message::Stdin::Pipe;
     let run = shim.spawn(spawn);
+    wait_for("the first line", || {
+        (shim.text("a.1", "stdout") == "one\n").then_some(())
+    });
+    let between = gaffer_shim::identity::mono_ns();
+    shim.input(run, "stdin", b"go\n", false).unwrap();
     shim.exited(run);
     let reader = StreamReader::open(&shim.scratch.0.join("logs/a.1"), "stdout");
     let times = reader.times(0, 8).unwrap();
     assert_eq!(times.iter().map(|entry| entry.offset).collect::<Vec<_>>(), [0, 4]);
     assert!(times.iter().all(|entry| entry.kind == IndexKind::Batch));
-    assert!(times[1].mono_ns - times[0].mono_ns >= 90_000_000);
+    assert!(times[0].mono_ns <= between && between < times[1].mono_ns);
     assert!(times[0].wall_ms >= before);
     assert_eq!(reader.wall_at(6).unwrap(), Some(times[1].wall_ms));
     assert_eq!(reader.wall_at(2).unwrap(), Some(times[0].wall_ms));

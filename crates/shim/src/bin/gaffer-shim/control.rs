@@ -21,7 +21,7 @@ use gaffer_shim::journal::{Position, RunIdWire};
 use gaffer_shim::message::{FromShim, Leash, LiveRun, RefusedCode, Scope, SlotLast, Spawn, Stop, ToShim};
 use rustix::fd::{AsRawFd, OwnedFd};
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap};
+use std::collections::{BinaryHeap, HashMap, VecDeque};
 use std::io;
 use std::os::unix::net::UnixListener;
 use std::sync::Arc;
@@ -180,6 +180,10 @@ pub struct Control {
     pub leash_round: u64,
     pub timers: BinaryHeap<Reverse<(u64, Timer)>>,
     pub stopping: bool,
+    /// Runs that are starting.
+    pub starting: usize,
+    /// Starts that wait for those, as bytes: a thousand at once are small then, and lie together.
+    pub backlog: VecDeque<(u64, Vec<u8>)>,
     /// Memory will be given back soon.
     pub giving_back: bool,
     /// A child has ended since we last looked for orphans.
@@ -256,6 +260,8 @@ impl Control {
             leash_round: 0,
             timers: BinaryHeap::new(),
             stopping: false,
+            starting: 0,
+            backlog: VecDeque::new(),
             giving_back: false,
             child_ended: false,
             ending: 0,
@@ -287,6 +293,7 @@ impl Control {
             for (token, _) in rest {
                 self.dispatch(token);
             }
+            self.spawn_on();
             self.due();
             self.ring();
             self.flush_spoken();
@@ -480,7 +487,7 @@ impl Control {
             ToShim::Hello { epoch, leash, .. } => self.on_hello(id, epoch, leash),
             // Whatever comes before Hello is an error of the speaker.
             _ if !active => self.close(id),
-            ToShim::Spawn(spawn) => self.on_spawn(id, *spawn),
+            ToShim::Spawn(spawn) => self.queue_spawn(id, spawn),
             ToShim::Stand(spawn) => self.on_stand(spawn),
             ToShim::Withdraw { run } => self.void(run),
             // Asked of a run that is just being made: it waits for the birth, so that nobody has to ask again.
@@ -550,6 +557,7 @@ impl Control {
         // Nobody is on a leash while somebody is in charge again.
         self.active = None;
         self.leash = leash;
+        self.backlog.clear();
         self.void_all();
         // Read, but in nobody's table: what an older daemon asked for is void.
         for live in self.runs.values_mut() {

@@ -17,6 +17,9 @@ const START_DEADLINE_MS: u64 = 10_000;
 /// Slots without a run that are remembered.
 const SLOTS_MAX: usize = 16_384;
 
+/// Starts that are taken on at once.
+const STARTING_MAX: usize = 64;
+
 /// Requests that may wait for a birth.
 const EARLY_MAX: usize = 16;
 
@@ -52,6 +55,29 @@ impl Live {
 }
 
 impl Control {
+    /// Starts are taken on as far as spawners can be kept busy; the others wait, in order.
+    pub fn queue_spawn(&mut self, conn: u64, spawn: Box<Spawn>) {
+        if self.starting < STARTING_MAX && self.backlog.is_empty() {
+            return self.on_spawn(conn, *spawn);
+        }
+        match minicbor::to_vec(&*spawn) {
+            Ok(bytes) => self.backlog.push_back((conn, bytes)),
+            // What was decoded can be encoded.
+            Err(_) => self.on_spawn(conn, *spawn),
+        }
+    }
+
+    /// There may be room for more starts.
+    pub fn spawn_on(&mut self) {
+        while self.starting < STARTING_MAX
+            && let Some((conn, bytes)) = self.backlog.pop_front()
+        {
+            if let Ok(spawn) = minicbor::decode::<Spawn>(&bytes) {
+                self.on_spawn(conn, spawn);
+            }
+        }
+    }
+
     pub fn on_spawn(&mut self, conn: u64, spawn: Spawn) {
         let run = spawn.run;
         if self.keys.contains_key(&run) || self.slots.get(&spawn.slot) == Some(&run) {
@@ -80,6 +106,7 @@ impl Control {
 
     /// A start that is on its way has its place.
     pub fn begin(&mut self, key: u64, live: Box<Live>) {
+        self.starting += 1;
         self.keys.insert(live.run, key);
         self.remember_slot(&live.slot, live.run);
         self.arm(live.deadline_ms, Timer::SpawnDeadline { key });
@@ -257,6 +284,7 @@ impl Control {
         );
         live.born = Some(born);
         live.phase = Phase::Alive;
+        self.starting -= 1;
         if self.stopping {
             self.stop_for_leash(key);
         }
@@ -408,6 +436,9 @@ impl Control {
         };
         self.keys.remove(&live.run);
         self.used -= live.cost;
+        if matches!(live.phase, Phase::Starting(_)) {
+            self.starting -= 1;
+        }
         if let Some(born) = &live.born {
             self.pids.remove(&born.pid);
         }
