@@ -60,6 +60,20 @@ pub(crate) struct Exit {
     pub mono: Mono,
 }
 
+impl Exit {
+    /// Of a run that is gone, and nobody can tell how.
+    pub fn unseen() -> Exit {
+        Exit {
+            status: Status::Unknown,
+            rusage: Rusage::default(),
+            oom: false,
+            survivors: 0,
+            at: crate::clock::wall(),
+            mono: crate::clock::mono(),
+        }
+    }
+}
+
 impl RunFacts {
     pub fn begin(run: RunId, slot: &str, stamp: [u64; 2], attempt: u32, shim: u64) -> RunFacts {
         RunFacts {

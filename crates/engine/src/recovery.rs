@@ -5,7 +5,7 @@
 //! tell stays `unknown`, never 0.
 
 use crate::clock;
-use crate::facts::{Fold, RunFacts};
+use crate::facts::{Exit, Fold, RunFacts};
 use crate::owner::Message;
 use crate::settle;
 use crate::shims::{Connection, Shim, ShimState, unwire, watch_end};
@@ -366,14 +366,15 @@ fn settle_recovered(
         for (run, mut facts) in fold.runs {
             facts.settled = known.contains(&run);
             let place = newest.entry(facts.slot.clone()).or_insert_with(|| facts.clone());
-            let older = if place.run < run {
+            let mut older = if place.run < run {
                 std::mem::replace(place, facts)
             } else if place.run > run {
                 facts
             } else {
                 continue;
             };
-            settle_older(state, &older);
+            let dead_shim = buried.contains(&older.shim);
+            settle_older(state, &mut older, dead_shim);
         }
     }
     report_slots(state, newest, history, &Known { buried, frozen });
@@ -386,9 +387,16 @@ fn settle_recovered(
 }
 
 /// An earlier run of a slot whose death did not reach the history: the daemon that decided about it was killed first.
-fn settle_older(state: &mut State, facts: &RunFacts) {
-    if facts.settled || !facts.is_over() || (facts.exit.is_none() && facts.failed.is_none()) {
+fn settle_older(state: &mut State, facts: &mut RunFacts, dead_shim: bool) {
+    if facts.settled || !(facts.born || facts.failed.is_some()) {
         return;
+    }
+    if facts.exit.is_none() && facts.failed.is_none() {
+        if !dead_shim {
+            return;
+        }
+        // Nobody saw its end, and the one who was told so did not live to write it down.
+        facts.exit = Some(Exit::unseen());
     }
     let Ok(slot) = facts.slot.parse::<Slot>() else {
         return;

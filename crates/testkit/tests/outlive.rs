@@ -1,5 +1,6 @@
 //! What outlives what: daemons, shims and guards are killed or frozen one by one, and all together.
 
+use gaffer_shim::journal::{Record, RunIdWire};
 use gaffer_testkit::{Node, process, wait_for, wait_until};
 use rustix::process::Signal;
 use serde_json::{Value, json};
@@ -254,6 +255,71 @@ fn hazard_17_shim_guard_and_daemon_killed_together_leave_one_copy_each() {
             "{death:#}"
         );
     }
+}
+
+/// What a shim that was killed together with its guard leaves behind: a run was born, and nothing more is known.
+fn grave(node: &Node, n: u64, run: RunIdWire) {
+    let dir = node.state_dir().join("shims").join(n.to_string());
+    std::fs::create_dir_all(&dir).expect("a directory");
+    let world = gaffer_shim::identity::World::current().expect("our world");
+    let records = [
+        Record::Head {
+            segment: 1,
+            world: world.to_string(),
+            entries: Vec::new(),
+            more: false,
+        },
+        Record::Intent {
+            run,
+            slot: "default.web.1".to_owned(),
+            stamp: [1, 1],
+            attempt: 1,
+            out_offset: 0,
+            err_offset: 0,
+            wall_ms: 1_800_000_000_000,
+            mono_ns: 5_000_000_000,
+            label: String::new(),
+            cgroup: None,
+            log_dir: String::new(),
+            streams: Vec::new(),
+        },
+        Record::Born {
+            run,
+            pid: u32::MAX >> 2,
+        },
+    ];
+    let encode = |record: &Record| gaffer_shim::frame::encode(&minicbor::to_vec(record).expect("a record"));
+    let bytes: Vec<u8> = records.iter().flat_map(encode).collect();
+    std::fs::write(dir.join(gaffer_shim::journal::segment_name(1)), bytes).expect("the journal");
+    for (name, text) in [("group", "default"), ("lock", "")] {
+        std::fs::write(dir.join(name), text).expect("a file");
+    }
+}
+
+#[test]
+fn hazard_17_ends_that_nobody_saw_and_no_daemon_lived_to_settle_are_on_record() {
+    let mut node = Node::start();
+    let fixture = node.fixture();
+    let spec = json!({ "cmd": [fixture, "idle"], "start": false });
+    node.put_job("default", "web", &spec);
+    node.kill9();
+    // Two daemons were killed right behind the start of the next run, each before it wrote down the end of the last one.
+    for n in 1..=3 {
+        grave(&node, u64::from(40 + n), RunIdWire { epoch: 1, n });
+    }
+    node.start_again();
+    let list = wait_for(SOON, "three deaths", || {
+        Some(deaths(&mut node, "web")).filter(|list| list.len() >= 3)
+    });
+    assert_eq!(list.len(), 3, "{list:#?}");
+    for death in &list {
+        let status = (&death["exit_code"], &death["signal"]);
+        assert_eq!(status, (&Value::Null, &Value::Null), "{death:#}");
+    }
+    let unknown = list.iter().filter(|death| death["cause"] == "unknown").count();
+    // The newest one ended as was wished.
+    assert_eq!(unknown, 2, "{list:#?}");
+    node.assert_no_job_processes();
 }
 
 #[test]
