@@ -116,6 +116,8 @@ codes! {
     OutOfBounds = "out-of-bounds", 409, 4;
     /// The run has ended, or has no such pipe.
     NotWritable = "not-writable", 409, 4;
+    /// The `Idempotency-Key` was used for another request.
+    KeyReused = "key-reused", 409, 4;
     /// The state does not allow it.
     WrongState = "wrong-state", 409, 4;
     /// The daemon is ending.

@@ -9,6 +9,7 @@ use gaffer_api::error::{Code, Detail};
 use http_body_util::BodyExt;
 use hyper::body::{Body as _, Bytes};
 use hyper::header::{CONTENT_TYPE, EXPECT};
+use hyper::http::request::Parts;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::time::Duration;
@@ -75,6 +76,16 @@ fn wrong_json(error: &serde_json::Error) -> Refusal {
         ..Detail::default()
     });
     refusal
+}
+
+/// The head, and the whole body within the bounds of size and time.
+pub async fn whole(request: Request) -> Result<(Parts, Bytes), Refusal> {
+    let (parts, body) = request.into_parts();
+    let mut asked = Request::new(body);
+    if let Some(waits) = parts.headers.get(EXPECT) {
+        asked.headers_mut().insert(EXPECT, waits.clone());
+    }
+    Ok((parts, read(asked).await?))
 }
 
 async fn read(request: Request) -> Result<Bytes, Refusal> {

@@ -5,7 +5,8 @@ use gaffer_api::error::Code;
 use hyper::StatusCode;
 use hyper::body::Bytes;
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+use std::hash::{BuildHasher, RandomState};
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 /// How long an answer is remembered.
@@ -26,9 +27,31 @@ pub struct Remembered {
     pub body: Bytes,
 }
 
+/// What a key stands for: one request of one user.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Asked {
+    /// Method and path, for people.
+    pub line: String,
+    /// Options and peer.
+    pub rest: String,
+    /// Of the body.
+    pub body: Digest,
+}
+
+/// Length and hash of a body. It tells mistakes apart, not attackers: a peer can only confuse its own requests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Digest(usize, u64);
+
+impl Digest {
+    /// Of these bytes, for this process.
+    pub fn of(bytes: &[u8]) -> Digest {
+        static SEED: OnceLock<RandomState> = OnceLock::new();
+        Digest(bytes.len(), SEED.get_or_init(RandomState::new).hash_one(bytes))
+    }
+}
+
 struct Entry {
-    /// Method, path and peer: a key means one request of one user.
-    request: String,
+    asked: Asked,
     since: Instant,
     /// None while the first one is under way.
     answer: Option<Remembered>,
@@ -51,7 +74,7 @@ pub struct Answers {
 
 impl Answers {
     /// Is this request the first with its key?
-    pub fn turn(&self, key: &str, request: &str, now: Instant) -> Result<Turn, Refusal> {
+    pub fn turn(&self, key: &str, asked: &Asked, now: Instant) -> Result<Turn, Refusal> {
         if key.is_empty() || key.len() > KEY_BYTES_MAX {
             return Err(Refusal::new(
                 Code::BadValue,
@@ -61,10 +84,7 @@ impl Answers {
         let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
         entries.retain(|_, entry| now.duration_since(entry.since) < REMEMBERED);
         match entries.get(key) {
-            Some(entry) if entry.request != request => Err(Refusal::new(
-                Code::BadValue,
-                "this Idempotency-Key was used for another request",
-            )),
+            Some(entry) if entry.asked != *asked => Err(reused(key, &entry.asked, asked)),
             Some(Entry {
                 answer: Some(answer), ..
             }) => Ok(Turn::Again(answer.clone())),
@@ -78,7 +98,7 @@ impl Answers {
             )),
             None => {
                 let entry = Entry {
-                    request: request.to_owned(),
+                    asked: asked.clone(),
                     since: now,
                     answer: None,
                 };
@@ -105,9 +125,31 @@ impl Answers {
     }
 }
 
+fn reused(key: &str, first: &Asked, now: &Asked) -> Refusal {
+    let with = match (first.line == now.line, first.rest == now.rest) {
+        (false, _) => "",
+        (true, true) => " with another body",
+        (true, false) => " with other options or by another user",
+    };
+    let text = format!(
+        "the Idempotency-Key `{key}` was used for {}{with}: nothing was done",
+        first.line
+    );
+    Refusal::new(Code::KeyReused, text)
+        .hint("each request has a key of its own; the same key only repeats the same request")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn asked(line: &str, body: &str) -> Asked {
+        Asked {
+            line: line.to_owned(),
+            rest: String::new(),
+            body: Digest::of(body.as_bytes()),
+        }
+    }
 
     fn answer() -> Remembered {
         Remembered {
@@ -120,16 +162,29 @@ mod tests {
     fn a_key_is_one_request_for_ten_minutes() {
         let answers = Answers::default();
         let now = Instant::now();
-        assert!(matches!(answers.turn("k", "POST /a", now), Ok(Turn::First)));
+        assert!(matches!(
+            answers.turn("k", &asked("POST /a", "{}"), now),
+            Ok(Turn::First)
+        ));
         assert!(
-            answers.turn("k", "POST /a", now).is_err(),
+            answers.turn("k", &asked("POST /a", "{}"), now).is_err(),
             "the first one is under way"
         );
         answers.remember("k", answer());
-        assert!(matches!(answers.turn("k", "POST /a", now), Ok(Turn::Again(_))));
-        assert!(answers.turn("k", "POST /b", now).is_err(), "another request");
         assert!(matches!(
-            answers.turn("k", "POST /b", now + REMEMBERED),
+            answers.turn("k", &asked("POST /a", "{}"), now),
+            Ok(Turn::Again(_))
+        ));
+        assert!(
+            answers.turn("k", &asked("POST /b", "{}"), now).is_err(),
+            "another request"
+        );
+        assert!(
+            answers.turn("k", &asked("POST /a", "{1}"), now).is_err(),
+            "another body"
+        );
+        assert!(matches!(
+            answers.turn("k", &asked("POST /b", "{}"), now + REMEMBERED),
             Ok(Turn::First)
         ));
     }
@@ -139,10 +194,10 @@ mod tests {
         let answers = Answers::default();
         let now = Instant::now();
         for n in 0..KEYS_MAX {
-            assert!(answers.turn(&n.to_string(), "POST /a", now).is_ok());
+            assert!(answers.turn(&n.to_string(), &asked("POST /a", "{}"), now).is_ok());
         }
-        assert!(answers.turn("one more", "POST /a", now).is_err());
+        assert!(answers.turn("one more", &asked("POST /a", "{}"), now).is_err());
         answers.forget("0");
-        assert!(answers.turn("one more", "POST /a", now).is_ok());
+        assert!(answers.turn("one more", &asked("POST /a", "{}"), now).is_ok());
     }
 }

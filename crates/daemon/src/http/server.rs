@@ -5,8 +5,8 @@
 //! closed then, and a daemon whose clients are gone has nothing left to wake it.
 
 use crate::guard;
-use crate::http::idempotency::{Remembered, Turn};
-use crate::http::{App, Shared};
+use crate::http::idempotency::{Asked, Digest, Remembered, Turn};
+use crate::http::{App, Shared, body};
 use crate::listen::ControlSocket;
 use crate::peer::{self, Peer};
 use crate::refusal::Refusal;
@@ -232,8 +232,19 @@ async fn once(app: &Shared, router: Router, parts: Parts, body: Body, key: &Head
         return Refusal::new(Code::BadValue, "an Idempotency-Key is plain text").into_response();
     };
     let peer = parts.extensions.get::<Peer>().and_then(Peer::uid);
-    let request = format!("{} {} {peer:?}", parts.method, parts.uri.path());
-    match app.answers.turn(&key, &request, Instant::now()) {
+    let line = format!("{} {}", parts.method, parts.uri.path());
+    // The body decides whether this is the same request, so it is read first, within its bounds.
+    let request = Request::from_parts(parts, body);
+    let (parts, body) = match body::whole(request).await {
+        Ok(read) => read,
+        Err(refusal) => return refusal.into_response(),
+    };
+    let asked = Asked {
+        line,
+        rest: format!("{} {peer:?}", options(parts.uri.query())),
+        body: Digest::of(&body),
+    };
+    match app.answers.turn(&key, &asked, Instant::now()) {
         Err(refusal) => refusal.into_response(),
         Ok(Turn::Again(remembered)) => (
             remembered.status,
@@ -244,7 +255,7 @@ async fn once(app: &Shared, router: Router, parts: Parts, body: Body, key: &Head
         Ok(Turn::First) => {
             let own = app.clone();
             let carried = tokio::spawn(async move {
-                let response = render(route(router, parts, body).await, "");
+                let response = render(route(router, parts, Body::from(body)).await, "");
                 keep(&own, &key, response).await
             });
             carried.await.unwrap_or_else(|_| {
@@ -256,6 +267,13 @@ async fn once(app: &Shared, router: Router, parts: Parts, body: Body, key: &Head
             })
         }
     }
+}
+
+/// What a query asks for; how long somebody waits for the answer is no part of it.
+fn options(query: Option<&str>) -> String {
+    let pairs = query.unwrap_or_default().split('&');
+    let pairs: Vec<&str> = pairs.filter(|pair| !pair.starts_with("wait=")).collect();
+    pairs.join("&")
 }
 
 async fn keep(app: &App, key: &str, response: Response) -> Response {

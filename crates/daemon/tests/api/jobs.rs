@@ -100,9 +100,22 @@ fn a_request_with_a_key_is_carried_out_once() {
     assert_eq!(node.job("web")["target"], 2, "scaled once");
     assert_eq!(
         post("/v1/jobs/default/web/stop").code(),
-        "bad-value",
+        "key-reused",
         "the key is taken"
     );
+    let other = node.over_unix(
+        "POST",
+        "/v1/jobs/default/web/scale?wait=20s",
+        "host: localhost\r\nidempotency-key: abc\r\ncontent-type: application/json\r\n",
+        b"{\"to\":\"+2\"}",
+    );
+    assert_eq!((other.status, other.code()), (409, "key-reused".to_owned()));
+    assert!(
+        other.json()["error"]["message"]
+            .to_string()
+            .contains("`abc` was used for POST")
+    );
+    assert_eq!(node.job("web")["target"], 2, "nothing was done");
 }
 
 #[test]
