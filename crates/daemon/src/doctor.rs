@@ -265,7 +265,7 @@ fn limits() -> Check {
         nofile.maximum.unwrap_or(u64::MAX),
     );
     // An idle run with captured output holds three descriptors of its shim.
-    let runs = hard.saturating_sub(64) / 3;
+    let runs = hard.saturating_sub(gaffer::SHIM_RESERVE) / 3;
     let mut text = format!("descriptors {soft} (hard {hard}): about {runs} runs per shim");
     let is_root = rustix::process::geteuid().is_root();
     let pages: Option<u64> = fs::read_to_string("/proc/sys/fs/pipe-user-pages-soft")

@@ -36,6 +36,8 @@ fn start(options: &Options) -> Result<u8, LifeError> {
     }
     keep_memory_small();
     oom::spare_this_process();
+    // What cannot be raised is as it is; the engine says so if it is too low.
+    let _raised = gaffer::raise_open_files();
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(plan.daemon.umask));
     let leash = options.leash_fd.map(life::leash).transpose()?;
     let waiter = match options.daemon {

@@ -7,6 +7,7 @@ use crate::handle::Handle;
 use crate::notify;
 use crate::owner;
 use crate::recovery;
+use crate::scarce;
 use crate::settings::{Settings, private_dir};
 use crate::state::{Ends, State};
 use crate::store::{Store, StoreError};
@@ -22,6 +23,17 @@ const PAST_DEATHS: usize = 16;
 /// Why an engine cannot be opened. Nothing was changed, and runs of an earlier one live on.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
+    /// The limit of open files leaves no room to supervise anything.
+    #[error(
+        "the hard limit of open files is {limit}, which is too low to supervise anything: the daemon needs {needed}; raise \
+         LimitNOFILE= of the unit, or ulimit -Hn, before it is started"
+    )]
+    OpenFiles {
+        /// As it is.
+        limit: u64,
+        /// At least.
+        needed: u64,
+    },
     /// Another daemon has it.
     #[error("another daemon uses the state directory {path}{}", pid.map(|pid| format!(" (pid {pid})")).unwrap_or_default())]
     Locked {
@@ -76,6 +88,10 @@ impl Drop for Engine {
 impl Engine {
     /// Locks the state directory, opens the store, adopts what runs, and goes on from there.
     pub async fn open(settings: Settings) -> Result<Engine, OpenError> {
+        if let Some(limit) = scarce::too_low() {
+            let needed = scarce::OPEN_FILES_MIN;
+            return Err(OpenError::OpenFiles { limit, needed });
+        }
         let settings = Arc::new(settings);
         let lock = take_lock(&settings.state_dir)?;
         let (store, mut loaded) = Store::open(&settings.state_dir.join("gaffer.db"))?;

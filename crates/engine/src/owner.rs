@@ -285,6 +285,7 @@ impl State {
     }
 
     fn greeted(&mut self, n: u64, greeting: &Greeting) {
+        self.shims.misfires.clear();
         let Some(shim) = self.shims.all.get_mut(&n) else {
             return;
         };
@@ -374,6 +375,11 @@ impl State {
         }
         shim.state = ShimState::Dead;
         shim.connection = None;
+        if shim.pid == 0
+            && let Some(why) = client::refusal(&shim.dir)
+        {
+            return self.misfired(n, &why);
+        }
         let guard = client::pidfd(shim.guard_pid);
         let (dir, owner) = (shim.dir.clone(), self.owner.clone());
         self.read_journal(n);
@@ -403,6 +409,37 @@ impl State {
             // The guard leaves when it has reaped and recorded everything; the lock is then free.
             wait_for_guard(guard.ok(), &dir).await;
             let _ended = owner.send(Message::ShimResolved { shim: n, stuck });
+        });
+    }
+
+    /// A shim could not begin its work: the starts that were sent to it have failed, and no other is begun for a while.
+    fn misfired(&mut self, n: u64, why: &str) {
+        let why = format!("cannot start a shim: {why}");
+        tracing::warn!(shim = n, why, "shim.refused");
+        self.shims.misfires.note(&why);
+        self.fail_unheard(n, &why);
+        if let Some(shim) = self.shims.all.remove(&n) {
+            self.remove_shim_dir(shim.dir.clone());
+        }
+    }
+
+    fn fail_unheard(&mut self, n: u64, why: &str) {
+        let sent = self.runs.runs.values();
+        let unheard: Vec<RunId> = sent
+            .filter(|facts| facts.shim == n && !facts.intended && !facts.settled)
+            .map(|facts| facts.run)
+            .collect();
+        for run in unheard {
+            self.fail_start(run, why);
+        }
+    }
+
+    fn fail_start(&mut self, run: RunId, why: &str) {
+        self.feed(Input::StartFailed {
+            run,
+            stage: "shim".into(),
+            errno: 0,
+            text: why.into(),
         });
     }
 
@@ -537,6 +574,12 @@ impl State {
 
     fn refused(&mut self, n: u64, run: RunId, code: RefusedCode, text: String) {
         tracing::warn!(shim = n, run = %run, ?code, text, "a start was refused");
+        if code == RefusedCode::NeverFits {
+            let why = format!(
+                "no shim has room for this run: {text}; raise LimitNOFILE= of the unit, or ulimit -Hn"
+            );
+            return self.fail_start(run, &why);
+        }
         if matches!(code, RefusedCode::NoDescriptors | RefusedCode::Leaving)
             && let Some(shim) = self.shims.all.get_mut(&n)
         {

@@ -157,6 +157,8 @@ async fn command(asked: &Program) -> Verdict {
         .stderr(Stdio::null())
         .process_group(0)
         .kill_on_drop(true);
+    // SAFETY: two system calls, both async-signal-safe.
+    unsafe { command.pre_exec(gaffer_shim::limit::restore) };
     if let Some(user) = &asked.user {
         command.uid(user.uid).gid(user.gid);
     }

@@ -5,6 +5,7 @@
 //! pipes stay open in its guard when it is killed.
 
 use crate::owner::Message;
+use crate::scarce::Misfires;
 use gaffer_shim::frame::Decoder;
 use gaffer_shim::journal::{Position, Reader, RunIdWire};
 use gaffer_shim::message::{FromShim, Heard, LiveRun, ReplyError, ToShim};
@@ -217,6 +218,7 @@ pub(crate) enum ShimState {
 pub(crate) struct Shims {
     pub all: BTreeMap<u64, Shim>,
     pub next: u64,
+    pub misfires: Misfires,
 }
 
 impl Shims {

@@ -104,8 +104,8 @@ impl State {
             jobs: BTreeMap::new(),
             runs: Fold::default(),
             shims: Shims {
-                all: BTreeMap::new(),
                 next: 1,
+                ..Shims::default()
             },
             operations: Operations::new(),
             watches: Watches::default(),
@@ -264,10 +264,9 @@ impl State {
             Some(shim) => shim,
             None => match self.open_shim(&group) {
                 Ok(shim) => shim,
-                Err(error) => {
-                    let errno = error.raw_os_error().unwrap_or(0);
+                Err(text) => {
                     self.note_unborn(run, &slot, attempt, stamp, 0);
-                    return failed("shim", errno, format!("cannot start a shim: {error}"));
+                    return failed("shim", 0, text);
                 }
             },
         };
@@ -373,8 +372,24 @@ impl State {
         self.runs.runs.insert(run, Box::new(facts));
     }
 
-    /// Starts a shim for a group; requests may be sent at once, behind its `Hello`.
-    fn open_shim(&mut self, group: &str) -> std::io::Result<u64> {
+    /// Starts a shim for a group, if one can be started now; the error is a sentence.
+    fn open_shim(&mut self, group: &str) -> Result<u64, String> {
+        if let Some(why) = self.shims.misfires.holds() {
+            return Err(why.to_owned());
+        }
+        let opened = crate::scarce::room_for_a_shim().and_then(|()| {
+            self.begin_shim(group)
+                .map_err(|error| format!("cannot start a shim: {error}"))
+        });
+        if let Err(why) = &opened {
+            tracing::warn!(why, "shim.refused");
+            self.shims.misfires.note(why);
+        }
+        opened
+    }
+
+    /// Requests may be sent at once, behind its `Hello`.
+    fn begin_shim(&mut self, group: &str) -> std::io::Result<u64> {
         let n = self.shims.next;
         self.shims.next += 1;
         let dir = self.settings.shims_dir().join(n.to_string());

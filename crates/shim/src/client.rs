@@ -49,18 +49,26 @@ pub fn start_shim(shim_binary: &Path, dir: &Path) -> io::Result<StartedShim> {
         .stdout(std::process::Stdio::null());
     command.stderr(std::process::Stdio::null()).current_dir("/");
     let fd = theirs.as_raw_fd();
-    // SAFETY: fcntl is async-signal-safe, and the descriptor is open until `theirs` is dropped below.
+    // SAFETY: fcntl and setrlimit are async-signal-safe, and the descriptor is open until `theirs` is dropped below.
     unsafe {
         command.pre_exec(move || {
             if libc::fcntl(fd, libc::F_SETFD, 0) < 0 {
                 return Err(io::Error::last_os_error());
             }
-            Ok(())
+            crate::limit::restore()
         });
     }
     let guard = command.spawn()?;
     drop(theirs);
     Ok(StartedShim { stream: ours, guard })
+}
+
+/// Where a shim that cannot begin its work says why: nobody reads its stderr.
+pub const REFUSAL: &str = "refusal";
+
+/// Why the shim of a directory did not begin its work, if it said so.
+pub fn refusal(dir: &Path) -> Option<String> {
+    std::fs::read_to_string(dir.join(REFUSAL)).ok()
 }
 
 /// All shims below `state/shims`, by number.

@@ -531,6 +531,9 @@ pub enum RefusedCode {
     /// The intent could not be written.
     #[n(5)]
     Journal,
+    /// It would eat the reserve of a shim without any run, too: a further shim is of no use.
+    #[n(6)]
+    NeverFits,
 }
 
 /// A decoded body.

@@ -23,9 +23,16 @@ pub struct Builder {
     env: Vec<(String, String)>,
     bin_dir: Option<PathBuf>,
     binds_of_file: bool,
+    open_files: Option<(u64, u64)>,
 }
 
 impl Builder {
+    /// Soft and hard limit of the daemon's open files.
+    pub fn open_files(mut self, soft: u64, hard: u64) -> Builder {
+        self.open_files = Some((soft, hard));
+        self
+    }
+
     /// Says nothing about addresses: those of the file count.
     pub fn binds_of_file(mut self) -> Builder {
         self.binds_of_file = true;
@@ -120,6 +127,20 @@ pub fn bin_dir() -> PathBuf {
     })
 }
 
+fn limit_open_files(command: &mut Command, soft: u64, hard: u64) {
+    use std::os::unix::process::CommandExt;
+    let limit = rustix::process::Rlimit {
+        current: Some(soft),
+        maximum: Some(hard),
+    };
+    let set = move || {
+        let limit = rustix::process::Rlimit { ..limit };
+        rustix::process::setrlimit(rustix::process::Resource::Nofile, limit).map_err(Into::into)
+    };
+    // SAFETY: one system call.
+    unsafe { command.pre_exec(set) };
+}
+
 /// A running node.
 pub struct Node {
     builder: Builder,
@@ -204,6 +225,9 @@ impl Node {
         }
         if let Some((name, _)) = &self.builder.config {
             command.arg("-c").arg(self.root().join(name));
+        }
+        if let Some((soft, hard)) = self.builder.open_files {
+            limit_open_files(&mut command, soft, hard);
         }
         command
             .args(&self.builder.arguments)

@@ -108,17 +108,7 @@ async fn run(
     let mut signals = Signals::watch()?;
     let client = private.client.clone();
     let mut events = client.events(Some("start"), true, None).await?;
-    // One stream for all jobs, open before there are any.
-    let query = LogQuery {
-        follow: true,
-        ..LogQuery::default()
-    };
-    // It ends with the daemon, and is asked again after that.
-    let logs = client
-        .logs(Some(&screen.session), None, &query)
-        .await?
-        .fuse()
-        .boxed();
+    let logs = lines_of_all(&client, &screen.session).await?;
     let request = ApplyRequest {
         bundle,
         ..ApplyRequest::default()
@@ -171,6 +161,17 @@ async fn run(
         (_, None) => Err(Failure::failed("the private daemon was killed")
             .hint("what it ran has been stopped; start again:  gaffer start")),
     }
+}
+
+/// One stream for all jobs, open before there are any.
+async fn lines_of_all(client: &Client, session: &str) -> Result<Lines, Failure> {
+    let query = LogQuery {
+        follow: true,
+        ..LogQuery::default()
+    };
+    let lines = client.logs(Some(session), None, &query).await?;
+    // It ends with the daemon, and is asked again after that.
+    Ok(lines.fuse().boxed())
 }
 
 impl Foreground<'_> {

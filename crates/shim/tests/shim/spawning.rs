@@ -432,3 +432,31 @@ fn an_unprivileged_shim_runs_its_own_user() {
     let (stage, errno, _) = shim.failed(other);
     assert_eq!((stage.as_str(), errno), ("gid", libc::EPERM));
 }
+
+#[test]
+fn hazard_36_a_shim_with_a_limit_too_low_ends_at_once_and_leaves_the_reason() {
+    let wrapper = Scratch::new();
+    let few = hostile(&wrapper.0, "ulimit -n 100");
+    let dir = wrapper.0.join("1");
+    let mut started = client::start_shim(&few, &dir).unwrap();
+    assert_eq!(started.guard.wait().unwrap().code(), Some(1));
+    let why = client::refusal(&dir).unwrap();
+    assert!(why.contains("is 100") && why.contains("LimitNOFILE="), "{why}");
+}
+
+#[test]
+fn hazard_36_a_run_that_no_shim_has_room_for_is_refused_for_good() {
+    let wrapper = Scratch::new();
+    let few = hostile(&wrapper.0, "ulimit -n 200");
+    let mut shim = Shim::start_with(|_, dir| client::start_shim(&few, dir).unwrap());
+    let mut spawn = shim.script("a.1", "exec sleep 1000");
+    spawn.streams = (0..4).map(|n| format!("s{n}")).collect();
+    shim.spawn(spawn);
+    let (code, text) = loop {
+        if let gaffer_shim::message::FromShim::Refused { code, text, .. } = shim.talk.hear().unwrap() {
+            break (code, text);
+        }
+    };
+    assert_eq!(code, gaffer_shim::message::RefusedCode::NeverFits);
+    assert!(text.contains("needs 11"), "{text}");
+}

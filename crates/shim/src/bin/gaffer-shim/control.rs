@@ -18,6 +18,7 @@ use crate::spawner::{InFlight, SPAWNERS};
 use crate::sys::Epoll;
 use crate::timers::Timer;
 use gaffer_shim::journal::{Position, RunIdWire};
+use gaffer_shim::limit::SHIM_RESERVE;
 use gaffer_shim::message::{FromShim, Leash, LiveRun, RefusedCode, Scope, SlotLast, Spawn, Stop, ToShim};
 use rustix::fd::{AsRawFd, OwnedFd};
 use std::cmp::Reverse;
@@ -28,8 +29,8 @@ use std::sync::Arc;
 
 /// Without runs and connection for this long, the shim leaves.
 pub const IDLE_MS: u64 = 60_000;
-/// Descriptors kept for supervision itself: connections, segments being written, scans.
-const RESERVE: u64 = 64 + 128;
+/// While there are no descriptors for further connections, how long until the next attempt.
+const ACCEPT_PAUSE_MS: u64 = 200;
 /// Connections that have not said Hello.
 const NEW_MAX: usize = 16;
 
@@ -254,7 +255,7 @@ impl Control {
             keys: HashMap::new(),
             pids: HashMap::new(),
             slots: HashMap::new(),
-            used: RESERVE,
+            used: SHIM_RESERVE,
             next_key: 0,
             idle_round: 0,
             leash_round: 0,
@@ -345,8 +346,9 @@ impl Control {
 
     fn accept(&mut self) {
         while let Some(listener) = &self.listener {
-            let Ok((stream, _)) = listener.accept() else {
-                return;
+            let stream = match listener.accept() {
+                Ok((stream, _)) => stream,
+                Err(error) => return self.accept_later(&error),
             };
             let waiting = self
                 .conns
@@ -362,6 +364,26 @@ impl Control {
                     Err(_) => continue,
                 }
             }
+        }
+    }
+
+    /// Out of descriptors or memory, whoever waits goes on waiting: asking at once again would be all that we do.
+    fn accept_later(&mut self, error: &io::Error) {
+        let scarce = [libc::EMFILE, libc::ENFILE, libc::ENOMEM, libc::ENOBUFS];
+        if error.raw_os_error().is_some_and(|errno| scarce.contains(&errno))
+            && let Some(listener) = &self.listener
+        {
+            self.epoll.remove(listener);
+            self.arm(ACCEPT_PAUSE_MS, Timer::Accept);
+        }
+    }
+
+    /// Listens again. It may have become time to leave meanwhile.
+    pub fn accept_again(&mut self) {
+        if let Some(listener) = &self.listener
+            && self.epoll.add(listener, libc::EPOLLIN, token::LISTENER).is_err()
+        {
+            self.arm(ACCEPT_PAUSE_MS, Timer::Accept);
         }
     }
 

@@ -7,6 +7,7 @@ use crate::spawner::InFlight;
 use crate::sys::{self, Whom};
 use crate::timers::Timer;
 use gaffer_shim::journal::RunIdWire;
+use gaffer_shim::limit::SHIM_RESERVE;
 use gaffer_shim::message::{FromShim, RefusedCode, Spawn, ToShim};
 use rustix::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
@@ -165,6 +166,13 @@ impl Control {
             return refuse(RefusedCode::Invalid, what);
         }
         let cost = cost(spawn);
+        if SHIM_RESERVE + cost > self.nofile {
+            let text = format!(
+                "it needs {cost} descriptors beside the {SHIM_RESERVE} of its shim, and the limit is {}",
+                self.nofile
+            );
+            return refuse(RefusedCode::NeverFits, text);
+        }
         if self.used + cost > self.nofile {
             let text = format!(
                 "{} runs use {} of {} descriptors, this one needs {cost}",

@@ -12,6 +12,7 @@ use crate::plan::{self, Kit};
 use crate::share::Share;
 use crate::spawner::{SPAWNERS, SpawnQueue, Spawner};
 use crate::sys::{self, CloneArgs};
+use gaffer_shim::limit::{self, SHIM_MIN};
 use rustix::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::ffi::OsString;
 use std::io;
@@ -29,7 +30,10 @@ pub enum SetupError {
     #[error("another shim holds the lock")]
     Locked,
     /// The limit of descriptors leaves no room for runs.
-    #[error("{0} descriptors are too few")]
+    #[error(
+        "the hard limit of open files is {0}, which is too low to supervise anything: a shim needs {SHIM_MIN} and three or more \
+         for each run; raise LimitNOFILE= of the unit, or ulimit -Hn, for gafferd"
+    )]
     Descriptors(u64),
     /// The kernel said no.
     #[error("{0}")]
@@ -100,6 +104,17 @@ struct World {
 /// Runs a shim until it leaves. In the guard: until nothing is left to guard.
 pub fn start(words: impl Iterator<Item = OsString>) -> Result<(), SetupError> {
     let options = options(words)?;
+    let begun = begin(&options);
+    if let Err(error) = &begun
+        && !matches!(error, SetupError::Locked)
+    {
+        // For the daemon that started us; what cannot be written there it has to guess.
+        let _ = std::fs::write(options.dir.join(gaffer_shim::client::REFUSAL), error.to_string());
+    }
+    begun
+}
+
+fn begin(options: &Options) -> Result<(), SetupError> {
     small_heap();
     std::panic::set_hook(Box::new(|_| std::process::abort()));
     close_junk(options.fd)?;
@@ -133,7 +148,7 @@ pub fn start(words: impl Iterator<Item = OsString>) -> Result<(), SetupError> {
         first: first.map(UnixStream::from),
         share,
     };
-    split(world, &options)
+    split(world, options)
 }
 
 /// One heap for all threads: what one allocates another frees, and what is free is given back.
@@ -193,23 +208,12 @@ fn own_signals() -> io::Result<()> {
 
 /// `(soft as it was, hard)`; the soft one is the hard one from here.
 fn raise_nofile() -> Result<(u64, u64), SetupError> {
-    let mut limit = libc::rlimit {
-        rlim_cur: 0,
-        rlim_max: 0,
-    };
-    // SAFETY: the structure outlives the calls.
-    unsafe {
-        sys::check(libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit))?;
-        let raised = libc::rlimit {
-            rlim_cur: limit.rlim_max,
-            ..limit
-        };
-        sys::check(libc::setrlimit(libc::RLIMIT_NOFILE, &raw const raised))?;
+    let (soft, hard) = limit::now()?;
+    if hard < SHIM_MIN {
+        return Err(SetupError::Descriptors(hard));
     }
-    if limit.rlim_max < RESERVED as u64 + 32 {
-        return Err(SetupError::Descriptors(limit.rlim_max));
-    }
-    Ok((limit.rlim_cur, limit.rlim_max))
+    limit::raise()?;
+    Ok((soft, hard))
 }
 
 /// A copy above the reserve.

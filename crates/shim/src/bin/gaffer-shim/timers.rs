@@ -39,6 +39,8 @@ pub enum Timer {
     GiveBack {
         starts: u64,
     },
+    /// Connections may be taken again.
+    Accept,
 }
 
 impl Control {
@@ -59,6 +61,7 @@ impl Control {
                 Timer::LeashWait { round } => *round != self.leash_round,
                 Timer::Idle { round } => *round != self.idle_round,
                 Timer::GiveBack { .. } => false,
+                Timer::Accept => self.listener.is_none(),
             };
             if !stale {
                 break;
@@ -103,6 +106,7 @@ impl Control {
                     self.leaving = true;
                     self.leave_if_done();
                 }
+                Timer::Accept => self.accept_again(),
             }
         }
     }
