@@ -192,6 +192,17 @@ fn kill(pid: u32) {
     );
 }
 
+/// Stops a process, and waits until it stands still.
+fn stopped(pid: u32) -> Handle {
+    let process = Handle::open(pid).expect("it lives");
+    assert!(process.signal(Signal::STOP));
+    wait_until(SOON, "its stop", || {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        stat.contains(") T ")
+    });
+    process
+}
+
 #[test]
 fn hazard_19_what_a_killed_command_and_its_killed_daemon_left_is_ended_by_the_next_start() {
     let place = Place::new("Procfile", "idle: FIXTURE idle\n");
@@ -200,8 +211,7 @@ fn hazard_19_what_a_killed_command_and_its_killed_daemon_left_is_ended_by_the_ne
     let (left, daemon) = (place.jobs(), place.daemon());
     assert_eq!(left.len(), 1, "{}", place.said());
     // Stopped, it cannot see its leash break before it is killed.
-    let daemon = Handle::open(daemon).expect("it lives");
-    assert!(daemon.signal(Signal::STOP));
+    let daemon = stopped(daemon);
     running.signal(Signal::KILL);
     running.end();
     assert!(daemon.signal(Signal::KILL));
@@ -231,8 +241,7 @@ fn hazard_19_without_a_next_start_the_shims_end_what_both_have_left() {
     let place = Place::new("Procfile", "idle: FIXTURE idle\n");
     let running = place.start(&["start"]);
     running.until("running   pid ");
-    let daemon = Handle::open(place.daemon()).expect("it lives");
-    assert!(daemon.signal(Signal::STOP));
+    let daemon = stopped(place.daemon());
     running.signal(Signal::KILL);
     running.end();
     assert!(daemon.signal(Signal::KILL));
