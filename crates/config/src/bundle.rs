@@ -1,12 +1,11 @@
 //! The files of a configuration as text, gathered so that they can be sent to a daemon.
 //!
-//! [`gather`] reads what the first file names: what it includes, its files of variables. It finds
-//! that out by running the front of the loader on the disk and keeping everything that was asked
-//! for; [`crate::load`] runs the same front on the kept text.
+//! [`gather`] reads what the first file names: what it includes. It finds that out by running the front of the
+//! loader on the disk and keeping everything that was asked for; [`crate::load`] runs the same front on the kept
+//! text. Files of variables stay where they are, for their values may be secrets: whoever loads reads them.
 
 use crate::diagnostic::{Diagnostic, Diagnostics};
 use crate::front::front;
-use crate::merge::Merger;
 use crate::report::Report;
 use crate::source::{Disk, Source, Unread};
 use serde::{Deserialize, Serialize};
@@ -140,16 +139,7 @@ pub fn gather(paths: &[PathBuf], options: &GatherOptions) -> Result<Bundle, Diag
     }
     // Only what it reads is of interest; its findings are told by `load`.
     let mut report = Report::new(Path::new("/"));
-    let mut found = front(&bundle, &mut disk, &mut report);
-    let (front, source, report) = (&mut found, &mut disk as &mut dyn Source, &mut report);
-    Merger {
-        bundle: &bundle,
-        front,
-        source,
-        report,
-        prefix: String::new(),
-    }
-    .jobs();
+    front(&bundle, &mut disk, &mut report);
     bundle.files = disk.files;
     bundle.unread = disk.unread;
     bundle.globs = disk.globs;

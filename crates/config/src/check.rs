@@ -21,7 +21,7 @@ pub(crate) struct Checked<'a> {
 }
 
 /// What gaffer adds to the text of the store.
-pub(crate) const WRITTEN: &[&str] = &["env_layers", "run_as"];
+pub(crate) const WRITTEN: &[&str] = &["env_digest", "env_layers", "env_without", "run_as"];
 
 impl Checked<'_> {
     /// Reports every mistake in the table.

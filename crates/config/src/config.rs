@@ -4,15 +4,15 @@ use crate::bundle::Bundle;
 use crate::check::{Checked, lengthen};
 use crate::daemon::DaemonSettings;
 use crate::diagnostic::{Diagnostic, Diagnostics};
-use crate::digest::launch_digest;
+use crate::digest::{files_digest, launch_digest};
 use crate::front::front;
-use crate::host::Host;
+use crate::host::{Host, StoredHost};
 use crate::keys::JOB;
-use crate::merge::{Layer, Merged, Merger, is_shell};
+use crate::merge::{Layer, Merged, Merger, is_shell, without};
 use crate::node::{Item, Node, Span, Table};
 use crate::report::Report;
 use crate::resolve::{Resolved, Resolver, Wait, World};
-use crate::source::{Gathered, Source};
+use crate::source::Gathered;
 use gaffer_core::job::{Condition, Job, Port, Restart};
 use gaffer_core::name::{JobId, JobName, Name};
 use serde_json::{Value, json};
@@ -76,11 +76,11 @@ pub fn load(bundle: &Bundle, host: &dyn Host) -> Result<Config, Diagnostics> {
     let mut world = World::new(host);
     let session = front.session.clone();
     let merged = {
-        let (front, source, report) = (&mut front, &mut source as &mut dyn Source, &mut report);
+        let (front, report) = (&mut front, &mut report);
         Merger {
             bundle,
             front,
-            source,
+            host,
             report,
             prefix: String::new(),
         }
@@ -137,6 +137,8 @@ struct Draft {
     places: BTreeMap<JobId, Span>,
     table: Table,
     layers: Vec<Layer>,
+    /// Digest of what the files of variables said: now, or when the definition was stored.
+    files: Option<String>,
     profiles: Vec<String>,
     span: Span,
     from_file: bool,
@@ -144,8 +146,8 @@ struct Draft {
 
 impl Draft {
     fn finish(self, report: &Report) -> LoadedJob {
-        let launch_digest = launch_digest(&self.job, &self.table);
-        let mut typed = typed(&self.table, &self.layers, &self.job);
+        let launch_digest = launch_digest(&self.job, &self.table, &self.layers, self.files.as_deref());
+        let mut typed = typed(&self.table, &self.layers, &self.job, self.files);
         if let Some(typed) = typed.as_object_mut()
             && !self.after.is_empty()
         {
@@ -186,13 +188,15 @@ fn after_typed(id: &JobId, after: &BTreeMap<JobId, Condition>) -> Value {
     json!(pairs)
 }
 
-/// The table, with what gaffer has found out: the layers under `env` and the user of that moment.
-fn typed(table: &Table, layers: &[Layer], job: &Job) -> Value {
+/// The table, with what gaffer has found out: `[env]` under the files of variables, and the user of that moment.
+fn typed(table: &Table, layers: &[Layer], job: &Job, files: Option<String>) -> Value {
     let mut typed: BTreeMap<String, Value> = table
         .iter()
         .map(|(key, entry)| (key.to_owned(), entry.node.to_json()))
         .collect();
-    if !layers.is_empty() {
+    // Of files only the paths: their values are never kept.
+    let mut kept = layers.iter().filter(|layer| !layer.is_file).peekable();
+    if kept.peek().is_some() {
         let one = |layer: &Layer| {
             let env: Vec<Value> = layer
                 .variables
@@ -201,7 +205,10 @@ fn typed(table: &Table, layers: &[Layer], job: &Job) -> Value {
                 .collect();
             json!({ "env": env, "from": layer.from })
         };
-        typed.insert("env_layers".to_owned(), layers.iter().map(one).collect());
+        typed.insert("env_layers".to_owned(), kept.map(one).collect());
+    }
+    if let Some(files) = files {
+        typed.insert("env_digest".to_owned(), files.into());
     }
     if let (Some(user), Some(node)) = (&job.launch.user, table.get("user")) {
         let run_as = json!({
@@ -237,6 +244,7 @@ fn draft(
         span: merged.span,
         table: &merged.table,
         layers: &merged.layers,
+        unread: merged.unread.as_deref(),
     };
     let Resolved { mut job, waits } = resolver.resolve();
     let count = bundle
@@ -249,9 +257,11 @@ fn draft(
             .table
             .put("instances", Node::new(Item::Int(i64::from(count)), merged.span));
     }
+    let files = files_digest(&merged.layers);
     let draft = Draft {
         id: id.clone(),
         job,
+        files,
         waits,
         after: BTreeMap::new(),
         places: BTreeMap::new(),
@@ -474,6 +484,29 @@ pub fn load_job_json(
     typed: &Value,
     host: &dyn Host,
 ) -> Result<LoadedJob, Diagnostics> {
+    // Of a stored definition that is in force which was asked for: its runs are not outdated because a file of
+    // variables has changed since, or has gone.
+    let kept = || typed.get("env_digest").and_then(Value::as_str).map(str::to_owned);
+    job_json(session, name, typed, host, host.is_store().then(kept))
+}
+
+/// The store's text with what its files of variables say now. One that is missing or wrong is an error.
+pub fn load_again(session: &str, name: &str, typed: &Value) -> Result<LoadedJob, Diagnostics> {
+    let loaded = job_json(session, name, typed, &StoredHost, None)?;
+    match &loaded.spec.launch.unread {
+        Some(why) => Err(Diagnostic::error(why.clone()).into()),
+        None => Ok(loaded),
+    }
+}
+
+/// `kept`: the digest of the files, instead of that of what they say now.
+fn job_json(
+    session: &str,
+    name: &str,
+    typed: &Value,
+    host: &dyn Host,
+    kept: Option<Option<String>>,
+) -> Result<LoadedJob, Diagnostics> {
     let mut report = Report::new(Path::new("/"));
     let node = Node::from_json(typed);
     let Item::Table(mut table) = node.item else {
@@ -482,7 +515,8 @@ pub fn load_job_json(
     check_body(session, name, &mut table, &mut report);
     lengthen(JOB, &mut table);
     split_commands(&mut table);
-    let layers = kept_layers(&mut table, host, &mut report);
+    let (layers, unread) = kept_layers(&mut table, host, &mut report);
+    table.remove("env_digest");
     if table.get("cwd").is_none() {
         let here = crate::template::escape_templates(&host.current_dir().to_string_lossy());
         table.put("cwd", Node::str(here, Span::NONE));
@@ -493,6 +527,7 @@ pub fn load_job_json(
         span: Span::NONE,
         table,
         layers,
+        unread,
         profiles: Vec::new(),
     };
     let draft = draft(
@@ -505,6 +540,9 @@ pub fn load_job_json(
         names_after(&id, &mut draft, &mut report);
         draft.from_file = false;
         draft.table.remove("run_as");
+        if let Some(kept) = kept {
+            draft.files = kept;
+        }
         draft.finish(&report)
     });
     match loaded {
@@ -580,40 +618,62 @@ fn split(table: &mut Table, key: &str, scripted: bool) {
     }
 }
 
-/// Layers under `env`: those kept with the definition, or the files that it names.
-fn kept_layers(table: &mut Table, host: &dyn Host, report: &mut Report) -> Vec<Layer> {
-    let files = table.remove("env_file");
-    if let Some(kept) = table.remove("env_layers") {
-        return kept
-            .as_list()
-            .unwrap_or_default()
-            .iter()
-            .filter_map(kept_layer)
-            .collect();
-    }
-    let mut layers = Vec::new();
-    for (text, _) in files.as_ref().map(Node::texts).unwrap_or_default() {
-        let (optional, name) = match text.strip_prefix('?') {
-            Some(name) => (true, name),
-            None => (false, text),
-        };
-        match host.read_file(Path::new(name)) {
-            Ok(text) => {
-                let file = report.add_file(Path::new(name), &text);
-                let variables = crate::env_text::parse(&text, file, report);
-                layers.push(Layer {
-                    from: name.to_owned(),
-                    variables,
-                });
+/// Layers under `env`: those kept with the definition, and the files that it names. Beside them, why a file of a
+/// stored definition could not be read.
+fn kept_layers(table: &mut Table, host: &dyn Host, report: &mut Report) -> (Vec<Layer>, Option<String>) {
+    let mut layers: Vec<Layer> = table
+        .remove("env_layers")
+        .as_ref()
+        .and_then(Node::as_list)
+        .unwrap_or_default()
+        .iter()
+        .filter_map(kept_layer)
+        .collect();
+    let mut unread = None;
+    for (text, _) in table.get("env_file").map(Node::texts).unwrap_or_default() {
+        match layer_of_file(text, host, report) {
+            Ok(layer) => layers.extend(layer),
+            Err(why) if host.is_store() => {
+                unread.get_or_insert(why);
             }
-            Err(error) if optional && error.kind() == std::io::ErrorKind::NotFound => {}
-            Err(error) => {
-                let why = crate::source::plain(&error);
-                report.error(Span::NONE, "env_file", format!("cannot read {name}: {why}"), "");
-            }
+            Err(why) => report.error(Span::NONE, "env_file", why, ""),
         }
     }
-    layers
+    if let Some(Item::Str(text)) = table.get("env_file").map(|node| node.item.clone()) {
+        let list = Item::List(vec![Node::str(text, Span::NONE)]);
+        table.put("env_file", Node::new(list, Span::NONE));
+    }
+    let gone = table.get("env_without").map(Node::texts).unwrap_or_default();
+    let gone: Vec<String> = gone.into_iter().map(|(name, _)| name.to_owned()).collect();
+    without(&mut layers, &gone);
+    (layers, unread)
+}
+
+/// None: the file is missing, and may be. The error is a sentence with the path, and nothing of what the file says.
+fn layer_of_file(text: &str, host: &dyn Host, report: &mut Report) -> Result<Option<Layer>, String> {
+    let (optional, name) = crate::merge::env_file(text);
+    if !name.starts_with('/') {
+        return Err(format!("`env_file` is {name}, which is not absolute"));
+    }
+    let path = Path::new(&name);
+    let text = match host.read_file(path) {
+        Ok(text) => text,
+        Err(error) if optional && error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(format!("cannot read {name}: {}", crate::source::plain(&error))),
+    };
+    let mut own = Report::new(Path::new("/"));
+    let report = if host.is_store() { &mut own } else { report };
+    let file = report.add_private_file(path, &text);
+    let variables = crate::env_text::parse(&text, file, report);
+    if let Some(first) = own.finish().0.first() {
+        let line = first.line.unwrap_or_default();
+        return Err(format!("cannot read {name}: {} in line {line}", first.message));
+    }
+    Ok(Some(Layer {
+        from: name,
+        variables,
+        is_file: true,
+    }))
 }
 
 fn kept_layer(node: &Node) -> Option<Layer> {
@@ -633,5 +693,6 @@ fn kept_layer(node: &Node) -> Option<Layer> {
             .unwrap_or_default()
             .to_owned(),
         variables: table.get("env")?.as_list()?.iter().filter_map(pair).collect(),
+        is_file: false,
     })
 }

@@ -48,6 +48,17 @@ pub fn diff(old: &LoadedJob, new: &LoadedJob) -> Vec<Change> {
             });
         }
     }
+    // Of values in files only this much is told.
+    if old.typed.get("env_digest") != new.typed.get("env_digest")
+        && !changes.iter().any(|change| change.path == "env_file")
+    {
+        changes.push(Change {
+            path: "env_file".to_owned(),
+            old: Some("old values".to_owned()),
+            new: Some("new values".to_owned()),
+            class: class_of("env_file"),
+        });
+    }
     changes.sort_by_key(|change| (rank(&change.path), change.path.clone()));
     changes
 }
@@ -94,7 +105,7 @@ fn flat(typed: &Value) -> BTreeMap<String, String> {
     }
     for (key, value) in map {
         match key.as_str() {
-            "env_layers" | "run_as" => {}
+            "env_digest" | "env_layers" | "env_without" | "run_as" => {}
             // A list is a table of the default condition.
             "after" => after(value, &mut out),
             "cmd" | "wrap" => {

@@ -5,16 +5,34 @@
 //! until somebody uses it, so a new version of the daemon does not find every run outdated. Users and groups
 //! go in as they are written, not as what they mean today: a new member of a group replaces no run.
 
+use crate::env_text::Variables;
+use crate::merge::Layer;
 use crate::node::{Node, Table};
 use crate::units::exact_duration;
-use gaffer_core::job::{EnvInherit, Job, Launch, Output, Port, Probe, ProbeKind, Stdin};
+use gaffer_core::job::{EnvInherit, EnvLayer, Job, Launch, Output, Port, Probe, ProbeKind, Stdin};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 
-/// Hash of a job's launch; `table` is the merged definition.
-pub(crate) fn launch_digest(job: &Job, table: &Table) -> u64 {
+/// Hash of a job's launch; `table` is the merged definition. What files of variables say counts by its own digest,
+/// `files`: a stored definition knows that also when it cannot read them.
+pub(crate) fn launch_digest(job: &Job, table: &Table, layers: &[Layer], files: Option<&str>) -> u64 {
     let mut map = BTreeMap::new();
     launch(&job.launch, &mut map);
+    if layers.iter().any(|layer| layer.is_file) {
+        let of_file = |at: usize| layers.get(at).is_some_and(|layer| layer.is_file);
+        let env = job.launch.env.iter().enumerate();
+        let env: Vec<&EnvLayer> = env
+            .filter(|(at, _)| !of_file(*at))
+            .map(|(_, layer)| layer)
+            .collect();
+        map.remove("env");
+        if !env.is_empty() {
+            map.insert("env", json!(env));
+        }
+    }
+    if let Some(files) = files {
+        map.insert("env_file", files.into());
+    }
     for key in ["user", "group", "groups"] {
         if let Some(node) = table.get(key) {
             map.insert(key, as_written(node));
@@ -33,6 +51,16 @@ pub(crate) fn launch_digest(job: &Job, table: &Table) -> u64 {
         .map(|(key, value)| (key.to_owned(), value))
         .collect();
     fnv1a(Value::Object(sorted).to_string().as_bytes())
+}
+
+/// Hash of what the files of variables say; none if that is nothing.
+pub(crate) fn files_digest(layers: &[Layer]) -> Option<String> {
+    let files: Vec<&Variables> = layers
+        .iter()
+        .filter(|layer| layer.is_file)
+        .map(|layer| &layer.variables)
+        .collect();
+    (!files.is_empty()).then(|| format!("{:016x}", fnv1a(json!(files).to_string().as_bytes())))
 }
 
 /// An id is the same as a number and as a text.
@@ -155,6 +183,9 @@ mod tests {
         let job = Job::of(Launch::of(vec!["sleep".to_owned(), "1".to_owned()]));
         // Golden: {"cmd":["sleep","1"],"cwd":"/"}
         let text = r#"{"cmd":["sleep","1"],"cwd":"/"}"#;
-        assert_eq!(launch_digest(&job, &Table::default()), fnv1a(text.as_bytes()));
+        assert_eq!(
+            launch_digest(&job, &Table::default(), &[], None),
+            fnv1a(text.as_bytes())
+        );
     }
 }

@@ -48,6 +48,9 @@ pub struct Expanded {
 /// A start that cannot be: something has no value.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ExpandError {
+    /// A file of variables of the job is not there, or cannot be read.
+    #[error("{0}")]
+    Unread(String),
     /// `$NAME` without a value.
     #[error("`${name}` in {place} has no value in the environment of the run")]
     NoVariable {
@@ -101,6 +104,9 @@ const NEVER_INHERITED: &[&str] = &[
 
 /// Fills in a launch for one run: builds the environment in layers, then the words.
 pub fn expand(launch: &Launch, context: &RunContext<'_>) -> Result<Expanded, ExpandError> {
+    if let Some(why) = &launch.unread {
+        return Err(ExpandError::Unread(why.clone()));
+    }
     let own = own_variables(context);
     let mut filler = Filler {
         launch,

@@ -4,7 +4,7 @@ use crate::config::{Config, LoadedJob};
 use crate::diff::{command, command_word, quoted_key, toml_value};
 use crate::launch::port_variable;
 use crate::template::{Piece, pieces};
-use gaffer_core::job::{EnvInherit, Launch, Stdin};
+use gaffer_core::job::{EnvInherit, EnvLayer, Launch, Stdin};
 use gaffer_core::name::{JobId, Name};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
@@ -154,7 +154,10 @@ fn procfile(config: &Config) -> String {
 /// Keys of a job that a form has no words for.
 fn untold(job: &LoadedJob, told: &[&str]) -> Vec<String> {
     let keys = job.typed.as_object().into_iter().flat_map(Map::keys);
-    let own = |key: &&String| !told.contains(&key.as_str()) && key.as_str() != "run_as";
+    let own = |key: &&String| {
+        let key = key.as_str();
+        !told.contains(&key) && !["env_digest", "env_without", "run_as"].contains(&key)
+    };
     keys.filter(own)
         .map(|key| {
             if key == "env_layers" {
@@ -164,6 +167,39 @@ fn untold(job: &LoadedJob, told: &[&str]) -> Vec<String> {
             }
         })
         .collect()
+}
+
+/// `[env]` of all these jobs, if files of variables stand above it and it is the same for all.
+fn shared_env(jobs: &BTreeMap<JobId, LoadedJob>) -> Option<&EnvLayer> {
+    if jobs.values().all(|job| job.typed.get("env_file").is_none()) {
+        return None;
+    }
+    let mut layers = jobs.values().map(|job| job.typed.get("env_layers"));
+    let (first, job) = (layers.next()??, jobs.values().next()?);
+    let same = layers.all(|layer| layer == Some(first));
+    job.spec.launch.env.first().filter(|_| same && !is_empty(first))
+}
+
+/// What a job says for itself beside the files of variables that it names: not their values. Of an `[env]` below
+/// them that is not said for all jobs, what they leave alone.
+fn env_above_files(job: &LoadedJob, shared: bool) -> BTreeMap<String, String> {
+    let mut launch = (*job.spec.launch).clone();
+    if !shared && job.typed.get("env_file").is_none() {
+        return flat_env(&launch);
+    }
+    let count = |key: &str| usize::from(job.typed.get(key).is_some_and(|value| !is_empty(value)));
+    let (below, own) = (count("env_layers"), count("env"));
+    let own_from = launch.env.len().saturating_sub(own).max(below);
+    let files: Vec<_> = launch.env.drain(below..own_from).flatten().collect();
+    if below == 1 {
+        let in_file = |name: &str| files.iter().any(|(known, _)| known == name);
+        launch.env[0].retain(|(name, _)| !shared && !in_file(name));
+    }
+    flat_env(&launch)
+}
+
+fn is_empty(value: &Value) -> bool {
+    value.as_object().is_some_and(Map::is_empty) || value.as_array().is_some_and(Vec::is_empty)
 }
 
 /// The environment in one layer: `$X` of a value is put in where a lower layer of the job has `X`.
@@ -360,6 +396,14 @@ fn json_job(config: &Config, id: &JobId, job: &LoadedJob) -> Value {
 /// Jobs as a `gaffer.toml` of this session. Those of others say theirs; each name may occur once.
 pub fn jobs_toml(session: &Name, jobs: &BTreeMap<JobId, LoadedJob>) -> String {
     let mut out = format!("session = {}\n", toml_value(&json!(session.as_str())));
+    let shared = shared_env(jobs);
+    for (name, value) in shared.into_iter().flatten() {
+        out.push_str(&format!(
+            "env.{} = {}\n",
+            quoted_key(name),
+            toml_value(&json!(value))
+        ));
+    }
     for (id, job) in in_start_order(jobs) {
         out.push_str(&format!("\n[job.{}]\n", quoted_key(id.job.as_str())));
         if id.session != *session {
@@ -374,11 +418,16 @@ pub fn jobs_toml(session: &Name, jobs: &BTreeMap<JobId, LoadedJob>) -> String {
         let mut lines: Vec<(String, String)> = Vec::new();
         for (key, value) in typed {
             match key.as_str() {
-                "env" | "env_layers" | "run_as" => {}
+                "env" | "env_digest" | "env_layers" | "env_without" | "run_as" => {}
                 _ => toml_lines(key, value, &mut lines),
             }
         }
-        let env = flat_env(&job.spec.launch);
+        if let Some(names) = typed.get("env_without").and_then(Value::as_array) {
+            let names = names.iter().filter_map(Value::as_str);
+            let unset: Vec<String> = names.map(|name| format!("env.{name}")).collect();
+            lines.push(("unset".to_owned(), toml_value(&json!(unset))));
+        }
+        let env = env_above_files(job, shared.is_some());
         lines.extend(
             env.iter()
                 .map(|(name, value)| (format!("env.{}", quoted_key(name)), toml_value(&json!(value)))),

@@ -588,16 +588,16 @@ impl Front {
     pub fn variables(
         &mut self,
         path: &Path,
-        source: &mut dyn Source,
+        read: impl FnOnce() -> Result<String, Unread>,
         report: &mut Report,
         span: Span,
     ) -> Option<Rc<Variables>> {
         if let Some(known) = self.variables.get(path) {
             return known.clone();
         }
-        let found = match source.read(path) {
+        let found = match read() {
             Ok(text) => {
-                let file = report.add_file(path, &text);
+                let file = report.add_private_file(path, &text);
                 Some(Rc::new(env_text::parse(&text, file, report)))
             }
             Err(Unread::Missing) => None,

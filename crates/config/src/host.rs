@@ -30,7 +30,7 @@ pub trait Host: Send + Sync {
     fn is_dir(&self, path: &Path) -> bool;
     /// Where a job without a file runs, if it does not say.
     fn current_dir(&self) -> PathBuf;
-    /// Text of a file that a definition without a bundle names (`env_file` in a PUT).
+    /// Text of a file of variables that a definition names (`env_file`).
     fn read_file(&self, path: &Path) -> io::Result<String>;
     /// Does a definition come from the store, where it was checked already? Then the world may have
     /// changed since, and what is missing today must not make the definition unreadable: the start fails instead.
@@ -128,6 +128,14 @@ impl Host for SystemHost {
     }
 
     fn read_file(&self, path: &Path) -> io::Result<String> {
+        use std::os::unix::fs::FileTypeExt;
+        // A daemon that reads it again must not wait for somebody to write into it.
+        if std::fs::metadata(path)?.file_type().is_fifo() {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                "it is a pipe, not a file",
+            ));
+        }
         crate::bundle::read_text(path)
     }
 }

@@ -64,6 +64,7 @@ pub(crate) fn launch(resolver: &mut Resolver<'_, '_>) -> Launch {
     launch.cwd = cwd(resolver);
     launch.env_inherit = inherit(table.get("env_inherit"));
     launch.env = env(resolver);
+    launch.unread = resolver.unread.map(str::to_owned);
     launch.user = user(resolver);
     let octal = |key: &str| table.get(key).and_then(|node| kind::octal(node).ok());
     launch.umask = octal("umask").unwrap_or(0o022);
@@ -483,6 +484,7 @@ pub(crate) fn check_template(resolver: &mut Resolver<'_, '_>, node: &Node, key: 
     ports_only(resolver.table, &mut launch);
     launch.env_inherit = inherit(resolver.table.get("env_inherit"));
     launch.env = env(resolver);
+    launch.unread = resolver.unread.map(str::to_owned);
     check_node(resolver, node, key, scripted, &Known::of(&launch));
 }
 
@@ -535,6 +537,8 @@ impl<'a> Known<'a> {
             }
         };
         inherited
+            // What could not be read may hold it.
+            || self.launch.unread.is_some()
             || OWN_VARIABLES.contains(&name)
             || USER_VARIABLES.contains(&name)
             || self.port_variables.iter().any(|known| known == name)

@@ -54,7 +54,7 @@ mod toml_text;
 mod units;
 
 pub use bundle::{Bundle, GatherOptions, Kind, find_file, gather};
-pub use config::{Config, LoadedJob, Origin, load, load_job_json};
+pub use config::{Config, LoadedJob, Origin, load, load_again, load_job_json};
 pub use daemon::{Containment, DEFAULT_SHELL, DaemonSettings, History, LogLevel, LogsTotal, ShimGrouping};
 pub use diagnostic::{Diagnostic, Diagnostics, Excerpt, Severity};
 pub use diff::{Change, ChangeClass, diff};

@@ -6,13 +6,14 @@
 use crate::bundle::Bundle;
 use crate::env_text::Variables;
 use crate::front::{Front, JobDef, Scope};
+use crate::host::Host;
 use crate::kind::env_value;
 use crate::node::{Entry, Item, Node, Span, Table};
 use crate::report::Report;
-use crate::source::Source;
+use crate::source::{Unread, plain};
 use crate::template::{escape_templates, split_words, substitute};
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// A layer of environment with the name of where it comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,6 +21,8 @@ pub(crate) struct Layer {
     /// `[env]`, or the path of the file.
     pub from: String,
     pub variables: Variables,
+    /// Of a file: the store keeps its path only, for its values may be secrets.
+    pub is_file: bool,
 }
 
 /// A job with everything inherited: the keys of `[job.X]` without those that only say how to merge.
@@ -31,6 +34,8 @@ pub(crate) struct Merged {
     pub table: Table,
     /// Below `env` of the table.
     pub layers: Vec<Layer>,
+    /// Why a file of variables could not be read, of a stored definition.
+    pub unread: Option<String>,
     pub profiles: Vec<String>,
 }
 
@@ -38,7 +43,7 @@ pub(crate) struct Merged {
 pub(crate) struct Merger<'a> {
     pub bundle: &'a Bundle,
     pub front: &'a mut Front,
-    pub source: &'a mut dyn Source,
+    pub host: &'a dyn Host,
     pub report: &'a mut Report,
     /// `job.web.`: how the paths of the job in hand begin.
     pub prefix: String,
@@ -107,6 +112,7 @@ impl Merger<'_> {
             span: def.span,
             table,
             layers,
+            unread: None,
             profiles,
         })
     }
@@ -348,6 +354,7 @@ impl Merger<'_> {
         layers.push(Layer {
             from: "[env]".to_owned(),
             variables,
+            is_file: false,
         });
         let mut files: Vec<(String, Span)> = Vec::new();
         for (text, span) in &scope.env_files {
@@ -371,29 +378,50 @@ impl Merger<'_> {
             .iter()
             .map(|file| (file.to_string_lossy().into_owned(), Span::NONE));
         files.extend(options);
+        let mut named = Vec::new();
         for (text, span) in files {
-            layers.extend(self.layer(&text, span, path));
+            let (optional, file) = self.env_file(&text, span);
+            let mark = if optional { "?" } else { "" };
+            named.push(format!("{mark}{}", escape_templates(&file.to_string_lossy())));
+            layers.extend(self.layer(&file, optional, span, path));
         }
-        for layer in &mut layers {
-            layer.variables.retain(|(name, _)| !gone.contains(name));
+        let list = |texts: &[String]| {
+            let texts = texts.iter().map(|text| Node::str(text.as_str(), Span::NONE));
+            Node::new(Item::List(texts.collect()), Span::NONE)
+        };
+        if !named.is_empty() {
+            table.put("env_file", list(&named));
+            if !gone.is_empty() {
+                table.put("env_without", list(gone));
+            }
         }
-        layers.retain(|layer| !layer.variables.is_empty());
+        without(&mut layers, gone);
         layers
     }
 
-    fn layer(&mut self, text: &str, span: Span, path: &str) -> Option<Layer> {
-        let (optional, name) = match text.strip_prefix('?') {
-            Some(name) => (true, name),
-            None => (false, text),
-        };
-        // Templates of the file are filled in; what is left of the escapes is taken back.
-        let name = name.replace("$$", "$").replace("{{&", "{{");
+    /// The file that is meant, and whether it may be missing.
+    fn env_file(&self, text: &str, span: Span) -> (bool, PathBuf) {
+        let (optional, name) = env_file(text);
         let folder = self.report.folder_of(span).unwrap_or(Path::new("/"));
-        let file = folder.join(&name);
-        let found = self.front.variables(&file, self.source, self.report, span);
+        (optional, folder.join(name))
+    }
+
+    fn layer(&mut self, file: &Path, optional: bool, span: Span, path: &str) -> Option<Layer> {
+        let (bundle, host) = (self.bundle, self.host);
+        let read = || match (bundle.files.get(file), bundle.unread.get(file)) {
+            (Some(text), _) => Ok(text.clone()),
+            (None, Some(why)) => Err(Unread::Failed(why.clone())),
+            (None, None) => host.read_file(file).map_err(|error| match error.kind() {
+                std::io::ErrorKind::NotFound => Unread::Missing,
+                _ => Unread::Failed(plain(&error)),
+            }),
+        };
+        let found = self.front.variables(file, read, self.report, span);
         let Some(variables) = found else {
             if !optional {
                 let place = format!("{path}.env_file");
+                let base = self.bundle.root.parent().unwrap_or(Path::new("/"));
+                let name = file.strip_prefix(base).unwrap_or(file).display();
                 let message = format!("`env_file` names {name}, which does not exist");
                 self.report.error(
                     span,
@@ -407,6 +435,7 @@ impl Merger<'_> {
         Some(Layer {
             from: file.to_string_lossy().into_owned(),
             variables: (*variables).clone(),
+            is_file: true,
         })
     }
 
@@ -428,6 +457,24 @@ impl Merger<'_> {
             }
         }
     }
+}
+
+/// An entry of `env_file`: may it be missing, and its path. Templates have been filled in; what is left of the
+/// escapes is taken back.
+pub(crate) fn env_file(text: &str) -> (bool, String) {
+    let (optional, name) = match text.strip_prefix('?') {
+        Some(name) => (true, name),
+        None => (false, text),
+    };
+    (optional, name.replace("$$", "$").replace("{{&", "{{"))
+}
+
+/// Takes variables out of all layers, and then the layers that are empty.
+pub(crate) fn without(layers: &mut Vec<Layer>, gone: &[String]) {
+    for layer in layers.iter_mut() {
+        layer.variables.retain(|(name, _)| !gone.contains(name));
+    }
+    layers.retain(|layer| !layer.variables.is_empty());
 }
 
 /// Is a script asked for?

@@ -33,6 +33,9 @@ const FILES: &str = "
 **Files of variables** (`env_file`, `.env`): `NAME=value`, `export NAME=value`; `#` begins a comment, after a blank in
 unquoted values; `'…'` is literal, `\"…\"` knows `\\n \\r \\t \\\" \\\\ \\$`, both may span lines; `$X`, `${X}`,
 `${X:-text}` in unquoted and double-quoted values is an earlier line of the file, else the layer below, else nothing.
+The daemon reads them when a definition is applied or put, when a job is reloaded, and when it starts; it keeps their
+paths, never their values. With another content the job is reloaded by the next `apply`, or by `gaffer reload JOB`.
+Where one is missing when the daemon starts, running processes go on; a start fails and names it.
 
 **Procfile**: `name: command`, one a line. Commands are split without a shell. Jobs get the whole environment
 (`env_inherit = \"all\"`) and `.env` of the folder, start in the order of their lines, and belong to a session with the

@@ -10,6 +10,8 @@ struct FileText {
     text: String,
     /// Byte offsets at which lines begin.
     lines: Vec<usize>,
+    /// What it says may be secret: only the place of a mistake is told.
+    private: bool,
 }
 
 /// More than this nobody reads; one mistake in a template may be met a thousand times.
@@ -37,6 +39,15 @@ impl Report {
         }
     }
 
+    /// A file of variables.
+    pub fn add_private_file(&mut self, path: &Path, text: &str) -> u32 {
+        let file = self.add_file(path, text);
+        if let Some(file) = self.files.last_mut() {
+            file.private = true;
+        }
+        file
+    }
+
     pub fn add_file(&mut self, path: &Path, text: &str) -> u32 {
         let starts = text
             .bytes()
@@ -48,6 +59,7 @@ impl Report {
             path: path.to_owned(),
             text: text.to_owned(),
             lines,
+            private: false,
         });
         u32::try_from(self.files.len() - 1).unwrap_or(u32::MAX)
     }
@@ -105,7 +117,7 @@ impl Report {
             one.file = Some(self.shown(&file.path));
             one.line = u32::try_from(line + 1).ok();
             one.column = Some(excerpt.start + 1);
-            one.excerpt = Some(excerpt);
+            one.excerpt = Some(excerpt).filter(|_| !file.private);
         }
         self.found.push((span, one));
     }

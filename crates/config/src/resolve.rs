@@ -66,6 +66,8 @@ pub(crate) struct Resolver<'a, 'h> {
     pub span: Span,
     pub table: &'a Table,
     pub layers: &'a [Layer],
+    /// Why a file of variables could not be read.
+    pub unread: Option<&'a str>,
 }
 
 /// A name in `after`, not yet looked up among the jobs.

@@ -4,11 +4,13 @@ mod fixture;
 
 use fixture::{ROOT, bundle, toml};
 use gaffer_config::{
-    ChangeClass, Config, ExportFormat, LoadedJob, StoredHost, diff, export, init, load, load_job_json,
+    ChangeClass, Config, ExportFormat, LoadedJob, StoredHost, SystemHost, diff, export, init, load,
+    load_again, load_job_json,
 };
 use gaffer_core::job::Job;
-use gaffer_core::name::JobId;
+use gaffer_core::name::{JobId, Name};
 use serde_json::json;
+use std::collections::BTreeMap;
 
 const SHOP: &str = r#"
 session = "shop"
@@ -51,11 +53,7 @@ session = "other"
 "#;
 
 fn shop() -> Config {
-    load(
-        &bundle(&[("gaffer.toml", SHOP), (".env", "B='$1'\nLEVEL=\"$LEVEL-file\"\n")]),
-        &ROOT,
-    )
-    .unwrap_or_else(|error| panic!("{error}"))
+    load(&bundle(&[("gaffer.toml", SHOP)]), &ROOT).unwrap_or_else(|error| panic!("{error}"))
 }
 
 fn job<'a>(config: &'a Config, name: &str) -> &'a LoadedJob {
@@ -95,8 +93,76 @@ fn a_stored_job_is_understood_after_its_user_and_folder_have_gone() {
     // Neither `deploy` nor `/app/web` is on the machine that runs this test.
     let again =
         load_job_json("shop", "web", &web.typed, &StoredHost).unwrap_or_else(|error| panic!("{error}"));
-    assert_eq!(again.spec.launch, web.spec.launch);
+    assert_eq!(again.spec.launch.user, web.spec.launch.user);
+    assert_eq!(again.spec.launch.cwd, web.spec.launch.cwd);
     assert_eq!(again.launch_digest, web.launch_digest);
+    // Nor is its file of variables: it cannot be started, and its runs are not outdated.
+    let unread = again.spec.launch.unread.as_deref();
+    assert_eq!(unread, Some("cannot read /app/.env: no such file or directory"));
+}
+
+#[test]
+fn hazard_b7_values_of_files_of_variables_are_in_no_definition() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("secret.env");
+    let write = |text: &str| std::fs::write(&file, text).unwrap();
+    write("TOKEN=canary\nGONE=canary\n");
+    let body =
+        json!({ "cmd": "x", "cwd": "/", "env_file": file, "env_without": ["GONE"], "env": { "A": "1" } });
+    let put = || load_job_json("s", "web", &body, &SystemHost).unwrap_or_else(|error| panic!("{error}"));
+    let first = put();
+    assert!(!first.typed.to_string().contains("canary"), "{}", first.typed);
+    let token = [("TOKEN".to_owned(), "canary".to_owned())];
+    assert_eq!(first.spec.launch.env[0], token);
+    let stored =
+        || load_job_json("s", "web", &first.typed, &StoredHost).unwrap_or_else(|error| panic!("{error}"));
+    assert_eq!(
+        (stored().spec, stored().launch_digest),
+        (first.spec.clone(), first.launch_digest)
+    );
+    let text = gaffer_config::jobs_toml(
+        &Name::default_session(),
+        &BTreeMap::from([(JobId::parse("s.web").unwrap(), stored())]),
+    );
+    assert!(
+        text.contains("env_file = [") && text.contains("env.A") && !text.contains("canary"),
+        "{text}"
+    );
+    // Another content is another launch, which is told without saying it.
+    write("TOKEN=canary-2\n");
+    let second = put();
+    assert_ne!(second.launch_digest, first.launch_digest);
+    let changes = diff(&stored(), &second);
+    assert_eq!(changes.len(), 1, "{changes:?}");
+    assert_eq!(
+        (changes[0].path.as_str(), changes[0].class),
+        ("env_file", ChangeClass::Reload)
+    );
+    assert!(!format!("{changes:?}").contains("canary"));
+    // What is in force is still the first; read again, it is the second.
+    assert_eq!(stored().launch_digest, first.launch_digest);
+    assert_eq!(
+        load_again("s", "web", &first.typed).unwrap().launch_digest,
+        second.launch_digest
+    );
+    // A line that is none is told by its place.
+    write("A=1\nnonsense canary\n");
+    let error = load_job_json("s", "web", &body, &SystemHost)
+        .unwrap_err()
+        .to_string();
+    assert!(
+        error.contains("secret.env:2") && !error.contains("canary"),
+        "{error}"
+    );
+    let unread = stored().spec.launch.unread.clone().unwrap();
+    assert!(
+        unread.contains("secret.env: this line has no `=` in line 2"),
+        "{unread}"
+    );
+    std::fs::remove_file(&file).unwrap();
+    let error = load_again("s", "web", &first.typed).unwrap_err().to_string();
+    assert!(error.contains("secret.env: no such file or directory"), "{error}");
+    assert_eq!(stored().launch_digest, first.launch_digest);
 }
 
 #[test]
@@ -106,7 +172,7 @@ fn a_put_is_completed_and_then_stable() {
     let first = load_job_json("s", "web", &body, &ROOT).unwrap_or_else(|error| panic!("{error}"));
     assert_eq!(
         first.typed.to_string(),
-        r#"{"cmd":["run","a b"],"cwd":"/app","env_layers":[{"env":[["A","1"]],"from":"/app/.env"}],"stop":{"timeout":"5s"}}"#
+        r#"{"cmd":["run","a b"],"cwd":"/app","env_digest":"ca6a7cfa2152bec8","env_file":["/app/.env"],"stop":{"timeout":"5s"}}"#
     );
     let second = load_job_json("s", "web", &first.typed, &ROOT).unwrap();
     assert_eq!(
@@ -202,16 +268,15 @@ fn an_export_to_toml_loads_to_the_same_jobs() {
     for (id, job) in &config.jobs {
         assert_eq!(plain(&again.jobs[id].spec), plain(&job.spec), "{id}\n{text}");
     }
-    // In one layer, with the same meaning.
-    let env = &job(&again, "shop.web").spec.launch.env[0];
-    let value = |name: &str| {
-        env.iter()
-            .find(|(known, _)| known == name)
-            .map(|(_, value)| value.as_str())
-    };
-    assert_eq!(value("LEVEL"), Some("info-file!"));
-    assert_eq!(value("A"), Some("$$1-{{job}}"));
-    assert_eq!(value("PATH"), Some("/own:$PATH"));
+    // With the file of variables and what is below it, not with what the file says.
+    assert_eq!(
+        job(&again, "shop.web").spec.launch.env,
+        job(&config, "shop.web").spec.launch.env
+    );
+    assert!(
+        text.contains("env_file = [\"/app/.env\"]") && !text.contains("-file"),
+        "{text}"
+    );
     assert_eq!(export(&again, ExportFormat::Toml), text);
 }
 

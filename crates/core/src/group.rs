@@ -206,7 +206,10 @@ impl Group {
 
     /// A definition, with the job's own wish.
     pub fn put(&mut self, spec: Arc<Job>, digest: u64, asked: Asked, scaled: Option<u32>) {
-        if self.spec.is_none() || self.digest != digest {
+        // What no run could be started without is there again: nothing is replaced, but what failed deserves a try.
+        let unread = |spec: &Job| spec.launch.unread.is_some();
+        let mended = self.spec.as_deref().is_some_and(unread) && !unread(&spec);
+        if self.spec.is_none() || self.digest != digest || mended {
             self.begin_rollout();
         }
         self.removed = None;

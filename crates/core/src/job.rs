@@ -154,6 +154,7 @@ impl Launch {
             cwd: "/".into(),
             env_inherit: EnvInherit::Base,
             env: Vec::new(),
+            unread: None,
             user: None,
             umask: 0o022,
             nice: 0,
@@ -189,6 +190,8 @@ pub struct Launch {
     pub env_inherit: EnvInherit,
     /// Layers already merged in order (`[env]`, `env_file`, `env`), unexpanded; `$X` refers to the layer below.
     pub env: Vec<EnvLayer>,
+    /// Why a layer of the environment is not there: no run is started without it.
+    pub unread: Option<String>,
     /// Resolved user, none = the daemon's own.
     pub user: Option<User>,
     /// umask, default 0o022.

@@ -79,7 +79,12 @@ impl State {
                 };
                 self.wish(prepared, "restart", target, wish, *how, by);
             }
-            Act::Reload(how) => reload(prepared, target, *how, by),
+            Act::Reload(how) => {
+                if target.instance.is_none() {
+                    self.refresh(prepared, &target.job, by.clone())?;
+                }
+                reload(prepared, target, *how, by);
+            }
             Act::Scale { to, force } => self.scale(prepared, target, *to, *force, by)?,
             Act::Remove if target.instance.is_some() => {
                 return Err(Error::Invalid(

@@ -78,8 +78,13 @@ impl Handle {
             .collect()
     }
 
-    /// The definition as in the file (the store's text).
+    /// The definition as in the file.
     pub async fn job_typed(&self, job: &JobId) -> Result<serde_json::Value> {
+        self.stored(job).await.map(shown)
+    }
+
+    /// The store's text.
+    pub(crate) async fn stored(&self, job: &JobId) -> Result<serde_json::Value> {
         let text = self.store.job_spec(job.session.as_str(), job.job.as_str()).await;
         match text.map_err(|error| Error::Store(error.to_string()))? {
             Some(text) => serde_json::from_str(&text).map_err(|error| Error::Store(error.to_string())),
@@ -102,7 +107,7 @@ impl Handle {
                 continue;
             };
             let value = serde_json::from_str(&text).map_err(|error| Error::Store(error.to_string()))?;
-            typed.insert(job, value);
+            typed.insert(job, shown(value));
         }
         Ok(typed)
     }
@@ -141,13 +146,27 @@ impl Handle {
 
     /// Start, stop, restart, reload, pause, resume, scale, signal.
     pub async fn act(&self, target: Target, act: Act, by: Actor) -> Result<OperationId> {
-        Ok(self.ask(Request::Act { target, act, by }).await?.operation)
+        let fresh = self.fresh(std::iter::once(&target.job), &act).await?;
+        let request = Request::Act {
+            target,
+            act,
+            fresh,
+            by,
+        };
+        Ok(self.ask(request).await?.operation)
     }
 
     /// The same of many jobs and instances at once: one commit for all, and one operation with an outcome for each.
     /// One that is refused does not hide the others.
     pub async fn act_each(&self, targets: Vec<Target>, act: Act, by: Actor) -> Result<OperationId> {
-        Ok(self.ask(Request::ActEach { targets, act, by }).await?.operation)
+        let fresh = self.fresh(targets.iter().map(|target| &target.job), &act).await?;
+        let request = Request::ActEach {
+            targets,
+            act,
+            fresh,
+            by,
+        };
+        Ok(self.ask(request).await?.operation)
     }
 
     /// Starts a one-off of a job; its slot is in the operation.
@@ -626,4 +645,12 @@ fn live_count(state: &State, shim: u64) -> u32 {
         .values()
         .filter(|facts| facts.shim == shim && facts.pid != 0 && facts.exit.is_none());
     u32::try_from(live.count()).unwrap_or(u32::MAX)
+}
+
+/// Without the digest of secret values, which is nobody's concern: short ones could be guessed from it.
+fn shown(mut typed: serde_json::Value) -> serde_json::Value {
+    if let Some(typed) = typed.as_object_mut() {
+        typed.remove("env_digest");
+    }
+    typed
 }

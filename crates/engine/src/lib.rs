@@ -47,6 +47,7 @@ mod plan;
 mod probes;
 mod ready;
 mod recovery;
+mod refresh;
 mod requests;
 mod scarce;
 mod settings;

@@ -100,7 +100,13 @@ impl State {
     ) -> Option<PlanChange> {
         let keys = gaffer_config::diff(old, new);
         let rescaled = options.reset_scale && self.jobs.get(job).is_some_and(|meta| meta.scaled.is_some());
-        if keys.is_empty() && !rescaled && old.typed == new.typed {
+        // What the daemon holds, not what the file says by now: it may have been read, or missing, since.
+        let held = self.jobs.get(job).map(|meta| &meta.spec.launch);
+        let stale = held.is_some_and(|held| {
+            let new = &new.spec.launch;
+            held.env != new.env || held.unread != new.unread
+        });
+        if keys.is_empty() && !rescaled && !stale && old.typed == new.typed {
             return None;
         }
         let runs = self.live_count(job);
@@ -122,7 +128,7 @@ impl State {
                 (_, ReloadHow::Signal) => format!("{} told by a signal", runs_text(runs)),
             };
             ("reload", how)
-        } else if keys.iter().any(|key| key.class == ChangeClass::NextStart) {
+        } else if stale || keys.iter().any(|key| key.class == ChangeClass::NextStart) {
             ("next", "counts from the next start of a run".to_owned())
         } else {
             ("live", "no run is touched".to_owned())
@@ -251,6 +257,7 @@ fn hash(draft: &Draft, plan: &PlanInfo) -> String {
     add(&plan.file);
     for (job, loaded) in &draft.config.jobs {
         add(&job.to_string());
+        // With the digest of what its files of variables say.
         add(&loaded.typed.to_string());
     }
     for (job, (revision, _)) in &draft.present {

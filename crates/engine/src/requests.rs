@@ -9,6 +9,7 @@ use crate::info::{
     Target,
 };
 use crate::owner::Message;
+use crate::refresh::FreshJobs;
 use crate::state::{JobMeta, State};
 use crate::store::{Change, StoreError};
 use gaffer_config::LoadedJob;
@@ -30,12 +31,14 @@ pub(crate) enum Request {
     Act {
         target: Target,
         act: Act,
+        fresh: FreshJobs,
         by: Actor,
     },
     /// The same of many, each for itself: what is refused is an outcome among the others.
     ActEach {
         targets: Vec<Target>,
         act: Act,
+        fresh: FreshJobs,
         by: Actor,
     },
     OneOff {
@@ -71,6 +74,7 @@ pub(crate) struct Prepared {
     pub effects: Vec<Effect>,
     pub slot: Option<Slot>,
     pub plan: Option<PlanInfo>,
+    pub fresh: FreshJobs,
     pub reply: oneshot::Sender<Result<Answer>>,
 }
 
@@ -161,29 +165,50 @@ impl State {
             effects: Vec::new(),
             slot: None,
             plan: None,
+            fresh: FreshJobs::new(),
             reply,
         };
         let checked = if self.shutting_down {
             Err(Error::ShuttingDown)
         } else {
-            match request {
-                Request::Put {
-                    job,
-                    loaded,
-                    options,
-                    by,
-                } => self.put(&mut prepared, job, loaded, &options, by),
-                Request::Act { target, act, by } => self.act(&mut prepared, target, &act, by),
-                Request::ActEach { targets, act, by } => self.act_each(&mut prepared, targets, &act, &by),
-                Request::OneOff { job, one_off, by } => self.one_off(&mut prepared, job, &one_off, by),
-                Request::Apply { plan, options, by } => self.apply(&mut prepared, *plan, &options, by),
-                Request::Shutdown { .. } => Ok(()),
-            }
+            self.prepare(&mut prepared, request)
         };
         match checked {
             Err(error) => drop(prepared.reply.send(Err(error))),
             Ok(()) if prepared.changes.is_empty() => self.committed(prepared, Ok(())),
             Ok(()) => self.commit(prepared),
+        }
+    }
+
+    fn prepare(&mut self, prepared: &mut Prepared, request: Request) -> Result<()> {
+        match request {
+            Request::Put {
+                job,
+                loaded,
+                options,
+                by,
+            } => self.put(prepared, job, loaded, &options, by),
+            Request::Act {
+                target,
+                act,
+                fresh,
+                by,
+            } => {
+                prepared.fresh = fresh;
+                self.act(prepared, target, &act, by)
+            }
+            Request::ActEach {
+                targets,
+                act,
+                fresh,
+                by,
+            } => {
+                prepared.fresh = fresh;
+                self.act_each(prepared, targets, &act, &by)
+            }
+            Request::OneOff { job, one_off, by } => self.one_off(prepared, job, &one_off, by),
+            Request::Apply { plan, options, by } => self.apply(prepared, *plan, &options, by),
+            Request::Shutdown { .. } => Ok(()),
         }
     }
 

@@ -123,10 +123,13 @@ async fn here(ctx: &Context, args: &RunArgs) -> Result<u8, Failure> {
         .file
         .env_files
         .iter()
-        .map(|path| dir.join(path).to_string_lossy().into_owned())
+        .map(|path| escape_templates(&dir.join(path).to_string_lossy()))
         .collect();
     if env_files.is_empty() && crate::file::find(Some(&dir)).is_some_and(|path| path.ends_with("Procfile")) {
-        env_files.push(format!("?{}", dir.join(".env").display()));
+        env_files.push(format!(
+            "?{}",
+            escape_templates(&dir.join(".env").to_string_lossy())
+        ));
     }
     let mut env = BTreeMap::new();
     for pair in &args.params {
