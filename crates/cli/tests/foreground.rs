@@ -192,15 +192,19 @@ fn kill(pid: u32) {
     );
 }
 
-/// Stops a process, and waits until it stands still.
-fn stopped(pid: u32) -> Handle {
-    let process = Handle::open(pid).expect("it lives");
-    assert!(process.signal(Signal::STOP));
+/// SIGKILL for the command and its private daemon, so that neither sees the end of the other: the command stands still
+/// when its daemon is killed. (Not the other way round: who is stopped in an orphaned process group is woken by the kernel.)
+fn kill_both(place: &Place, running: Running<'_>) {
+    let daemon = Handle::open(place.daemon()).expect("it lives");
+    running.signal(Signal::STOP);
+    let stat = format!("/proc/{}/stat", running.child.id());
     wait_until(SOON, "its stop", || {
-        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-        stat.contains(") T ")
+        std::fs::read_to_string(&stat).is_ok_and(|text| text.contains(") T "))
     });
-    process
+    assert!(daemon.signal(Signal::KILL));
+    running.signal(Signal::KILL);
+    running.end();
+    wait_until(SOON, "the end of the daemon", || !daemon.signal(Signal::CONT));
 }
 
 #[test]
@@ -208,14 +212,9 @@ fn hazard_19_what_a_killed_command_and_its_killed_daemon_left_is_ended_by_the_ne
     let place = Place::new("Procfile", "idle: FIXTURE idle\n");
     let running = place.start(&["start"]);
     running.until("running   pid ");
-    let (left, daemon) = (place.jobs(), place.daemon());
+    let left = place.jobs();
     assert_eq!(left.len(), 1, "{}", place.said());
-    // Stopped, it cannot see its leash break before it is killed.
-    let daemon = stopped(daemon);
-    running.signal(Signal::KILL);
-    running.end();
-    assert!(daemon.signal(Signal::KILL));
-    wait_until(SOON, "the end of the daemon", || !daemon.signal(Signal::CONT));
+    kill_both(&place, running);
     assert_eq!(place.jobs(), left, "the shim keeps it for a while");
     let running = place.start(&["start"]);
     running.until("running   pid ");
@@ -241,10 +240,7 @@ fn hazard_19_without_a_next_start_the_shims_end_what_both_have_left() {
     let place = Place::new("Procfile", "idle: FIXTURE idle\n");
     let running = place.start(&["start"]);
     running.until("running   pid ");
-    let daemon = stopped(place.daemon());
-    running.signal(Signal::KILL);
-    running.end();
-    assert!(daemon.signal(Signal::KILL));
+    kill_both(&place, running);
     wait_until(SOON, "the leash of the shim", || place.jobs().is_empty());
     assert_gone(place.root.path());
 }
