@@ -5,21 +5,19 @@
 
 use crate::sink::Sink;
 use crate::view;
+use crate::writer;
 use gaffer::Handle;
 use gaffer::info::EventRecord;
 use std::fmt::Write as _;
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::OnceLock;
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::layer::{Context, SubscriberExt};
 use tracing_subscriber::{Layer, Registry, reload};
 
-/// Writes lines to the sink.
+/// Hands lines to the writer.
 struct Lines;
-
-/// Where lines go.
-static SINK: Mutex<Sink> = Mutex::new(Sink::Stderr);
 
 /// Changes what is written.
 static LEVEL: OnceLock<reload::Handle<LevelFilter, Registry>> = OnceLock::new();
@@ -42,9 +40,7 @@ impl<S: Subscriber> Layer<S> for Lines {
             fields.message,
             fields.rest
         );
-        SINK.lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .write(level, &line);
+        writer::line(level, line);
     }
 }
 
@@ -87,19 +83,22 @@ fn field(name: &str, value: &str) -> String {
 }
 
 /// Begins to write the log.
-pub fn begin(level: Level, sink: Sink) {
+pub fn begin(level: Level, sink: Sink) -> std::io::Result<()> {
+    writer::begin()?;
     let (filter, handle) = reload::Layer::new(LevelFilter::from_level(level));
     let subscriber = tracing_subscriber::registry().with(filter).with(Lines);
-    write_to(sink);
+    writer::write_to(sink);
     // A second beginning (in tests) keeps the first.
     if tracing::subscriber::set_global_default(subscriber).is_ok() {
         let _already = LEVEL.set(handle);
     }
-}
-
-/// Lines go there from now on.
-pub fn write_to(sink: Sink) {
-    *SINK.lock().unwrap_or_else(PoisonError::into_inner) = sink;
+    std::panic::set_hook(Box::new(|panic| {
+        // In one line like all others, and before whatever the panic may end.
+        let thread = std::thread::current().name().unwrap_or("unnamed").to_owned();
+        tracing::error!(thread, text = %panic, "daemon.panicked");
+        writer::flush();
+    }));
+    Ok(())
 }
 
 /// So much is written from now on.

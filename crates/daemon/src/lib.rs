@@ -24,3 +24,4 @@ pub mod setup;
 pub mod sink;
 pub mod unit;
 pub mod view;
+pub mod writer;

@@ -14,6 +14,7 @@ use crate::notify::Manager;
 use crate::peer::{Uid, user_name};
 use crate::reload;
 use crate::setup::{File, Plan, SetupError};
+use crate::writer;
 use gaffer::info::{ApplyOptions, Error};
 use gaffer::{Engine, Handle, OpenError};
 use std::net::SocketAddr;
@@ -204,11 +205,14 @@ fn say_ready(addresses: &[SocketAddr], socket: &Path) {
     } else {
         addresses.join(",")
     };
-    eprintln!(
+    let line = format!(
         "gafferd ready pid={} listen={listen} socket={}",
         std::process::id(),
         socket.display()
     );
+    writer::say(line);
+    // In the background stderr becomes another file now.
+    writer::flush();
 }
 
 /// A file with our process id, gone with us.

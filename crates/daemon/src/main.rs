@@ -6,7 +6,7 @@ use gafferd::life::{self, LifeError};
 use gafferd::options::Options;
 use gafferd::setup::{self, Plan};
 use gafferd::sink::Sink;
-use gafferd::{doctor, http, journal, oom, unit};
+use gafferd::{doctor, http, journal, oom, unit, writer};
 use std::cell::Cell;
 use std::process::ExitCode;
 use std::rc::Rc;
@@ -49,7 +49,7 @@ fn start(options: &Options) -> Result<u8, LifeError> {
     };
     let sink =
         Sink::open(&plan.daemon.log_to).map_err(|why| LifeError::Setup(setup::SetupError::Wrong(why)))?;
-    journal::begin(plan.level, sink);
+    journal::begin(plan.level, sink).map_err(|source| system("the log cannot be written", source))?;
     // One thread does everything: it is the smallest, and nothing wakes a second one. What blocks (the store, the
     // shims) has threads of its own.
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -67,6 +67,7 @@ fn start(options: &Options) -> Result<u8, LifeError> {
         }
     };
     let lived = runtime.block_on(life::live(plan, leash, ready));
+    writer::flush();
     if let (Some(waiter), Err(error)) = (waiter.take(), &lived) {
         report(error);
         waiter.failed(error.exit_code());
@@ -86,11 +87,12 @@ fn system(what: &str, source: std::io::Error) -> LifeError {
 fn report(error: &LifeError) {
     match error {
         LifeError::Setup(setup::SetupError::Config(diagnostics)) => {
-            eprintln!("{}", diagnostics.render(false));
-            eprintln!("nothing was changed");
+            writer::say(diagnostics.render(false));
+            writer::say("nothing was changed".to_owned());
         }
-        error => eprintln!("error: {error}"),
+        error => writer::say(format!("error: {error}")),
     }
+    writer::flush();
 }
 
 /// Two arenas: more would each keep what they once needed.

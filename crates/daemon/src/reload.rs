@@ -12,7 +12,7 @@ use crate::listen::Bind;
 use crate::peer::Uid;
 use crate::setup::{self, File, SetupError};
 use crate::sink::Sink;
-use crate::{journal, view};
+use crate::{journal, view, writer};
 use gaffer::Tuning;
 use gaffer_config::{DaemonSettings, Diagnostics, Severity};
 
@@ -91,7 +91,7 @@ impl Life<'_> {
             binds,
             opened,
         } = next;
-        journal::write_to(sink);
+        writer::write_to(sink);
         if !self.plan.fixed.level {
             journal::write_up_to(setup::level_of(daemon.log_level));
         }

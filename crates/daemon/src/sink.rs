@@ -1,6 +1,6 @@
 //! Where the lines of the daemon's log go: `[gaffer] log_to`.
 //!
-//! A log that cannot be written must not stop the daemon: what a sink does not take goes to stderr, and nothing waits.
+//! What a sink does not take goes to stderr. Only the thread of [`crate::writer`] writes, so that nothing else ever waits.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write as _};
@@ -65,27 +65,47 @@ impl Sink {
         }
     }
 
-    /// Writes one line, without its line feed.
-    pub fn write(&mut self, level: Level, line: &str) {
-        let written = match self {
-            Sink::Stderr => return to_stderr(line),
-            Sink::File(file) => file.write_all(format!("{line}\n").as_bytes()),
-            Sink::Journal(logger) => logger.send(&journal_entry(level, line)),
-            Sink::Syslog(logger) => logger.send(&syslog_entry(level, line)),
+    /// Writes lines, which come without their line feeds: to a file or stderr all at once.
+    pub fn write(&mut self, lines: &[(Level, String)]) {
+        let send = |logger: &Logger, entry: fn(Level, &str) -> Vec<u8>| {
+            for (level, line) in lines {
+                if logger.send(&entry(*level, line)).is_err() {
+                    to_stderr(&format!("{line}\n"));
+                }
+            }
         };
-        if written.is_err() {
-            to_stderr(line);
+        match self {
+            _ if lines.is_empty() => {}
+            Sink::Stderr => to_stderr(&text(lines)),
+            Sink::File(file) => {
+                let text = text(lines);
+                if file.write_all(text.as_bytes()).is_err() {
+                    to_stderr(&text);
+                }
+            }
+            Sink::Journal(logger) => send(logger, journal_entry),
+            Sink::Syslog(logger) => send(logger, syslog_entry),
         }
     }
+}
+
+fn text(lines: &[(Level, String)]) -> String {
+    let mut text = String::with_capacity(lines.iter().map(|(_, line)| line.len() + 1).sum());
+    for (_, line) in lines {
+        text.push_str(line);
+        text.push('\n');
+    }
+    text
 }
 
 fn failed(to: &str, place: &str, error: &io::Error) -> String {
     format!("log_to = \"{to}\" cannot be used: {place}: {error}")
 }
 
-fn to_stderr(line: &str) {
-    // One write per line; there is nobody left to tell if this fails.
-    let _lost = io::stderr().lock().write_all(format!("{line}\n").as_bytes());
+/// Whole lines, in one write.
+pub(crate) fn to_stderr(text: &str) {
+    // There is nobody left to tell if this fails.
+    let _lost = io::stderr().lock().write_all(text.as_bytes());
 }
 
 impl Logger {
@@ -161,7 +181,7 @@ mod tests {
     fn a_line_reaches_the_journal_as_one_entry() {
         let dir = tempfile::tempdir().expect("a directory");
         let (socket, logger) = logger(dir.path());
-        Sink::Journal(logger).write(Level::WARN, "run.oom subject=shop.web.1\nPRIORITY=0");
+        Sink::Journal(logger).write(&[(Level::WARN, "run.oom subject=shop.web.1\nPRIORITY=0".to_owned())]);
         assert_eq!(
             heard(&socket),
             "MESSAGE=run.oom subject=shop.web.1\\nPRIORITY=0\nPRIORITY=4\nSYSLOG_IDENTIFIER=gafferd\n"
@@ -172,7 +192,7 @@ mod tests {
     fn a_line_reaches_the_system_logger_with_its_priority_and_our_name() {
         let dir = tempfile::tempdir().expect("a directory");
         let (socket, logger) = logger(dir.path());
-        Sink::Syslog(logger).write(Level::INFO, "run.started");
+        Sink::Syslog(logger).write(&[(Level::INFO, "run.started".to_owned())]);
         let line = heard(&socket);
         let tail = format!(" gafferd[{}]: run.started", std::process::id());
         assert!(line.starts_with("<30>") && line.ends_with(&tail), "{line}");

@@ -307,3 +307,71 @@ fn a_program_with_a_user_of_its_own_reaches_a_notify_socket_that_is_its_alone_an
         "nothing is left in /run"
     );
 }
+
+/// Lines of the daemon's log that found no room, as the metrics count them.
+fn dropped_lines(asked: &mut gaffer_testkit::http::Connection) -> u64 {
+    let text = asked
+        .request("GET", "/metrics", &[], b"")
+        .expect("metrics")
+        .text();
+    let name = "gaffer_daemon_log_dropped_lines_total ";
+    let number = text
+        .lines()
+        .find_map(|line| line.strip_prefix(name)?.parse().ok());
+    number.expect("the counter")
+}
+
+/// Reads up to the line that has `word`, and gives what stands behind it.
+fn wait_line(pipe: &mut impl std::io::BufRead, said: &mut String, word: &str) -> String {
+    loop {
+        let before = said.len();
+        assert!(pipe.read_line(said).expect("its words") > 0, "no {word}");
+        if let Some((_, rest)) = said[before..].split_once(word) {
+            return rest.to_owned();
+        }
+    }
+}
+
+#[test]
+fn a_log_that_nobody_reads_stops_nothing_and_what_it_lost_is_told_when_somebody_reads_again() {
+    use std::io::Read;
+    let node = Node::builder().arg("--log-level").arg("debug").prepare();
+    let (reading, writing) = rustix::pipe::pipe().expect("a pipe");
+    rustix::pipe::fcntl_setpipe_size(&writing, 4096).expect("a small one");
+    let mut command = node.daemon_command();
+    command.stderr(writing);
+    let mut child = command.spawn().expect("gafferd");
+    drop(command);
+    let mut pipe = std::io::BufReader::new(std::fs::File::from(reading));
+    let mut said = String::new();
+    wait_line(&mut pipe, &mut said, "gafferd ready");
+    // Nobody reads from here on.
+    let mut asked = gaffer_testkit::http::Connection::unix(&node.socket()).with_timeout(SOON);
+    assert_eq!(dropped_lines(&mut asked), 0);
+    for _ in 0..6000 {
+        let answer = asked.request("GET", "/healthz", &[], b"").expect("an answer");
+        assert_eq!(answer.status, 200);
+    }
+    let lost = dropped_lines(&mut asked);
+    assert!(lost > 1000, "{lost}");
+    // Somebody reads again. The line of the last request itself was lost as well.
+    let told = wait_line(&mut pipe, &mut said, "daemon.log-dropped lines=");
+    let told: Option<u64> = told.split(' ').next().and_then(|number| number.parse().ok());
+    assert!(
+        told.is_some_and(|told| (lost..lost + 3).contains(&told)),
+        "{told:?} of {lost}"
+    );
+    let times: Vec<&str> = said.lines().filter_map(|line| line.split(' ').next()).collect();
+    let times: Vec<&str> = times.into_iter().filter(|word| word.ends_with('Z')).collect();
+    assert!(
+        times.len() > 4000 && times.is_sorted(),
+        "{} lines in order",
+        times.len()
+    );
+    let daemon = gaffer_testkit::process::Handle::open(child.id()).expect("the daemon");
+    assert!(daemon.signal(rustix::process::Signal::TERM));
+    let mut rest = String::new();
+    pipe.read_to_string(&mut rest).expect("its last words");
+    assert!(rest.contains("daemon.stopping"), "{rest}");
+    assert!(child.wait().expect("its status").success());
+}

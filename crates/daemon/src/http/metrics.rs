@@ -70,6 +70,11 @@ fn registry(app: &Shared) -> Registry {
         "Bytes of output that the disk could not take",
         counters.log_bytes_dropped,
     );
+    count(
+        "daemon_log_dropped_lines",
+        "Lines of the daemon's own log that nobody took in time",
+        crate::writer::dropped(),
+    );
     count("store_commits", "Transactions of the store", counters.commits);
 
     let node = app.handle.node();
