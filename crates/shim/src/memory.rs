@@ -17,26 +17,32 @@ pub fn give_back() {
     let _ = unmap_text();
 }
 
-/// Text is never written to, so what is dropped is read again when it is run again. Nothing else of the program file is
-/// touched: relocated data in it is ours alone.
+/// Text, and what lies before it in the program (constants, tables of the linker), is never written to: what is dropped
+/// is read again when it is needed again. What comes behind the text may hold relocated data that is ours alone.
 fn unmap_text() -> io::Result<()> {
     let program = std::fs::read_link("/proc/self/exe")?;
     let program = program.to_string_lossy();
     for line in std::fs::read_to_string("/proc/self/maps")?.lines() {
-        let mut fields = line.split_ascii_whitespace();
-        let (Some(range), Some("r-xp")) = (fields.next(), fields.next()) else {
+        let fields: Vec<&str> = line.split_ascii_whitespace().collect();
+        let [range, access, .., path] = fields[..] else {
             continue;
         };
-        if fields.nth(3) != Some(&*program) {
+        if path != program {
             continue;
         }
-        let bounds = range.split_once('-').map(|(begin, end)| {
-            let number = |text| usize::from_str_radix(text, 16);
-            (number(begin), number(end))
-        });
-        if let Some((Ok(begin), Ok(end))) = bounds {
-            // SAFETY: a read-only mapping of a file; dropping its pages changes nothing that can be seen.
+        if !matches!(access, "r--p" | "r-xp") {
+            break;
+        }
+        let number = |text| usize::from_str_radix(text, 16).ok();
+        let bounds = range
+            .split_once('-')
+            .and_then(|(begin, end)| Some((number(begin)?, number(end)?)));
+        if let Some((begin, end)) = bounds {
+            // SAFETY: a mapping of a file that is only read; dropping its pages changes nothing that can be seen.
             unsafe { libc::madvise(begin as *mut libc::c_void, end - begin, libc::MADV_DONTNEED) };
+        }
+        if access == "r-xp" {
+            break;
         }
     }
     Ok(())
