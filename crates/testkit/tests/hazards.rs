@@ -413,6 +413,7 @@ fn hazard_10_a_stranger_that_got_the_number_of_a_dead_run_lives() {
         let fixture = node.fixture();
         node.put_job("default", "web", &json!({ "cmd": [fixture, "idle"] }));
         let number = pid(&node.wait_job("default", "web", SOON, running));
+        let begun = std::time::Instant::now();
         let shims = node.shims();
         let job = process::Process::read(number).expect("it lives");
         node.kill9();
@@ -429,6 +430,10 @@ fn hazard_10_a_stranger_that_got_the_number_of_a_dead_run_lives() {
         }
         wait_until(SOON, "the number is free", || {
             process::Process::read(number).is_none()
+        });
+        // Who has the number and the start time of another one is that one: the kernel tells it in hundredths of a second.
+        wait_until(SOON, "another start time", || {
+            begun.elapsed() > Duration::from_millis(30)
         });
         let mut stranger = stranger_with(number, &fixture);
         node.start_again();
