@@ -403,13 +403,6 @@ impl Handle {
         self.events.clone()
     }
 
-    /// Tells an event about the node itself: what came of reading its file again.
-    pub fn tell(&self, event: crate::info::Event) {
-        let mut state = lock(&self.state);
-        let told = state.events.append([event]);
-        state.counters.events += told;
-    }
-
     /// `[gaffer]` counts in the daemon's own file only. A private daemon (of `gaffer start`) has none and takes it as said.
     fn check_section(&self, config: &gaffer_config::Config) -> Result<()> {
         let Some(origin) = config.daemon_section.as_ref() else {

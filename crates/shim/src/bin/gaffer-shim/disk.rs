@@ -480,7 +480,7 @@ impl Disk {
 }
 
 /// What ended well, or by a signal that the kernel does not use for it, needs no look.
-pub fn may_be_oom(status: Status) -> bool {
+fn may_be_oom(status: Status) -> bool {
     match status {
         Status::Code(code) => code != 0,
         Status::Signal(signal, _) => signal == libc::SIGKILL,
