@@ -10,6 +10,7 @@ pub mod doctor;
 pub mod guard;
 pub mod http;
 pub mod journal;
+pub mod legacy;
 pub mod life;
 pub mod listen;
 pub mod names;
