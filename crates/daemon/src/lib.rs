@@ -18,6 +18,7 @@ pub mod notify;
 pub mod oom;
 pub mod options;
 pub mod peer;
+pub mod pidfile;
 pub mod refusal;
 pub mod reload;
 mod rest;

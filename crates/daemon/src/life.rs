@@ -12,6 +12,7 @@ use crate::journal;
 use crate::listen;
 use crate::notify::Manager;
 use crate::peer::{Uid, user_name};
+use crate::pidfile::{self, PidFile};
 use crate::reload;
 use crate::setup::{File, Plan, SetupError};
 use crate::writer;
@@ -52,6 +53,9 @@ pub enum LifeError {
         /// Why.
         source: Error,
     },
+    /// The pidfile belongs to somebody else.
+    #[error("{0}")]
+    Pidfile(#[from] pidfile::PidFileError),
     /// The operating system.
     #[error("{what}: {source}")]
     System {
@@ -94,6 +98,9 @@ pub async fn live(plan: Plan, leash: Option<OwnedFd>, ready: impl FnOnce()) -> R
         .map(watch_leash)
         .transpose()
         .map_err(system("the leash cannot be watched"))?;
+    if let Some(path) = &plan.pidfile {
+        pidfile::refuse_second(path)?;
+    }
     let mut bound = Bound::open(&plan.binds, plan.daemon.backlog, &plan.socket, &plan.access())?;
     let engine = Engine::open(plan.engine.clone()).await?;
     let handle = engine.handle();
@@ -216,25 +223,6 @@ fn say_ready(addresses: &[SocketAddr], socket: &Path) {
 }
 
 /// A file with our process id, gone with us.
-struct PidFile(PathBuf);
-
-impl PidFile {
-    fn write(path: &Path) -> Result<PidFile, LifeError> {
-        std::fs::write(path, format!("{}\n", std::process::id())).map_err(|source| LifeError::System {
-            what: format!("cannot write {}", path.display()),
-            source,
-        })?;
-        Ok(PidFile(path.to_owned()))
-    }
-}
-
-impl Drop for PidFile {
-    fn drop(&mut self) {
-        // Left behind it names a process that is gone, which whoever reads it must expect anyway.
-        let _removed = std::fs::remove_file(&self.0);
-    }
-}
-
 struct Signals {
     term: Signal,
     int: Signal,

@@ -60,10 +60,11 @@ impl Life<'_> {
     }
 
     fn prepare(&self, file: &File) -> Result<Next, String> {
-        let (file, daemon) = File::read(&file.path, &file.profiles).map_err(|error| match error {
-            SetupError::Config(diagnostics) => first_of(&diagnostics),
-            error => error.to_string(),
-        })?;
+        let (file, daemon) =
+            File::read(&file.path, &file.profiles, &file.options).map_err(|error| match error {
+                SetupError::Config(diagnostics) => first_of(&diagnostics),
+                error => error.to_string(),
+            })?;
         // Opened anew also if it is the same: whoever moved the file away wants a new one.
         let sink = Sink::open(&daemon.log_to)?;
         let binds = match self.plan.fixed.bind {

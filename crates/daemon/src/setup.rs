@@ -11,6 +11,13 @@ use tracing::Level;
 /// How long shims of a private daemon wait for a successor when it is killed.
 const LEASH: Duration = Duration::from_secs(10);
 
+/// Names of a folder's file, best first.
+const IN_FOLDER: &[&str] = &["gaffer.toml", "gafferd.ini", "gaffer.ini", "Procfile"];
+/// The same where nobody named the folder: `gaffer.ini` is the client's there, and a `Procfile` nobody's.
+const OWN: &[&str] = &["gaffer.toml", "gafferd.ini"];
+/// What errors call the options of the command line.
+const OPTIONS: &str = "/options of gafferd";
+
 /// Why the daemon does not start. Runs of an earlier one are untouched.
 #[derive(Debug, thiserror::Error)]
 pub enum SetupError {
@@ -67,6 +74,8 @@ pub struct File {
     pub profiles: Vec<String>,
     /// As it is now.
     pub bundle: Bundle,
+    /// Keys of `[gaffer]` that options said, as the text of a file that is laid over this one.
+    pub options: String,
 }
 
 impl Plan {
@@ -80,29 +89,57 @@ impl Plan {
 }
 
 impl File {
-    /// Reads a file, checking it whole.
-    pub fn read(path: &Path, profiles: &[String]) -> Result<(File, DaemonSettings), SetupError> {
+    /// Reads a file, checking it whole, with what options say laid over `[gaffer]`.
+    pub fn read(path: &Path, profiles: &[String], keys: &str) -> Result<(File, DaemonSettings), SetupError> {
         let options = GatherOptions {
             profiles: profiles.to_vec(),
             ..GatherOptions::default()
         };
         let bundle = gaffer_config::gather(&[path.to_owned()], &options).map_err(SetupError::Config)?;
-        let config = gaffer_config::load(&bundle, &RealHost).map_err(SetupError::Config)?;
+        let daemon = settings(bundle.clone(), keys)?;
         let file = File {
             path: path.to_owned(),
             profiles: profiles.to_vec(),
             bundle,
+            options: keys.to_owned(),
         };
-        Ok((file, config.daemon))
+        Ok((file, daemon))
     }
+}
+
+/// `[gaffer]` of these files, and above it what options say.
+fn settings(mut bundle: Bundle, keys: &str) -> Result<DaemonSettings, SetupError> {
+    let options = PathBuf::from(OPTIONS);
+    if !keys.is_empty() {
+        match bundle.root.as_os_str().is_empty() {
+            true => bundle.root.clone_from(&options),
+            false => bundle.overlays.push(options.clone()),
+        }
+        bundle.files.insert(options, keys.to_owned());
+    }
+    gaffer_config::load(&bundle, &RealHost)
+        .map(|config| config.daemon)
+        .map_err(SetupError::Config)
 }
 
 /// Settles everything.
 pub fn plan(options: &Options) -> Result<Plan, SetupError> {
-    let (file, daemon) = match &options.config {
-        None => (None, DaemonSettings::default()),
+    let keys = options
+        .keys
+        .as_file(options.verbose > 0)
+        .map_err(SetupError::Wrong)?;
+    let named = options.config.clone().or_else(|| options.file.clone());
+    let path = match named {
+        Some(path) => Some(find(&path, IN_FOLDER)?),
+        // A private daemon has what it is told, and nothing else.
+        None if options.leash_fd.is_some() => None,
+        None => found()?,
+    };
+    let (file, daemon) = match path {
+        None if keys.is_empty() => (None, DaemonSettings::default()),
+        None => (None, settings(Bundle::default(), &keys)?),
         Some(path) => {
-            let (file, daemon) = File::read(&find(path)?, &options.profile)?;
+            let (file, daemon) = File::read(&path, &options.profile, &keys)?;
             (Some(file), daemon)
         }
     };
@@ -180,17 +217,37 @@ fn engine(state_dir: &Path, daemon: &DaemonSettings, leashed: bool) -> Settings 
 }
 
 /// A file, or the one that lies in a folder.
-fn find(path: &Path) -> Result<PathBuf, SetupError> {
+fn find(path: &Path, names: &[&str]) -> Result<PathBuf, SetupError> {
     let path = absolute(path)?;
     if !path.is_dir() {
         return Ok(path);
     }
-    let names = ["gaffer.toml", "gafferd.ini", "gaffer.ini", "Procfile"];
     let found = names
         .iter()
         .map(|name| path.join(name))
         .find(|file| file.is_file());
     found.ok_or(SetupError::NoFile(path))
+}
+
+/// The file of a daemon that is told of none: `$GAFFERD_CONFIG`, else where the original looks.
+fn found() -> Result<Option<PathBuf>, SetupError> {
+    if let Some(path) = std::env::var_os("GAFFERD_CONFIG").filter(|path| !path.is_empty()) {
+        return find(Path::new(&path), IN_FOLDER).map(Some);
+    }
+    let folders = match rustix::process::getuid().is_root() {
+        true => vec![
+            PathBuf::from("/usr/local/etc/gaffer"),
+            PathBuf::from("/etc/gaffer"),
+        ],
+        false => Vec::new(),
+    };
+    let home = std::env::var_os("HOME").filter(|home| !home.is_empty());
+    let home = home.map(|home| PathBuf::from(home).join(".gaffer"));
+    let mut files = folders
+        .into_iter()
+        .chain(home)
+        .flat_map(|folder| OWN.iter().map(move |name| folder.join(name)));
+    Ok(files.find(|file| file.is_file()))
 }
 
 fn absolute(path: &Path) -> Result<PathBuf, SetupError> {

@@ -6,6 +6,7 @@ mod limits;
 mod lists;
 mod many;
 mod node;
+mod old_options;
 mod sockets;
 mod start;
 mod streams;

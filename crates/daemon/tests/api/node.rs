@@ -134,6 +134,11 @@ impl Node {
         until(text, || self.log.lock().expect("not poisoned").contains(text));
     }
 
+    /// Of the daemon.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     pub fn socket(&self) -> PathBuf {
         self.dir.path().join("run/sock")
     }
