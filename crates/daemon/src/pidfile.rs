@@ -119,11 +119,12 @@ fn holder(path: &Path) -> std::io::Result<Option<rustix::process::Pid>> {
     }
 }
 
+/// A zombie runs nothing.
 fn is_alive(pid: rustix::process::Pid) -> bool {
-    !matches!(
-        rustix::process::test_kill_process(pid),
-        Err(rustix::io::Errno::SRCH)
-    )
+    std::fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero())).is_ok_and(|stat| {
+        stat.rsplit_once(')')
+            .is_some_and(|(_, rest)| !rest.starts_with(" Z"))
+    })
 }
 
 /// Did the process begin after the file was written? Where that cannot be told: no.
