@@ -4,9 +4,10 @@
 //! can send requests to `127.0.0.1`, and by DNS rebinding under a name of its own. So `Host` must be one of our names,
 //! `Origin` absent or ours *with our port* (comparing it with `Host` would prove nothing), `Sec-Fetch-Site` not that of
 //! another site, and whatever changes something carries a header that a form cannot send. Only then
-//! comes the question who it is.
+//! comes the question who it is ([`crate::access`]).
 
-use crate::peer::{Peer, Uid};
+use crate::access::identify::{API_KEY, Terms, is_native};
+use crate::peer::Uid;
 use crate::refusal::Refusal;
 use gaffer_api::error::Code;
 use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue, ORIGIN};
@@ -84,16 +85,19 @@ impl Guard {
         }
     }
 
-    /// Lets a request pass, or says why not.
-    pub fn check(&self, request: &Parts, peer: &Peer) -> Result<(), Refusal> {
+    /// Lets a request pass, or says why not. Who sends it is the next question.
+    pub fn check(&self, request: &Parts) -> Result<(), Refusal> {
         self.check_host(&request.headers, &request.uri)?;
         self.check_origin(&request.headers)?;
-        check_sender(&request.method, &request.headers)?;
-        // Whether the daemon lives is not a secret, and who watches it has no credential.
-        if request.uri.path() == "/healthz" && request.method == Method::GET {
-            return Ok(());
+        check_sender(&request.method, request.uri.path(), &request.headers)
+    }
+
+    /// What is required of whom.
+    pub fn terms(&self) -> Terms {
+        Terms {
+            own: self.own,
+            require_token: self.require_token,
         }
-        self.check_peer(peer)
     }
 
     fn check_host(&self, headers: &HeaderMap, uri: &Uri) -> Result<(), Refusal> {
@@ -140,41 +144,14 @@ impl Guard {
             )),
         }
     }
-
-    fn check_peer(&self, peer: &Peer) -> Result<(), Refusal> {
-        if matches!(peer, Peer::Unix { is_run: true, .. }) {
-            return Err(
-                Refusal::new(Code::Forbidden, "a run may not control the daemon that runs it")
-                    .hint("its job would end what ends it; ask from outside"),
-            );
-        }
-        let anonymous_ok = match peer {
-            Peer::Unix { .. } => true,
-            Peer::Tcp { .. } => !self.require_token,
-        };
-        if anonymous_ok && peer.is_trusted(self.own) {
-            return Ok(());
-        }
-        let message = match (peer, peer.uid()) {
-            (Peer::Tcp { .. }, Some(uid)) if peer.is_trusted(self.own) => {
-                format!("require_token is set: uid {} needs a token over TCP", uid.0)
-            }
-            (_, Some(uid)) => format!(
-                "uid {} is neither the daemon's user nor root: a token is needed",
-                uid.0
-            ),
-            (_, None) => "the kernel does not say whose connection this is: a token is needed".to_owned(),
-        };
-        Err(Refusal::new(Code::Unauthorized, message)
-            .hint("tokens come with a later version; until then use the control socket as the daemon's user or root"))
-    }
 }
 
 /// Does the sender of a change show that it is not a form on a web page?
-fn check_sender(method: &Method, headers: &HeaderMap) -> Result<(), Refusal> {
-    if matches!(*method, Method::GET | Method::HEAD)
-        || headers.contains_key(OURS)
-        || headers.contains_key(AUTHORIZATION)
+fn check_sender(method: &Method, path: &str, headers: &HeaderMap) -> Result<(), Refusal> {
+    if matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS)
+        || [OURS, AUTHORIZATION, API_KEY]
+            .iter()
+            .any(|name| headers.contains_key(name))
     {
         return Ok(());
     }
@@ -194,6 +171,9 @@ fn check_sender(method: &Method, headers: &HeaderMap) -> Result<(), Refusal> {
     match kind.as_deref() {
         Some("application/json") => Ok(()),
         None if !browser => Ok(()),
+        // The original does not look at the type, and its clients' tools send what they like. Each browser that
+        // exists names itself when it sends a form.
+        Some(_) if !browser && !is_native(path) => Ok(()),
         _ => Err(Refusal::new(
             Code::Forbidden,
             "this could have been sent by a form on a web page",
@@ -236,11 +216,11 @@ mod tests {
     use super::*;
     use hyper::Request;
 
-    fn guard(require_token: bool) -> Guard {
+    fn guard() -> Guard {
         let bound = ["127.0.0.1:5000".parse().expect("an address")];
         Guard::new(
             Uid(1000),
-            require_token,
+            false,
             "alpha",
             &bound,
             &["dev.test".into()],
@@ -257,12 +237,7 @@ mod tests {
     }
 
     fn code(method: &str, uri: &str, headers: &[(&str, &str)]) -> &'static str {
-        let peer = Peer::Unix {
-            uid: Uid(1000),
-            is_run: false,
-            invited: false,
-        };
-        match guard(false).check(&parts(method, uri, headers), &peer) {
+        match guard().check(&parts(method, uri, headers)) {
             Ok(()) => "ok",
             Err(refusal) => refusal.0.code().word(),
         }
@@ -372,32 +347,21 @@ mod tests {
         ] {
             assert_eq!(post(&[("content-type", kind)]), "forbidden", "{kind}");
         }
+        let original = |headers: &[(&str, &str)]| code("POST", "/jobs/a/b/state", headers);
+        let form = ("content-type", "application/x-www-form-urlencoded");
+        assert_eq!(original(&[("host", "localhost"), form]), "ok");
+        for named in [
+            ("origin", "http://localhost:5000"),
+            ("referer", "http://x/"),
+            ("sec-fetch-site", "none"),
+        ] {
+            assert_eq!(
+                original(&[("host", "localhost"), form, named]),
+                "forbidden",
+                "{named:?}"
+            );
+        }
         assert_eq!(post(&[("origin", "http://localhost:5000")]), "forbidden");
         assert_eq!(post(&[("referer", "http://evil.test/")]), "forbidden");
-    }
-
-    #[test]
-    fn who_is_not_known_needs_a_token_except_for_health() {
-        let from = SocketAddr::from(([127, 0, 0, 1], 9));
-        let check = |guard: &Guard, path: &str, uid| {
-            let peer = Peer::Tcp { from, uid };
-            guard
-                .check(&parts("GET", path, &[("host", "localhost")]), &peer)
-                .is_ok()
-        };
-        let open = guard(false);
-        assert!(check(&open, "/v1/jobs", Some(Uid(1000))) && check(&open, "/v1/jobs", Some(Uid(0))));
-        assert!(!check(&open, "/v1/jobs", Some(Uid(1001))) && !check(&open, "/v1/jobs", None));
-        assert!(check(&open, "/healthz", None) && !check(&open, "/metrics", None));
-        assert!(!check(&guard(true), "/v1/jobs", Some(Uid(1000))));
-        let unix = Peer::Unix {
-            uid: Uid(1001),
-            is_run: false,
-            invited: false,
-        };
-        assert!(
-            open.check(&parts("GET", "/v1/jobs", &[("host", "localhost")]), &unix)
-                .is_err()
-        );
     }
 }

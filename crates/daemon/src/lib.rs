@@ -4,6 +4,7 @@
 //! `gaffer-api`, its events become lines of the log. What is here is the boundary: who may ask ([`guard`], [`peer`]), how
 //! much and how long ([`http`]), and the beginning and the end ([`life`]).
 
+pub mod access;
 pub mod background;
 pub mod bound;
 pub mod doctor;

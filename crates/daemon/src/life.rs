@@ -4,6 +4,7 @@
 //! engine is opened, so that a daemon that cannot start has touched nothing. Then the engine adopts what runs, the file is
 //! applied as a client would, and only then is `gafferd ready` said.
 
+use crate::access::keyring::{Keyring, KeyringError};
 use crate::bound::Bound;
 use crate::http::idempotency::Answers;
 use crate::http::router::router;
@@ -45,6 +46,9 @@ pub enum LifeError {
     /// The engine.
     #[error("{0}")]
     Open(#[from] OpenError),
+    /// Credentials and users.
+    #[error("{0}")]
+    Keyring(#[from] KeyringError),
     /// The file was read, but not applied.
     #[error("{path} cannot be applied: {source}", path = .path.display())]
     Apply {
@@ -102,6 +106,7 @@ pub async fn live(plan: Plan, leash: Option<OwnedFd>, ready: impl FnOnce()) -> R
         pidfile::refuse_second(path)?;
     }
     let mut bound = Bound::open(&plan.binds, plan.daemon.backlog, &plan.socket, &plan.access())?;
+    let keyring = Keyring::open(&plan.engine.state_dir)?;
     let engine = Engine::open(plan.engine.clone()).await?;
     let handle = engine.handle();
     let lines = tokio::spawn(journal::follow(handle.clone()));
@@ -117,7 +122,7 @@ pub async fn live(plan: Plan, leash: Option<OwnedFd>, ready: impl FnOnce()) -> R
     let _pidfile = plan.pidfile.as_deref().map(PidFile::write).transpose()?;
     let (closing_tx, closing) = watch::channel(false);
     let (wishes_tx, mut wishes) = mpsc::channel(4);
-    let app = Arc::new(app(&plan, &handle, &bound, closing, wishes_tx));
+    let app = Arc::new(app(&plan, &handle, keyring, &bound, closing, wishes_tx));
     let router = router(app.clone());
     bound.serve(&app, &router);
     gaffer::give_back();
@@ -161,6 +166,7 @@ pub async fn live(plan: Plan, leash: Option<OwnedFd>, ready: impl FnOnce()) -> R
 fn app(
     plan: &Plan,
     handle: &Handle,
+    keyring: Keyring,
     bound: &Bound,
     closing: watch::Receiver<bool>,
     wishes: mpsc::Sender<DaemonWish>,
@@ -168,6 +174,7 @@ fn app(
     let node = handle.node().name;
     App {
         handle: handle.clone(),
+        keyring,
         live: RwLock::new(Arc::new(reload::live(&plan.daemon, &node, bound))),
         node: node.into(),
         config: plan.file.as_ref().map(|file| file.path.clone()),

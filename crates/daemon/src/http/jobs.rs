@@ -1,5 +1,6 @@
 //! Jobs and their instances.
 
+use crate::access::Access;
 use crate::http::Shared;
 use crate::http::body::Json;
 use crate::http::operations::{Outcome, WaitQuery, outcome};
@@ -7,7 +8,6 @@ use crate::http::page::{self, Labels};
 use crate::http::query::{Path, Query};
 use crate::http::runs::with_last_lines;
 use crate::names;
-use crate::peer::Peer;
 use crate::refusal::{Answer, Refusal};
 use crate::view;
 use axum::Extension;
@@ -240,7 +240,7 @@ pub async fn put(
     State(app): State<Shared>,
     Path((session, job)): Path<(String, String)>,
     Query(query): Query<PutQuery>,
-    Extension(peer): Extension<Peer>,
+    Extension(access): Extension<Access>,
     headers: HeaderMap,
     Json(typed): Json<Value>,
 ) -> Answer<Outcome> {
@@ -250,7 +250,7 @@ pub async fn put(
         if_revision: wanted_revision(&headers)?,
         over_file: query.over_file,
     };
-    let operation = app.handle.job_put(id, loaded, options, peer.actor()).await?;
+    let operation = app.handle.job_put(id, loaded, options, access.actor()).await?;
     outcome(&app, operation, &WaitQuery { wait: query.wait }).await
 }
 
@@ -275,11 +275,11 @@ pub async fn remove(
     State(app): State<Shared>,
     Path((session, job)): Path<(String, String)>,
     Query(wait): Query<WaitQuery>,
-    Extension(peer): Extension<Peer>,
+    Extension(access): Extension<Access>,
 ) -> Answer<Outcome> {
     let id = names::job(&session, &job)?;
     find(&app, &id)?;
-    let operation = app.handle.job_remove(id, peer.actor()).await?;
+    let operation = app.handle.job_remove(id, access.actor()).await?;
     outcome(&app, operation, &wait).await
 }
 
@@ -370,9 +370,9 @@ fn signal_act(signal: &str, to: Option<&str>) -> Answer<Act> {
     })
 }
 
-async fn ask(app: &Shared, target: Target, act: Act, peer: &Peer, wait: &WaitQuery) -> Answer<Outcome> {
+async fn ask(app: &Shared, target: Target, act: Act, access: &Access, wait: &WaitQuery) -> Answer<Outcome> {
     find(app, &target.job)?;
-    let operation = app.handle.act(target, act, peer.actor()).await?;
+    let operation = app.handle.act(target, act, access.actor()).await?;
     outcome(app, operation, wait).await
 }
 
@@ -385,13 +385,13 @@ pub async fn act_each(
     State(app): State<Shared>,
     Path(verb): Path<String>,
     Query(wait): Query<WaitQuery>,
-    Extension(peer): Extension<Peer>,
+    Extension(access): Extension<Access>,
     Json(request): Json<JobsRequest>,
 ) -> Answer<Outcome> {
     let act = act_of_each(&verb, &request)?;
     let targets = request.jobs.iter().map(|name| names::full(name));
     let targets = targets.collect::<Answer<Vec<Target>>>()?;
-    let operation = app.handle.act_each(targets, act, peer.actor()).await?;
+    let operation = app.handle.act_each(targets, act, access.actor()).await?;
     outcome(&app, operation, &wait).await
 }
 
@@ -447,11 +447,11 @@ pub async fn act(
     State(app): State<Shared>,
     Path((session, job, verb)): Path<(String, String, String)>,
     Query(wait): Query<WaitQuery>,
-    Extension(peer): Extension<Peer>,
+    Extension(access): Extension<Access>,
     Json(request): Json<ActionRequest>,
 ) -> Answer<Outcome> {
     let act = act_of(verb_of(&verb)?, &request)?;
-    ask(&app, names::target(&session, &job, None)?, act, &peer, &wait).await
+    ask(&app, names::target(&session, &job, None)?, act, &access, &wait).await
 }
 
 /// The same of one instance.
@@ -463,7 +463,7 @@ pub async fn act_instance(
     State(app): State<Shared>,
     Path((session, job, instance, verb)): Path<(String, String, u32, String)>,
     Query(wait): Query<WaitQuery>,
-    Extension(peer): Extension<Peer>,
+    Extension(access): Extension<Access>,
     Json(request): Json<ActionRequest>,
 ) -> Answer<Outcome> {
     let act = act_of(verb_of(&verb)?, &request)?;
@@ -471,7 +471,7 @@ pub async fn act_instance(
         &app,
         names::target(&session, &job, Some(instance))?,
         act,
-        &peer,
+        &access,
         &wait,
     )
     .await
@@ -501,14 +501,14 @@ pub async fn scale(
     State(app): State<Shared>,
     Path((session, job)): Path<(String, String)>,
     Query(wait): Query<WaitQuery>,
-    Extension(peer): Extension<Peer>,
+    Extension(access): Extension<Access>,
     Json(request): Json<ScaleRequest>,
 ) -> Answer<Outcome> {
     let act = Act::Scale {
         to: scale_to(&request.to)?,
         force: request.force,
     };
-    ask(&app, names::target(&session, &job, None)?, act, &peer, &wait).await
+    ask(&app, names::target(&session, &job, None)?, act, &access, &wait).await
 }
 
 fn scale_to(text: &str) -> Answer<ScaleTo> {
@@ -543,11 +543,11 @@ pub async fn signal(
     State(app): State<Shared>,
     Path((session, job)): Path<(String, String)>,
     Query(wait): Query<WaitQuery>,
-    Extension(peer): Extension<Peer>,
+    Extension(access): Extension<Access>,
     Json(request): Json<SignalRequest>,
 ) -> Answer<Outcome> {
     let act = signal_act(&request.signal, request.to.as_deref())?;
-    ask(&app, names::target(&session, &job, None)?, act, &peer, &wait).await
+    ask(&app, names::target(&session, &job, None)?, act, &access, &wait).await
 }
 
 /// Sends a signal to the run of an instance.
@@ -558,7 +558,7 @@ pub async fn signal_instance(
     State(app): State<Shared>,
     Path((session, job, instance)): Path<(String, String, u32)>,
     Query(wait): Query<WaitQuery>,
-    Extension(peer): Extension<Peer>,
+    Extension(access): Extension<Access>,
     Json(request): Json<SignalRequest>,
 ) -> Answer<Outcome> {
     let act = signal_act(&request.signal, request.to.as_deref())?;
@@ -566,7 +566,7 @@ pub async fn signal_instance(
         &app,
         names::target(&session, &job, Some(instance))?,
         act,
-        &peer,
+        &access,
         &wait,
     )
     .await
@@ -580,7 +580,7 @@ pub async fn run(
     State(app): State<Shared>,
     Path((session, job)): Path<(String, String)>,
     Query(wait): Query<WaitQuery>,
-    Extension(peer): Extension<Peer>,
+    Extension(access): Extension<Access>,
     Json(request): Json<RunRequest>,
 ) -> Answer<Outcome> {
     let id = names::job(&session, &job)?;
@@ -592,7 +592,7 @@ pub async fn run(
         pty: request.pty,
     };
     let before = app.handle.events().newest();
-    let (operation, slot) = app.handle.one_off(id, one_off, peer.actor()).await?;
+    let (operation, slot) = app.handle.one_off(id, one_off, access.actor()).await?;
     let run = tokio::time::timeout(RUN_ID_WAIT, born(&app, &slot, before))
         .await
         .ok()

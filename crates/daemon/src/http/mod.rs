@@ -35,6 +35,8 @@ use tokio::sync::{mpsc, watch};
 pub struct App {
     /// The engine.
     pub handle: Handle,
+    /// Credentials and users.
+    pub keyring: crate::access::keyring::Keyring,
     /// What a reload of the daemon's file may change.
     pub live: RwLock<Arc<Live>>,
     /// Name of the node.

@@ -1,12 +1,12 @@
 //! The node itself: what it is, plans, configuration, health, its end.
 
+use crate::access::Access;
 use crate::http::body::Json;
 use crate::http::operations::{Outcome, WaitQuery, outcome};
 use crate::http::page::{self, Labels};
 use crate::http::query::{Path, Query};
 use crate::http::{DaemonWish, Shared};
 use crate::names;
-use crate::peer::Peer;
 use crate::refusal::{Answer, Refusal};
 use crate::view;
 use axum::Extension;
@@ -164,11 +164,14 @@ pub async fn plan(State(app): State<Shared>, Json(mut request): Json<ApplyReques
 pub async fn apply(
     State(app): State<Shared>,
     Query(wait): Query<WaitQuery>,
-    Extension(peer): Extension<Peer>,
+    Extension(access): Extension<Access>,
     Json(mut request): Json<ApplyRequest>,
 ) -> Answer<Outcome> {
     let bundle = bundle(request.bundle.take())?;
-    let (plan, operation) = app.handle.apply(bundle, options(&request), peer.actor()).await?;
+    let (plan, operation) = app
+        .handle
+        .apply(bundle, options(&request), access.actor())
+        .await?;
     let mut answer = outcome(&app, operation, &wait).await?;
     let plan = serde_json::to_value(view::plan(&plan, &app.node));
     answer

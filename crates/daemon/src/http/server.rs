@@ -4,6 +4,8 @@
 //! the owner out of the other. A connection without a request has no timer of ours but hyper's for the next header: it is
 //! closed then, and a daemon whose clients are gone has nothing left to wake it.
 
+use crate::access::Access;
+use crate::access::identify::identify;
 use crate::guard;
 use crate::http::idempotency::{Asked, Digest, Remembered, Turn};
 use crate::http::{App, Shared, body};
@@ -189,10 +191,11 @@ async fn answer(
     let (mut parts, body) = request.into_parts();
     let line =
         tracing::enabled!(tracing::Level::DEBUG).then(|| format!("{} {}", parts.method, parts.uri.path()));
-    let routed = match app.live().guard.check(&parts, &peer) {
+    let routed = match admit(&app, &parts, &peer) {
         Err(refusal) => refusal.into_response(),
-        Ok(()) => {
+        Ok(access) => {
             parts.extensions.insert(peer);
+            parts.extensions.insert(access);
             carry_out(&app, router, parts, Body::new(body)).await
         }
     };
@@ -201,6 +204,13 @@ async fn answer(
         tracing::debug!(request = %id, line = %line, status = response.status().as_u16(), "request.answered");
     }
     Ok(response)
+}
+
+/// First whether it may come from where it comes from, then who it is.
+fn admit(app: &App, request: &Parts, peer: &Peer) -> Result<Access, Refusal> {
+    let live = app.live();
+    live.guard.check(request)?;
+    identify(live.guard.terms(), &app.keyring, request, peer)
 }
 
 async fn carry_out(app: &Shared, router: Router, parts: Parts, body: Body) -> Response {
@@ -231,7 +241,7 @@ async fn once(app: &Shared, router: Router, parts: Parts, body: Body, key: &Head
     let Ok(key) = key.to_str().map(str::to_owned) else {
         return Refusal::new(Code::BadValue, "an Idempotency-Key is plain text").into_response();
     };
-    let peer = parts.extensions.get::<Peer>().and_then(Peer::uid);
+    let actor = parts.extensions.get::<Access>().map(Access::actor);
     let line = format!("{} {}", parts.method, parts.uri.path());
     // The body decides whether this is the same request, so it is read first, within its bounds.
     let request = Request::from_parts(parts, body);
@@ -241,7 +251,7 @@ async fn once(app: &Shared, router: Router, parts: Parts, body: Body, key: &Head
     };
     let asked = Asked {
         line,
-        rest: format!("{} {peer:?}", options(parts.uri.query())),
+        rest: format!("{} {actor:?}", options(parts.uri.query())),
         body: Digest::of(&body),
     };
     match app.answers.turn(&key, &asked, Instant::now()) {

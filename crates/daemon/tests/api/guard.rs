@@ -139,7 +139,7 @@ fn loopback_serves_the_daemons_own_user_and_nobody_else() {
     assert!(
         answer.json()["error"]["hint"]
             .as_str()
-            .is_some_and(|hint| hint.contains("later version"))
+            .is_some_and(|hint| hint.contains("gaffer token create"))
     );
 }
 
