@@ -142,7 +142,8 @@ impl Out {
     /// A line on standard error, also with `-q`. That nobody reads it is no failure.
     pub fn say(&self, text: &str) {
         let _ = self.flush();
-        let _ = writeln!(io::stderr(), "{}", self.fit(text));
+        // In one write: what is typed or printed by others does not come between a line and its end.
+        let _ = io::stderr().write_all(format!("{}\n", self.fit(text)).as_bytes());
     }
 
     /// Says why a command failed.

@@ -74,7 +74,8 @@ fn who_joins_and_is_ended_gives_the_terminal_back() {
 fn lines_go_to_a_program_that_reads_a_pipe() {
     let node = node();
     let mut terminal = Terminal::start(node.cli_command(&["attach", "echo"]), 80, 24);
-    terminal.until("attached to echo.1");
+    // With its end: the echo of what is typed stands between a line and its end when it comes too early.
+    terminal.until("attached to echo.1; Ctrl-] d and Enter, or Ctrl-C, leaves it\r\n");
     assert!(
         terminal.is_cooked(),
         "the terminal edits lines for a program that has none"

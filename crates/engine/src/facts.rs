@@ -22,6 +22,8 @@ pub(crate) struct RunFacts {
     pub attempt: u32,
     pub pid: u32,
     pub start_ticks: u64,
+    /// Of its pidfd; 0: not known.
+    pub pidfd_inode: u64,
     pub cgroup: Option<PathBuf>,
     pub started: Option<(Wall, Mono)>,
     pub out: (u64, Option<u64>),
@@ -83,6 +85,7 @@ impl RunFacts {
             attempt,
             pid: 0,
             start_ticks: 0,
+            pidfd_inode: 0,
             cgroup: None,
             started: None,
             out: (0, None),
@@ -104,6 +107,7 @@ impl RunFacts {
         facts.label = entry.label.clone();
         facts.pid = entry.pid;
         facts.start_ticks = entry.start_ticks;
+        facts.pidfd_inode = entry.pidfd_inode;
         facts.cgroup = entry.cgroup.as_ref().map(PathBuf::from);
         facts.born = entry.pid != 0;
         if entry.started_mono_ns != 0 {
@@ -181,6 +185,7 @@ impl Fold {
                 run,
                 pid,
                 start_ticks,
+                pidfd_inode,
                 cgroup,
                 wall_ms,
                 mono_ns,
@@ -189,6 +194,7 @@ impl Fold {
                 facts.born = true;
                 facts.pid = *pid;
                 facts.start_ticks = *start_ticks;
+                facts.pidfd_inode = *pidfd_inode;
                 facts.cgroup = cgroup.as_ref().map(PathBuf::from);
                 facts.started = Some((Wall(*wall_ms), Mono(*mono_ns)));
             }),

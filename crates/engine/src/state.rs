@@ -654,6 +654,7 @@ pub(crate) fn orphan(facts: &RunFacts, node_id: &str) -> Orphan {
         run: facts.run,
         pid: facts.pid,
         start_ticks: facts.start_ticks,
+        pidfd_inode: facts.pidfd_inode,
         cgroup: facts.cgroup.clone(),
     }
 }

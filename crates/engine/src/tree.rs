@@ -3,6 +3,7 @@
 //! Only for runs whose shim is gone; a living shim does this itself.
 
 use gaffer_core::name::RunId;
+use gaffer_shim::identity::is_the_same;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -14,6 +15,8 @@ pub(crate) struct Orphan {
     pub pid: u32,
     /// Field 22 of `/proc/PID/stat` at its start; 0: unknown, then the number alone proves nothing.
     pub start_ticks: u64,
+    /// Of its pidfd; 0: not known.
+    pub pidfd_inode: u64,
     pub cgroup: Option<PathBuf>,
     /// `GAFFER_NODE_ID` of this node: run ids are unique on a node, not on a host.
     pub node_id: String,
@@ -81,7 +84,11 @@ fn processes(orphan: &Orphan) -> Vec<u32> {
 }
 
 fn belongs(pid: u32, orphan: &Orphan) -> bool {
-    if pid == orphan.pid && orphan.start_ticks != 0 && start_ticks(pid) == Some(orphan.start_ticks) {
+    if pid == orphan.pid
+        && orphan.start_ticks != 0
+        && gaffer_shim::client::pidfd(pid)
+            .is_ok_and(|pidfd| is_the_same(pid, pidfd, orphan.start_ticks, orphan.pidfd_inode))
+    {
         return true;
     }
     let Ok(environ) = std::fs::read(format!("/proc/{pid}/environ")) else {
@@ -130,7 +137,34 @@ fn is_zombie(pid: u32) -> bool {
     matches!(stat_field(pid, 3).as_deref(), Some("Z" | "X") | None)
 }
 
-/// When a process was started, in clock ticks since boot.
-pub(crate) fn start_ticks(pid: u32) -> Option<u64> {
-    stat_field(pid, 22)?.parse().ok()
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hazard_10_who_was_born_in_the_same_hundredth_of_a_second_is_told_apart_by_the_inode() {
+        let mut child = std::process::Command::new("sleep")
+            .arg("1000")
+            .env_clear()
+            .spawn()
+            .expect("a process");
+        let pid = child.id();
+        let pidfd = gaffer_shim::client::pidfd(pid).expect("it lives");
+        let mut orphan = Orphan {
+            run: RunId { epoch: 1, n: 1 },
+            pid,
+            start_ticks: gaffer_shim::identity::start_ticks(pid).expect("it lives"),
+            pidfd_inode: gaffer_shim::identity::pidfd_inode(pidfd),
+            cgroup: None,
+            node_id: "a-node".to_owned(),
+        };
+        assert!(belongs(pid, &orphan));
+        orphan.pidfd_inode += 1;
+        assert!(!belongs(pid, &orphan), "another inode is another process");
+        orphan.pidfd_inode = 0;
+        assert!(belongs(pid, &orphan), "what an older shim wrote has none");
+        orphan.start_ticks += 1;
+        assert!(!belongs(pid, &orphan));
+        let _ended = (child.kill(), child.wait());
+    }
 }

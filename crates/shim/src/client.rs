@@ -144,26 +144,41 @@ fn whole_file_lock() -> libc::flock {
 /// Does the shim proper live, by the kernel's word? Its sockets tell nothing: the guard has them too, and a
 /// connection to a dead shim succeeds. `true` also when its guard has not noted it yet.
 pub fn shim_alive(dir: &Path) -> bool {
-    noted_shim(dir).is_none_or(|(pid, ticks)| is_process(pid, ticks) && !crate::identity::is_zombie(pid))
+    noted_shim(dir).is_none_or(|noted| {
+        pidfd(noted.pid).is_ok_and(|pidfd| noted.is(&pidfd)) && !crate::identity::is_zombie(noted.pid)
+    })
 }
 
 /// A pidfd of the shim proper, if its guard has noted it and it lives.
 pub fn shim_process(dir: &Path) -> Option<OwnedFd> {
-    let (pid, ticks) = noted_shim(dir)?;
-    let pidfd = pidfd(pid).ok()?;
-    // Asked again: whoever the pidfd is of has kept the number since.
-    is_process(pid, ticks).then_some(pidfd)
+    let noted = noted_shim(dir)?;
+    let pidfd = pidfd(noted.pid).ok()?;
+    // Asked now: whoever the pidfd is of has kept the number since.
+    noted.is(&pidfd).then_some(pidfd)
 }
 
-/// Pid and start time, as its guard noted them.
-fn noted_shim(dir: &Path) -> Option<(u32, u64)> {
+/// Who a shim is, as its guard noted it.
+struct Noted {
+    pid: u32,
+    start_ticks: u64,
+    /// 0: not noted.
+    pidfd_inode: u64,
+}
+
+impl Noted {
+    fn is(&self, pidfd: &OwnedFd) -> bool {
+        crate::identity::is_the_same(self.pid, pidfd, self.start_ticks, self.pidfd_inode)
+    }
+}
+
+fn noted_shim(dir: &Path) -> Option<Noted> {
     let note = std::fs::read_to_string(dir.join("shim")).ok()?;
     let mut words = note.split_ascii_whitespace();
-    Some((words.next()?.parse().ok()?, words.next()?.parse().ok()?))
-}
-
-fn is_process(pid: u32, ticks: u64) -> bool {
-    crate::identity::start_ticks(pid) == Some(ticks)
+    Some(Noted {
+        pid: words.next()?.parse().ok()?,
+        start_ticks: words.next()?.parse().ok()?,
+        pidfd_inode: words.next().map_or(Some(0), |word| word.parse().ok())?,
+    })
 }
 
 /// Connects to the shim of a directory.

@@ -40,6 +40,17 @@ pub fn start_ticks(pid: u32) -> Option<u64> {
     fields.split_ascii_whitespace().nth(19)?.parse().ok()
 }
 
+/// Inode of a pidfd: since Linux 6.9 no two processes of a boot share one; before, all have the same. So another
+/// inode is another process, and the same one proves nothing. 0: cannot be had.
+pub fn pidfd_inode(pidfd: impl rustix::fd::AsFd) -> u64 {
+    rustix::fs::fstat(pidfd).map_or(0, |stat| stat.st_ino)
+}
+
+/// Is the live process of a pidfd the one of which number, start time and inode (0: not known) are on file?
+pub fn is_the_same(pid: u32, pidfd: impl rustix::fd::AsFd, start: u64, inode: u64) -> bool {
+    start_ticks(pid) == Some(start) && (inode == 0 || pidfd_inode(pidfd) == inode)
+}
+
 /// Start time of a process that was made between two readings of [`mono_ns`], if they leave no doubt: reading
 /// /proc makes entries in it that cost as much again when the process ends.
 pub fn ticks_between(before_ns: u64, after_ns: u64) -> Option<u64> {

@@ -296,9 +296,10 @@ fn read_epoch(dir: &Path) -> io::Result<u32> {
 /// Who the shim proper is, for daemons that find this directory: a socket cannot tell whether it lives.
 fn note_shim(dir: &Path, pid: u32) {
     let ticks = gaffer_shim::identity::start_ticks(pid).unwrap_or(0);
+    let inode = gaffer_shim::client::pidfd(pid).map_or(0, gaffer_shim::identity::pidfd_inode);
     // Written aside and renamed: a reader sees all of it or nothing. Without it a daemon asks by `Hello` alone.
     let (aside, path) = (dir.join("shim.new"), dir.join("shim"));
-    if std::fs::write(&aside, format!("{pid} {ticks}\n")).is_ok() {
+    if std::fs::write(&aside, format!("{pid} {ticks} {inode}\n")).is_ok() {
         let _ = std::fs::rename(aside, path);
     }
 }

@@ -388,7 +388,7 @@ impl Spawner {
     fn report_start(&self, job: &SpawnJob, ours: plan::Ours, running: Running) {
         let spawn = &*job.spawn;
         let (wall_ms, mono_ns) = now();
-        let inode = rustix::fs::fstat(&running.pidfd).map_or(0, |stat| stat.st_ino);
+        let inode = identity::pidfd_inode(&running.pidfd);
         let record = Record::Started {
             run: spawn.run,
             pid: running.pid,
