@@ -17,6 +17,8 @@ use std::time::{Duration, Instant};
 
 const PATIENCE: Duration = Duration::from_secs(120);
 const SESSION: &str = "chaos";
+/// Deaths of a job that history keeps.
+const KEPT: usize = 200;
 /// Exit code of jobs that end by themselves.
 const CODE: u64 = 3;
 
@@ -296,7 +298,7 @@ fn check(node: &mut Node, tallies: &Path, load: &Load, report: &mut Report) {
             let bytes = node.logged(SESSION, &job, instance, "stdout");
             let text = String::from_utf8(bytes).expect("lines of text");
             let text = match load.victims {
-                Victims::All => without_torn_lines(&text, |run| counted.contains_key(run)),
+                Victims::All => without_torn_lines(&text),
                 _ => text,
             };
             assert!(
@@ -339,22 +341,13 @@ fn check(node: &mut Node, tallies: &Path, load: &Load, report: &mut Report) {
 
 /// Leaves out lines that were torn because the pipe died with both who held it; the next run's first line may follow at
 /// once.
-fn without_torn_lines(text: &str, is_run: impl Fn(&str) -> bool) -> String {
+fn without_torn_lines(text: &str) -> String {
     let mut whole = String::with_capacity(text.len());
-    for line in text.split_inclusive('\n') {
-        let words = line
-            .trim_end()
-            .rsplit_once(' ')
-            .filter(|(_, number)| number.len() == 8);
-        let Some((head, number)) = words.filter(|_| line.ends_with('\n')) else {
-            continue;
-        };
-        // The longest name is the right one: what was torn may end like the beginning of it.
-        let run = (0..head.len())
-            .filter_map(|from| head.get(from..))
-            .find(|run| is_run(run));
-        if let Some(run) = run.filter(|run| *run == head || number == "00000000") {
-            whole.push_str(&format!("{run} {number}\n"));
+    for line in text.split_inclusive('\n').filter(|line| line.ends_with('\n')) {
+        // No id and no number has the sign in it: what is before the last one is torn, and what follows is not.
+        match line.rfind('@') {
+            Some(from) => whole.push_str(&line[from..]),
+            None => whole.push_str(line),
         }
     }
     whole
@@ -366,7 +359,8 @@ fn runs_of(text: &str, job: &str) -> Vec<(String, u64)> {
     let mut before = ["", ""];
     for line in text.lines() {
         let (run, number) = line
-            .split_once(' ')
+            .strip_prefix('@')
+            .and_then(|line| line.split_once(' '))
             .unwrap_or_else(|| panic!("{job}: a line that nobody wrote: {line:?}"));
         let number: u64 = number
             .parse()
@@ -397,11 +391,10 @@ fn runs_of(text: &str, job: &str) -> Vec<(String, u64)> {
 fn check_deaths(node: &mut Node, number: u32, victims: Victims, runs: &BTreeMap<String, u64>) -> usize {
     let job = name(number);
     let path = format!("/v1/jobs/{SESSION}/{job}/deaths?limit=1000");
-    let kept = runs.len() <= 200;
     let mut deaths: Vec<Value> = Vec::new();
     wait_until(PATIENCE, "all ends are settled", || {
         deaths = node.get(&path).as_array().cloned().unwrap_or_default();
-        deaths.len() >= runs.len().min(200)
+        deaths.len() >= runs.len().min(KEPT)
     });
     let mut of_run: BTreeMap<&str, &Value> = BTreeMap::new();
     for death in &deaths {
@@ -411,7 +404,13 @@ fn check_deaths(node: &mut Node, number: u32, victims: Victims, runs: &BTreeMap<
             "{job}: two records of run {run}"
         );
     }
-    for run in runs.keys().filter(|_| kept) {
+    // Runs without a line have a record too, and history keeps the newest: what is older than the oldest of a full one is
+    // not missed. The text of ids is in their order.
+    let oldest = of_run.keys().next().filter(|_| deaths.len() >= KEPT).copied();
+    for run in runs
+        .keys()
+        .filter(|run| oldest.is_none_or(|oldest| run.as_str() >= oldest))
+    {
         let Some(death) = of_run.get(run.as_str()) else {
             panic!("{job}: no record of the end of run {run}: {deaths:#?}")
         };
@@ -433,27 +432,28 @@ mod tests {
 
     #[test]
     fn torn_lines_are_left_out_and_what_follows_them_is_not() {
-        let is_run = |run: &str| matches!(run, "1111" | "1112");
-        let torn = "1111 00000000\n1111 0000001112 00000000\n1112 00000001\n1112 0000";
-        let whole = "1111 00000000\n1112 00000000\n1112 00000001\n";
-        assert_eq!(without_torn_lines(torn, is_run), whole);
-        assert_eq!(without_torn_lines(whole, is_run), whole);
+        // The torn number and the id after it look like an id themselves.
+        let torn = "@1111 00000000\n@1111 00000012@122ab 00000000\n@122ab 00000001\n@122ab 0000";
+        let whole = "@1111 00000000\n@122ab 00000000\n@122ab 00000001\n";
+        assert_eq!(without_torn_lines(torn), whole);
+        assert_eq!(without_torn_lines(whole), whole);
     }
 
     #[test]
     fn runs_are_told_apart_and_their_lines_counted() {
-        let runs = runs_of("1.1 00000000\n1.1 00000001\n1.2 00000000\n", "w0");
+        let runs = runs_of("@1.1 00000000\n@1.1 00000001\n@1.2 00000000\n", "w0");
         assert_eq!(runs, [("1.1".to_owned(), 2), ("1.2".to_owned(), 1)]);
     }
 
     #[test]
     fn a_missing_a_doubled_and_a_torn_line_are_noticed() {
         let wrong = [
-            "1.1 00000000\n1.1 00000002\n",
-            "1.1 00000000\n1.1 00000000\n",
-            "1.1 00000001\n",
-            "1.1 00000000\n1.1 0000\u{0}001\n",
+            "@1.1 00000000\n@1.1 00000002\n",
+            "@1.1 00000000\n@1.1 00000000\n",
+            "@1.1 00000001\n",
+            "@1.1 00000000\n@1.1 0000\u{0}001\n",
             "00000000\n",
+            "1.1 00000000\n",
         ];
         for text in wrong {
             assert!(

@@ -23,7 +23,7 @@ pub fn write_all(descriptor: c_int, mut bytes: &[u8]) -> bool {
 
 /// `PREFIX00000000 padding`, each line one write, so that a line is never torn by the writer.
 ///
-/// With `--tally DIR` the prefix is the id of the run, and `DIR/ID` counts the lines written so far (eight bytes):
+/// With `--tally DIR` the prefix is `@` and the id of the run, and `DIR/ID` counts the lines written so far (eight bytes):
 /// whoever checks the logs later knows what must be in them.
 pub fn lines(arguments: &mut Arguments) -> Result<c_int, String> {
     let count = arguments.number("--count")?.unwrap_or(0);
@@ -33,7 +33,7 @@ pub fn lines(arguments: &mut Arguments) -> Result<c_int, String> {
         .map(|dir| Tally::new(&dir))
         .transpose()?;
     let prefix = match &tally {
-        Some(tally) => format!("{} ", tally.run),
+        Some(tally) => format!("@{} ", tally.run),
         None => arguments.text("--prefix").unwrap_or_default(),
     };
     let pad = arguments.number("--pad")?.unwrap_or(0);
