@@ -121,12 +121,20 @@ fn hazard_41_a_store_that_was_damaged_is_refused_named_and_left_as_it_is_and_its
     assert_eq!(node.wait_ended(SOON).code(), Some(0));
     let store = node.state_dir().join("gaffer.db");
     let good = std::fs::read(&store).expect("the store");
-    for place in [0, 16, 100, 105] {
+    // The header, the first page, and a letter within the definition of the job.
+    let letter = good
+        .windows(6)
+        .position(|text| text == b"\"idle\"")
+        .expect("its command")
+        + 1;
+    for place in [0, 16, 100, 105, letter] {
         let mut bytes = good.clone();
-        bytes[place] ^= 0xff;
+        bytes[place] ^= if place == letter { 1 } else { 0xff };
         std::fs::write(&store, &bytes).expect("damaged");
         let text = refusal(&node);
         assert!(text.contains("gaffer.db"), "byte {place}: {text}");
+        let names_row = text.contains("row default web of table job is not as it was written");
+        assert_eq!(names_row, place == letter, "byte {place}: {text}");
         assert_eq!(
             std::fs::read(&store).expect("there"),
             bytes,

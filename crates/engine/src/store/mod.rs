@@ -8,6 +8,7 @@
 
 mod read;
 mod schema;
+mod sums;
 mod write;
 
 pub use read::{JobRow, OneOffRow, ReloadRow, RunRow, WishRow};
@@ -15,6 +16,7 @@ pub use write::{Change, Settled};
 
 use gaffer_core::name::RunId;
 use rusqlite::Connection;
+use rusqlite::config::DbConfig;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -102,8 +104,14 @@ pub struct Loaded {
 impl Store {
     /// Opens or makes `path` (mode 0600), migrates it forward, counts the epoch up, reads everything.
     pub fn open(path: &Path) -> Result<(Store, Loaded), StoreError> {
-        let mut connection = schema::open(path)?;
-        let loaded = read::load(&mut connection)?;
+        let connection = schema::open(path)?;
+        let loaded = read::load(&connection).map_err(|error| StoreError::Unreadable {
+            path: path.to_owned(),
+            reason: error.to_string(),
+        })?;
+        // Everything could be read: from here on it may be written to.
+        write::put_meta(&connection, "epoch", u64::from(loaded.epoch))?;
+        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false)?;
         let (tx, rx) = mpsc::channel();
         let commits = Arc::new(AtomicU64::new(0));
         let counter = commits.clone();
@@ -197,8 +205,11 @@ impl Store {
 
     /// Is the file sound? For `doctor`.
     pub async fn check(&self) -> Result<String, StoreError> {
-        self.read(|c| c.query_row("PRAGMA quick_check", [], |row| row.get(0)))
-            .await
+        self.read(|c| {
+            sums::check(c)?;
+            c.query_row("PRAGMA integrity_check(1)", [], |row| row.get(0))
+        })
+        .await
     }
 
     /// Commits so far.

@@ -1,6 +1,6 @@
 //! Queries.
 
-use super::{Loaded, StoreError};
+use super::{Loaded, sums};
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 /// A stored job.
@@ -110,15 +110,14 @@ pub struct RunRow {
     pub logs: String,
 }
 
-/// Counts the epoch up and reads all intent.
-pub(super) fn load(connection: &mut Connection) -> Result<Loaded, StoreError> {
-    let transaction = connection.transaction()?;
-    transaction.execute(
-        "INSERT INTO meta VALUES ('epoch', 1) ON CONFLICT (key) DO UPDATE SET value = value + 1",
-        [],
-    )?;
-    let epoch = transaction.query_row("SELECT value FROM meta WHERE key = 'epoch'", [], |row| row.get(0))?;
-    transaction.commit()?;
+/// Reads all intent. The epoch is the next one, not yet counted.
+pub(super) fn load(connection: &Connection) -> rusqlite::Result<Loaded> {
+    let meta = format!("SELECT key, value FROM meta WHERE {}", sums::sound("meta"));
+    let meta: Vec<(String, u64)> = all(connection, &meta, |row| Ok((row.get(0)?, row.get(1)?)))?;
+    let epoch = meta.iter().find(|(key, _)| key == "epoch");
+    let epoch = epoch.map_or(Some(0), |(_, epoch)| u32::try_from(*epoch).ok());
+    let epoch = epoch.and_then(|epoch| epoch.checked_add(1));
+    let epoch = epoch.ok_or(rusqlite::Error::InvalidQuery)?;
     let intent_seq = connection.query_row(
         "SELECT max(coalesce((SELECT value FROM meta WHERE key = 'intent_seq'), 0),
                 coalesce((SELECT max(max(wish_seq, restart_seq, revision)) FROM job), 0),
@@ -139,10 +138,12 @@ pub(super) fn load(connection: &mut Connection) -> Result<Loaded, StoreError> {
 }
 
 fn jobs(connection: &Connection) -> rusqlite::Result<Vec<JobRow>> {
-    let sql =
+    let sql = format!(
         "SELECT session, job, spec, file, line, revision, wish, wish_seq, restart_seq, scaled, changed_by
-               FROM job ORDER BY session, job";
-    all(connection, sql, |row| {
+               FROM job WHERE {} ORDER BY session, job",
+        sums::sound("job")
+    );
+    all(connection, &sql, |row| {
         Ok(JobRow {
             session: row.get(0)?,
             job: row.get(1)?,
@@ -160,9 +161,11 @@ fn jobs(connection: &Connection) -> rusqlite::Result<Vec<JobRow>> {
 }
 
 fn wishes(connection: &Connection) -> rusqlite::Result<Vec<WishRow>> {
-    let sql =
-        "SELECT session, job, instance, wish, wish_seq, restart_seq FROM instance_wish ORDER BY 1, 2, 3";
-    all(connection, sql, |row| {
+    let sql = format!(
+        "SELECT session, job, instance, wish, wish_seq, restart_seq FROM instance_wish WHERE {} ORDER BY 1, 2, 3",
+        sums::sound("instance_wish")
+    );
+    all(connection, &sql, |row| {
         Ok(WishRow {
             session: row.get(0)?,
             job: row.get(1)?,
@@ -175,8 +178,11 @@ fn wishes(connection: &Connection) -> rusqlite::Result<Vec<WishRow>> {
 }
 
 fn reloads(connection: &Connection) -> rusqlite::Result<Vec<ReloadRow>> {
-    let sql = "SELECT session, job, instance, seq, how, asked_by FROM reload ORDER BY seq";
-    all(connection, sql, |row| {
+    let sql = format!(
+        "SELECT session, job, instance, seq, how, asked_by FROM reload WHERE {} ORDER BY seq",
+        sums::sound("reload")
+    );
+    all(connection, &sql, |row| {
         Ok(ReloadRow {
             session: row.get(0)?,
             job: row.get(1)?,
@@ -189,8 +195,11 @@ fn reloads(connection: &Connection) -> rusqlite::Result<Vec<ReloadRow>> {
 }
 
 fn one_offs(connection: &Connection) -> rusqlite::Result<Vec<OneOffRow>> {
-    let sql = "SELECT session, job, n, request FROM one_off ORDER BY 1, 2, 3";
-    all(connection, sql, |row| {
+    let sql = format!(
+        "SELECT session, job, n, request FROM one_off WHERE {} ORDER BY 1, 2, 3",
+        sums::sound("one_off")
+    );
+    all(connection, &sql, |row| {
         Ok(OneOffRow {
             session: row.get(0)?,
             job: row.get(1)?,
@@ -209,15 +218,17 @@ fn all<T>(
 }
 
 pub(super) fn job_spec(c: &Connection, session: &str, job: &str) -> rusqlite::Result<Option<String>> {
-    c.prepare_cached("SELECT spec FROM job WHERE session = ?1 AND job = ?2")?
-        .query_row(params![session, job], |row| row.get(0))
-        .optional()
+    let sound = sums::sound("job");
+    c.prepare_cached(&format!(
+        "SELECT spec FROM job WHERE session = ?1 AND job = ?2 AND {sound}"
+    ))?
+    .query_row(params![session, job], |row| row.get(0))
+    .optional()
 }
 
 pub(super) fn job_specs(c: &Connection) -> rusqlite::Result<Vec<(String, String, String)>> {
-    all(c, "SELECT session, job, spec FROM job", |row| {
-        Ok((row.get(0)?, row.get(1)?, row.get(2)?))
-    })
+    let sql = format!("SELECT session, job, spec FROM job WHERE {}", sums::sound("job"));
+    all(c, &sql, |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
 }
 
 /// Above every run id.
@@ -260,7 +271,7 @@ pub(super) fn deaths(
     if slots.is_empty() {
         return runs(
             c,
-            "WHERE session = ?1 AND job = ?2 AND (epoch, n) < (?3, ?4) ORDER BY epoch DESC, n DESC LIMIT ?5",
+            "session = ?1 AND job = ?2 AND (epoch, n) < (?3, ?4) ORDER BY epoch DESC, n DESC LIMIT ?5",
             params![session, job, before.0, before.1, limit_i64],
         );
     }
@@ -277,19 +288,22 @@ fn of_slot(c: &Connection, slot: &str, before: (u32, u32), limit: usize) -> rusq
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
     runs(
         c,
-        "WHERE slot = ?1 AND (epoch, n) < (?2, ?3) ORDER BY epoch DESC, n DESC LIMIT ?4",
+        "slot = ?1 AND (epoch, n) < (?2, ?3) ORDER BY epoch DESC, n DESC LIMIT ?4",
         params![slot, before.0, before.1, limit],
     )
 }
 
 fn runs(c: &Connection, which: &str, params: impl rusqlite::Params) -> rusqlite::Result<Vec<RunRow>> {
-    c.prepare_cached(&format!("SELECT {RUN_COLUMNS} FROM run {which}"))?
-        .query_map(params, run_row)?
-        .collect()
+    let sound = sums::sound("run");
+    c.prepare_cached(&format!(
+        "SELECT {RUN_COLUMNS} FROM run WHERE {sound} AND {which}"
+    ))?
+    .query_map(params, run_row)?
+    .collect()
 }
 
 pub(super) fn run(c: &Connection, epoch: u32, n: u32) -> rusqlite::Result<Option<RunRow>> {
-    Ok(runs(c, "WHERE epoch = ?1 AND n = ?2", params![epoch, n])?.pop())
+    Ok(runs(c, "epoch = ?1 AND n = ?2", params![epoch, n])?.pop())
 }
 
 pub(super) fn runs_by_prefix(c: &Connection, prefix: &str) -> rusqlite::Result<Vec<(u32, u32)>> {

@@ -1,6 +1,7 @@
 //! Numbered migrations, each in one transaction; `user_version` says how far a file is.
 
 use super::StoreError;
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
@@ -38,6 +39,20 @@ const MIGRATIONS: &[&str] = &[
      CREATE INDEX run_by_job ON run (session, job, epoch, n);
      CREATE INDEX run_by_slot ON run (slot, epoch, n);
      CREATE INDEX run_by_id ON run (id);",
+    // 2: a checksum in every row.
+    "ALTER TABLE meta ADD COLUMN sum INTEGER NOT NULL DEFAULT 0;
+     ALTER TABLE job ADD COLUMN sum INTEGER NOT NULL DEFAULT 0;
+     ALTER TABLE instance_wish ADD COLUMN sum INTEGER NOT NULL DEFAULT 0;
+     ALTER TABLE reload ADD COLUMN sum INTEGER NOT NULL DEFAULT 0;
+     ALTER TABLE one_off ADD COLUMN sum INTEGER NOT NULL DEFAULT 0;
+     ALTER TABLE run ADD COLUMN sum INTEGER NOT NULL DEFAULT 0;
+     UPDATE meta SET sum = row_sum(key, value);
+     UPDATE job SET sum = row_sum(session, job, spec, file, line, revision, wish, wish_seq, restart_seq, scaled, changed_by);
+     UPDATE instance_wish SET sum = row_sum(session, job, instance, wish, wish_seq, restart_seq);
+     UPDATE reload SET sum = row_sum(session, job, instance, seq, how, asked_by);
+     UPDATE one_off SET sum = row_sum(session, job, n, request);
+     UPDATE run SET sum = row_sum(epoch, n, id, session, job, slot, attempt, pid, started, ended, lived_ms, status, cause,
+        reason_code, reason, rusage, logs);",
 ];
 
 /// Opens or makes the file and brings it to this version.
@@ -58,6 +73,11 @@ pub(super) fn open(path: &Path) -> Result<Connection, StoreError> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let mut connection = Connection::open_with_flags(path, flags).map_err(unreadable)?;
     connection.set_prepared_statement_cache_capacity(16);
+    // A file that is refused is left as it is, with the log beside it.
+    connection
+        .set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)
+        .map_err(unreadable)?;
+    super::sums::register(&connection)?;
     let found: i64 = connection
         .query_row("PRAGMA user_version", [], |row| row.get(0))
         .map_err(unreadable)?;
@@ -113,10 +133,31 @@ mod tests {
     }
 
     #[test]
+    fn rows_of_a_store_without_sums_get_them() {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let path = dir.path().join("gaffer.db");
+        let old = Connection::open(&path).expect("a store");
+        old.execute_batch(MIGRATIONS[0]).expect("version 1");
+        old.execute_batch(
+            "INSERT INTO meta VALUES ('epoch', 7);
+             INSERT INTO job VALUES ('default', 'web', '{}', NULL, NULL, 1, 'up', 2, 0, NULL, 'root');
+             PRAGMA user_version = 1;",
+        )
+        .expect("rows");
+        drop(old);
+        let connection = open(&path).expect("brought forward");
+        super::super::sums::check(&connection).expect("every row has its sum");
+    }
+
+    #[test]
     fn hazard_41_a_damaged_store_is_refused_and_never_written_over() {
         let dir = tempfile::tempdir().expect("temporary directory");
         let path = dir.path().join("gaffer.db");
-        drop(open(&path).expect("new store"));
+        let connection = open(&path).expect("new store");
+        connection
+            .query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))
+            .expect("one file");
+        drop(connection);
         let mut bytes = std::fs::read(&path).expect("read");
         for byte in bytes.iter_mut().skip(100).take(2000) {
             *byte ^= 0x5a;

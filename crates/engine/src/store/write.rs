@@ -1,6 +1,6 @@
 //! Transactions.
 
-use super::{RunRow, StoreError};
+use super::{RunRow, StoreError, sums};
 use rusqlite::{Connection, Transaction, params};
 use tokio::sync::oneshot;
 
@@ -198,8 +198,9 @@ fn settle(transaction: &Transaction<'_>, fact: &Settled) -> rusqlite::Result<()>
     transaction
         .prepare_cached(
             "INSERT OR IGNORE INTO run (epoch, n, id, session, job, slot, attempt, pid, started, ended, lived_ms,
-                status, cause, reason_code, reason, rusage, logs)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17)",
+                status, cause, reason_code, reason, rusage, logs, sum)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17,
+                row_sum(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17))",
         )?
         .execute(params![
             row.epoch,
@@ -227,7 +228,7 @@ fn apply(c: &Connection, change: &Change) -> rusqlite::Result<()> {
     match change {
         Change::JobPut { session, job, spec, file, line, revision, wish, seq, by } => c
             .prepare_cached(
-                "INSERT INTO job VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, 0, NULL, ?9)
+                "INSERT INTO job VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, 0, NULL, ?9, 0)
                  ON CONFLICT (session, job) DO UPDATE SET spec = ?3, file = ?4, line = ?5, revision = ?6,
                     changed_by = ?9,
                     wish = CASE wish WHEN 'removed' THEN ?7 ELSE wish END,
@@ -257,7 +258,8 @@ fn apply(c: &Connection, change: &Change) -> rusqlite::Result<()> {
             .execute(params![session, job, wish, wish_seq, restart_seq, by])?
         }
         Change::InstanceWish { session, job, instance, wish, wish_seq, restart_seq } => c
-            .prepare_cached("INSERT OR REPLACE INTO instance_wish VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?
+            .prepare_cached("INSERT OR REPLACE INTO instance_wish VALUES (?1, ?2, ?3, ?4, ?5, ?6,
+                row_sum(?1, ?2, ?3, ?4, ?5, ?6))")?
             .execute(params![session, job, instance, wish, wish_seq, restart_seq])?,
         Change::Reload {
             session,
@@ -267,14 +269,15 @@ fn apply(c: &Connection, change: &Change) -> rusqlite::Result<()> {
             how,
             by,
         } => c
-            .prepare_cached("INSERT OR REPLACE INTO reload VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?
+            .prepare_cached("INSERT OR REPLACE INTO reload VALUES (?1, ?2, ?3, ?4, ?5, ?6,
+                row_sum(?1, ?2, ?3, ?4, ?5, ?6))")?
             .execute(params![session, job, instance, seq, how, by])?,
         Change::JobScale { session, job, to } => c
             .prepare_cached("UPDATE job SET scaled = ?3 WHERE session = ?1 AND job = ?2")?
             .execute(params![session, job, to])?,
         Change::OneOffPut { session, job, n, request } => {
-            c.prepare_cached("INSERT OR REPLACE INTO meta VALUES ('intent_seq', ?1)")?.execute(params![n])?;
-            c.prepare_cached("INSERT OR REPLACE INTO one_off VALUES (?1, ?2, ?3, ?4)")?
+            put_meta(c, "intent_seq", *n)?;
+            c.prepare_cached("INSERT OR REPLACE INTO one_off VALUES (?1, ?2, ?3, ?4, row_sum(?1, ?2, ?3, ?4))")?
                 .execute(params![session, job, n, request])?
         }
         Change::OneOffForget { session, job, n } => c
@@ -287,5 +290,25 @@ fn apply(c: &Connection, change: &Change) -> rusqlite::Result<()> {
             params![keep, before],
         )?,
     };
+    match change {
+        Change::JobPut { session, job, .. }
+        | Change::JobRetire { session, job, .. }
+        | Change::JobWish { session, job, .. }
+        | Change::JobScale { session, job, .. } => {
+            let sum = sums::sum("job");
+            c.prepare_cached(&format!(
+                "UPDATE job SET sum = {sum} WHERE session = ?1 AND job = ?2"
+            ))?
+            .execute(params![session, job])?;
+        }
+        _ => {}
+    }
+    Ok(())
+}
+
+/// One number of the node.
+pub(super) fn put_meta(c: &Connection, key: &str, value: u64) -> rusqlite::Result<()> {
+    c.prepare_cached("INSERT OR REPLACE INTO meta VALUES (?1, ?2, row_sum(?1, ?2))")?
+        .execute(params![key, value])?;
     Ok(())
 }
