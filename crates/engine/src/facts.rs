@@ -181,23 +181,7 @@ impl Fold {
                 facts.born = true;
                 facts.pid = *pid;
             }),
-            Record::Started {
-                run,
-                pid,
-                start_ticks,
-                pidfd_inode,
-                cgroup,
-                wall_ms,
-                mono_ns,
-                ..
-            } => self.with(*run, |facts| {
-                facts.born = true;
-                facts.pid = *pid;
-                facts.start_ticks = *start_ticks;
-                facts.pidfd_inode = *pidfd_inode;
-                facts.cgroup = cgroup.as_ref().map(PathBuf::from);
-                facts.started = Some((Wall(*wall_ms), Mono(*mono_ns)));
-            }),
+            Record::Started { .. } => self.started(record),
             Record::StartFailed {
                 run,
                 stage,
@@ -217,6 +201,30 @@ impl Fold {
             Record::TreeGone { run, .. } => self.with(*run, |facts| facts.gone = true),
             Record::Dropped { run, .. } => self.with(*run, |_| {}),
         }
+    }
+
+    fn started(&mut self, record: &Record) -> Option<RunId> {
+        let Record::Started {
+            run,
+            pid,
+            start_ticks,
+            pidfd_inode,
+            cgroup,
+            wall_ms,
+            mono_ns,
+            ..
+        } = record
+        else {
+            return None;
+        };
+        self.with(*run, |facts| {
+            facts.born = true;
+            facts.pid = *pid;
+            facts.start_ticks = *start_ticks;
+            facts.pidfd_inode = *pidfd_inode;
+            facts.cgroup = cgroup.as_ref().map(PathBuf::from);
+            facts.started = Some((Wall(*wall_ms), Mono(*mono_ns)));
+        })
     }
 
     fn exited(&mut self, record: &Record) -> Option<RunId> {

@@ -225,6 +225,23 @@ fn settle(transaction: &Transaction<'_>, fact: &Settled) -> rusqlite::Result<()>
 }
 
 fn apply(c: &Connection, change: &Change) -> rusqlite::Result<()> {
+    write_rows(c, change)?;
+    // Rows of jobs are changed in part: their sum is that of what came of it.
+    if let Change::JobPut { session, job, .. }
+    | Change::JobRetire { session, job, .. }
+    | Change::JobWish { session, job, .. }
+    | Change::JobScale { session, job, .. } = change
+    {
+        let sum = sums::sum("job");
+        c.prepare_cached(&format!(
+            "UPDATE job SET sum = {sum} WHERE session = ?1 AND job = ?2"
+        ))?
+        .execute(params![session, job])?;
+    }
+    Ok(())
+}
+
+fn write_rows(c: &Connection, change: &Change) -> rusqlite::Result<()> {
     match change {
         Change::JobPut { session, job, spec, file, line, revision, wish, seq, by } => c
             .prepare_cached(
@@ -290,19 +307,6 @@ fn apply(c: &Connection, change: &Change) -> rusqlite::Result<()> {
             params![keep, before],
         )?,
     };
-    match change {
-        Change::JobPut { session, job, .. }
-        | Change::JobRetire { session, job, .. }
-        | Change::JobWish { session, job, .. }
-        | Change::JobScale { session, job, .. } => {
-            let sum = sums::sum("job");
-            c.prepare_cached(&format!(
-                "UPDATE job SET sum = {sum} WHERE session = ?1 AND job = ?2"
-            ))?
-            .execute(params![session, job])?;
-        }
-        _ => {}
-    }
     Ok(())
 }
 
