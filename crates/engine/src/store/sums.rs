@@ -246,7 +246,7 @@ mod tests {
         );
         let (mut noticed, mut harmless) = (0, 0);
         // Of empty space, which nobody reads, a few; of the rest every third byte, each bit of it in turn.
-        let wanted = |at: usize| if good[at] == 0 { at % 97 == 0 } else { at % 3 == 0 };
+        let wanted = |at: usize| at.is_multiple_of(if good[at] == 0 { 97 } else { 3 });
         for at in (0..good.len()).filter(|at| wanted(*at)) {
             let mut bytes = good.clone();
             bytes[at] ^= 1 << (at / 3 % 8);
