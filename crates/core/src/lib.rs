@@ -13,6 +13,7 @@
 //! | [`retry`] | when and whether again |
 //! | [`reason`] | all sentences |
 //! | `view` | what people see |
+//! | [`task`] | tasks: DAGs of steps with a checkpoint |
 
 mod group;
 mod hub;
@@ -27,6 +28,7 @@ pub mod retry;
 mod rollout;
 mod settle;
 pub mod signal;
+pub mod task;
 pub mod time;
 mod view;
 
