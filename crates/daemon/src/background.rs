@@ -48,13 +48,13 @@ pub fn split() -> io::Result<Side> {
 }
 
 impl Waiter {
-    /// It serves: the foreground ends with 0, and the terminal is let go of.
-    pub fn ready(self, state_dir: &Path) -> io::Result<()> {
+    /// It serves: the foreground ends with 0, and the terminal is let go of; what is said further goes to `log`.
+    pub fn ready(self, log: &Path) -> io::Result<()> {
         let log = OpenOptions::new()
             .create(true)
             .append(true)
             .mode(0o600)
-            .open(state_dir.join("gafferd.log"))?;
+            .open(log)?;
         let null = OpenOptions::new().read(true).write(true).open("/dev/null")?;
         rustix::stdio::dup2_stdin(null.as_fd())?;
         rustix::stdio::dup2_stdout(null.as_fd())?;

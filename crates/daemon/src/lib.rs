@@ -14,6 +14,7 @@ pub mod journal;
 pub mod legacy;
 pub mod life;
 pub mod listen;
+pub mod lookup;
 pub mod names;
 pub mod notify;
 pub mod oom;

@@ -229,7 +229,6 @@ fn say_ready(addresses: &[SocketAddr], socket: &Path) {
     writer::flush();
 }
 
-/// A file with our process id, gone with us.
 struct Signals {
     term: Signal,
     int: Signal,

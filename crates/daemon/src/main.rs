@@ -56,12 +56,12 @@ fn start(options: &Options) -> Result<u8, LifeError> {
         .enable_all()
         .build()
         .map_err(|source| system("the runtime cannot be made", source))?;
-    let state_dir = plan.engine.state_dir.clone();
+    let log = plan.engine.state_dir.join("gafferd.log");
     let waiter: Rc<Cell<Option<Waiter>>> = Rc::new(Cell::new(waiter));
     let at_ready = waiter.clone();
     let ready = move || {
         if let Some(waiter) = at_ready.take()
-            && let Err(error) = waiter.ready(&state_dir)
+            && let Err(error) = waiter.ready(&log)
         {
             tracing::error!(error = %error, "background.failed");
         }

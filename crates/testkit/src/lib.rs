@@ -10,12 +10,14 @@
 pub mod chaos;
 pub mod elf;
 pub mod http;
+mod lookupd;
 pub mod node;
 pub mod process;
 pub mod sim;
 mod terminal;
 mod wait;
 
+pub use lookupd::{Lookupd, Proxy};
 pub use node::{Builder, Node};
 pub use terminal::Terminal;
 pub use wait::{wait_for, wait_until};

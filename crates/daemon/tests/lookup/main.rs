@@ -1,0 +1,4 @@
+//! The look-up service from outside, and the daemon as its client: real programs, real sockets.
+
+mod peer;
+mod service;
