@@ -404,7 +404,11 @@ mod tests {
     fn s10_2_a_message_that_is_none_is_refused_with_its_id() {
         assert_eq!(refused("{"), (Value::Null, 400, "invalid_json".into()));
         for text in ["{}", "[]", "3", r#"{"type":"PING"}"#] {
-            assert_eq!(refused(text), (Value::Null, 400, "invalid_message".into()), "{text}");
+            assert_eq!(
+                refused(text),
+                (Value::Null, 400, "invalid_message".into()),
+                "{text}"
+            );
         }
         let missing = r#"{"type":"REGISTER_JOB","msgid":"7"}"#;
         assert_eq!(refused(missing), ("7".into(), 400, "invalid_message".into()));
@@ -422,7 +426,9 @@ mod tests {
                 life: None,
             },
             Say::Ping,
-            Say::RegisterJob { job_name: "s.j".into() },
+            Say::RegisterJob {
+                job_name: "s.j".into(),
+            },
             Say::UnregisterProcess {
                 job_name: "s.j".into(),
                 pid: 3,

@@ -74,10 +74,7 @@ impl Lookupd {
                 .split_inclusive('\n')
                 .find(|line| line.contains("gaffer-lookupd ready") && line.ends_with('\n'));
             let ended = child.try_wait().expect("its status");
-            assert!(
-                ready.is_some() || ended.is_none(),
-                "gaffer-lookupd ended: {log}"
-            );
+            assert!(ready.is_some() || ended.is_none(), "gaffer-lookupd ended: {log}");
             ready.map(str::to_owned)
         });
         let mut words = ready.split(|c: char| c.is_whitespace() || matches!(c, '=' | ','));
@@ -205,7 +202,9 @@ impl Proxy {
                     return;
                 }
                 // Nobody there: the client sees its connection end.
-                let Ok(outer) = TcpStream::connect(to) else { continue };
+                let Ok(outer) = TcpStream::connect(to) else {
+                    continue;
+                };
                 forward(&own, &inner, &outer);
                 forward(&own, &outer, &inner);
                 own.keep(inner);

@@ -142,10 +142,7 @@ fn dress(response: &mut Response, origin: Option<HeaderValue>) {
     headers.insert("access-control-allow-origin", origin);
     headers.insert("vary", HeaderValue::from_static("Origin"));
     for (name, value) in [
-        (
-            "access-control-allow-methods",
-            "POST, GET, PUT, DELETE, OPTIONS",
-        ),
+        ("access-control-allow-methods", "POST, GET, PUT, DELETE, OPTIONS"),
         ("access-control-max-age", "86400"),
         (
             "access-control-allow-headers",
@@ -179,12 +176,7 @@ fn refused(status: StatusCode, reason: &str) -> Response {
 fn document<T: Serialize>(status: StatusCode, value: &T) -> Response {
     // Numbers, texts and lists always have a JSON form.
     let text = serde_json::to_vec(value).unwrap_or_default();
-    (
-        status,
-        [(CONTENT_TYPE, "application/json; charset=UTF-8")],
-        text,
-    )
-        .into_response()
+    (status, [(CONTENT_TYPE, "application/json; charset=UTF-8")], text).into_response()
 }
 
 fn ok<T: Serialize>(value: &T) -> Response {
@@ -263,10 +255,6 @@ async fn find_session(State(service): State<Shared>, Query(query): Query<Session
             StatusCode::BAD_REQUEST,
             "the parameter `sessionid` is missing: /findSession?sessionid=SESSION",
         ),
-        Some(session) => jobs_list(
-            service
-                .registry
-                .jobs(|_, name| split_name(name).0 == session),
-        ),
+        Some(session) => jobs_list(service.registry.jobs(|_, name| split_name(name).0 == session)),
     }
 }

@@ -88,10 +88,7 @@ pub enum BindError {
 /// Where to listen. An empty host is every address, a missing port 5010.
 pub fn binds(texts: &[String], insecure: bool) -> Result<Vec<Bind>, BindError> {
     if texts.is_empty() {
-        return Ok(vec![Bind::Tcp(SocketAddr::from((
-            [127, 0, 0, 1],
-            DEFAULT_PORT,
-        )))]);
+        return Ok(vec![Bind::Tcp(SocketAddr::from(([127, 0, 0, 1], DEFAULT_PORT)))]);
     }
     texts.iter().map(|text| bind(text, insecure)).collect()
 }

@@ -187,13 +187,7 @@ impl Registry {
         }
     }
 
-    fn identify(
-        &self,
-        all: &mut All,
-        id: u64,
-        info: NodeInfo,
-        life: Option<String>,
-    ) -> Result<(), Refused> {
+    fn identify(&self, all: &mut All, id: u64, info: NodeInfo, life: Option<String>) -> Result<(), Refused> {
         if [&info.name, &info.version].iter().any(|text| bad_name(text))
             || life.as_deref().is_some_and(bad_name)
             || info.origin.is_empty()
@@ -373,7 +367,9 @@ mod tests {
     }
 
     fn job(name: &str) -> Say {
-        Say::RegisterJob { job_name: name.into() }
+        Say::RegisterJob {
+            job_name: name.into(),
+        }
     }
 
     fn pid(name: &str, pid: u64) -> Say {
@@ -404,7 +400,9 @@ mod tests {
         );
         let rival = registry.enter().expect("a seat");
         assert_eq!(errno(rival.take(identify("a", None))), 409);
-        let unknown = Say::UnregisterJob { job_name: "no".into() };
+        let unknown = Say::UnregisterJob {
+            job_name: "no".into(),
+        };
         assert_eq!(seat.take(unknown), Ok(()));
     }
 

@@ -6,8 +6,8 @@ use crate::listen::{self, Access, Bind, ListenError};
 use crate::lookup::http::{SOCKETS_MAX, Service, Shared, answer, router};
 use crate::lookup::options::{self, BindError, Options};
 use crate::lookup::registry::Registry;
-use crate::sink::Sink;
 use crate::pidfile::{self, PidFile, PidFileError};
+use crate::sink::Sink;
 use crate::writer;
 use axum::Router;
 use hyper::server::conn::http1;
@@ -145,11 +145,7 @@ async fn live(options: &Options, binds: &[Bind], waiter: &mut Option<Waiter>) ->
         addresses.push(listener.shown.clone());
         tokio::spawn(listener.serve(service.clone(), router.clone(), limit.clone()));
     }
-    let _pidfile = options
-        .pidfile
-        .as_deref()
-        .map(PidFile::write)
-        .transpose()?;
+    let _pidfile = options.pidfile.as_deref().map(PidFile::write).transpose()?;
     let line = format!(
         "gaffer-lookupd ready pid={} listen={}",
         std::process::id(),
@@ -180,10 +176,7 @@ async fn live(options: &Options, binds: &[Bind], waiter: &mut Option<Waiter>) ->
 
 /// Name of this machine.
 pub fn host_name() -> String {
-    rustix::system::uname()
-        .nodename()
-        .to_string_lossy()
-        .into_owned()
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
 }
 
 fn connections_max() -> usize {
@@ -208,7 +201,9 @@ impl Listener {
         Ok(match bind {
             Bind::Tcp(address) => {
                 let listener = listen::tcp(*address, backlog)?;
-                let bound = listener.local_addr().map_err(system("a listener has no address"))?;
+                let bound = listener
+                    .local_addr()
+                    .map_err(system("a listener has no address"))?;
                 Listener {
                     socket: Socket::Tcp(listener),
                     shown: bound.to_string(),

@@ -9,9 +9,7 @@ use serde_json::{Value, json};
 
 fn request(lookupd: &Lookupd, method: &str, path: &str, headers: &[(&str, &str)]) -> Answer {
     let mut connection = Connection::new(Address::Tcp(lookupd.address())).with_timeout(SOON);
-    connection
-        .request(method, path, headers, b"")
-        .expect("an answer")
+    connection.request(method, path, headers, b"").expect("an answer")
 }
 
 fn node(name: &str) -> Value {
@@ -220,7 +218,14 @@ async fn a_node_that_says_nothing_is_removed_after_the_time_that_was_said() {
 #[test]
 fn hazard_b2_a_web_page_elsewhere_cannot_use_it() {
     let lookupd = Lookupd::start(&["--allow-origin", "https://ok.test"]);
-    for path in ["/", "/nodes", "/jobs", "/findJob?name=x", "/ws", "/lookup/websocket"] {
+    for path in [
+        "/",
+        "/nodes",
+        "/jobs",
+        "/findJob?name=x",
+        "/ws",
+        "/lookup/websocket",
+    ] {
         for headers in [
             [("Host", "evil.test"), ("Accept", "*/*")],
             [("Host", "localhost"), ("Origin", "http://evil.test")],
