@@ -35,6 +35,10 @@ pub struct DaemonSettings {
     pub allow_origins: Vec<String>,
     /// Of the listeners.
     pub backlog: u32,
+    /// URL under which other nodes reach this one; none: from `bind`.
+    pub advertise: Option<String>,
+    /// URLs of look-up services.
+    pub lookup: Vec<String>,
     /// Log level.
     pub log_level: LogLevel,
     /// `stderr`, `journal`, `syslog`, `file:PATH`.
@@ -143,6 +147,8 @@ impl Default for DaemonSettings {
             allow_hosts: Vec::new(),
             allow_origins: Vec::new(),
             backlog: 1024,
+            advertise: None,
+            lookup: Vec::new(),
             log_level: LogLevel::Info,
             log_to: "stderr".to_owned(),
             logs_total: LogsTotal::Percent(10),
@@ -190,6 +196,7 @@ pub(crate) fn settings(table: &Table, host: &dyn Host, report: &mut Report) -> D
             }
         }
     }
+    check_urls(table, report);
     if settings.socket_mode & 0o007 != 0
         && let Some(node) = table.get("socket_mode")
     {
@@ -234,6 +241,42 @@ fn owner(text: &str, host: &dyn Host) -> Option<(u32, u32)> {
             .or_else(|| host.group_named(group).map(|group| group.gid))?,
     };
     Some((uid, gid))
+}
+
+/// Look-up services, and where others reach this node.
+fn check_urls(table: &Table, report: &mut Report) {
+    for (key, example) in [
+        ("lookup", "http://10.0.0.7:5010"),
+        ("advertise", "http://10.0.0.7:5000"),
+    ] {
+        let texts = table.get(key).map(Node::texts).unwrap_or_default();
+        for (url, span) in texts {
+            if let Err(why) = check_url(url) {
+                let message = format!("`{key}` has {url:?}: {why}");
+                report.error(
+                    span,
+                    &format!("gaffer.{key}"),
+                    message,
+                    &format!("write {example:?}"),
+                );
+            }
+        }
+    }
+}
+
+fn check_url(url: &str) -> Result<(), &'static str> {
+    if url.starts_with("etcd://") {
+        return Err("etcd is not yet supported; gaffer-lookupd is");
+    }
+    if url.starts_with("https://") {
+        return Err("https is not yet supported");
+    }
+    let rest = url.strip_prefix("http://").ok_or("it must begin with http://")?;
+    let host = rest.trim_end_matches('/');
+    match host.is_empty() || host.contains(['/', '?', '#', '@']) || host.contains(char::is_whitespace) {
+        true => Err("it must be a host and a port, nothing else"),
+        false => Ok(()),
+    }
 }
 
 /// Is it `host:port`, `[v6]:port` or `unix:PATH`?
@@ -294,6 +337,8 @@ fn strings(table: &Table, settings: &mut DaemonSettings, report: &Report) {
     settings.state_dir = path("state_dir");
     settings.allow_hosts = list("allow_hosts").unwrap_or_default();
     settings.allow_origins = list("allow_origins").unwrap_or_default();
+    settings.advertise = text("advertise");
+    settings.lookup = list("lookup").unwrap_or_default();
     settings.pidfile = path("pidfile");
     settings.shell = text("shell").unwrap_or(settings.shell.clone());
     settings.log_to = text("log_to").unwrap_or(settings.log_to.clone());

@@ -210,6 +210,7 @@ fn variables(table: &Table) -> Table {
 /// `[gaffer]` with the keys of today.
 fn settings(section: &Section, sections: &[Section], report: &mut Report) -> Table {
     let mut out = Table::default();
+    let mut lookups = Vec::new();
     for (key, entry) in section.table.in_order() {
         let node = &entry.node;
         let text = node.as_str().unwrap_or_default().trim();
@@ -233,6 +234,12 @@ fn settings(section: &Section, sections: &[Section], report: &mut Report) -> Tab
                     .flat_map(|name| endpoint(name, node.span, sections, report))
                     .collect();
                 ("bind", Node::new(Item::List(binds), node.span))
+            }
+            "broadcast_address" => ("advertise", Node::str(text, node.span)),
+            // Every key with this beginning is one address.
+            _ if key.starts_with("lookupd_address") => {
+                lookups.push(Node::str(text, node.span));
+                ("lookup", Node::new(Item::List(lookups.clone()), node.span))
             }
             "pidfile" | "log_to" | "socket" | "state_dir" | "name" | "shell" => (key, node.clone()),
             _ => {
@@ -265,14 +272,6 @@ fn no_setting(key: &str, entry: &Entry, report: &mut Report) {
         "plugins_dir" | "plugin_dir" => {
             let message = format!("`{key}` is not yet supported");
             report.error(entry.key, "gaffer.plugins_dir", message, "leave it out");
-        }
-        "broadcast_address" => {
-            let message = format!("`{key}` is not yet supported");
-            report.error(entry.key, "gaffer.advertise", message, "leave it out");
-        }
-        _ if key.starts_with("lookupd_address") => {
-            let message = format!("`{key}` is not yet supported");
-            report.error(entry.key, "gaffer.lookup", message, "leave it out");
         }
         _ => {
             let help = crate::keys::hint(crate::keys::DAEMON, "", key);

@@ -11,6 +11,7 @@ use crate::http::router::router;
 use crate::http::{App, DaemonWish, Shared};
 use crate::journal;
 use crate::listen;
+use crate::lookup::registrar::{self, Registrar};
 use crate::notify::Manager;
 use crate::peer::{Uid, user_name};
 use crate::pidfile::{self, PidFile};
@@ -127,6 +128,8 @@ pub async fn live(plan: Plan, leash: Option<OwnedFd>, ready: impl FnOnce()) -> R
     bound.serve(&app, &router);
     gaffer::give_back();
     let resting = tokio::spawn(crate::rest::watch(handle.clone()));
+    let mut registrar = Registrar::new(handle.clone(), plan.lookup_ping, |_, _| None);
+    registrar.serve(&plan.daemon.lookup, &origin(&plan.daemon, &bound, &plan.socket));
     say_ready(&bound.addresses(), &plan.socket);
     if let Some(manager) = &manager {
         manager.tell(&format!("READY=1\nMAINPID={}", std::process::id()));
@@ -139,6 +142,7 @@ pub async fn live(plan: Plan, leash: Option<OwnedFd>, ready: impl FnOnce()) -> R
         app: app.clone(),
         router,
         bound,
+        registrar,
         manager,
         wishes: &mut wishes,
         signals: &mut signals,
@@ -161,6 +165,12 @@ pub async fn live(plan: Plan, leash: Option<OwnedFd>, ready: impl FnOnce()) -> R
     resting.abort();
     drop(engine);
     Ok(code)
+}
+
+/// The URL under which others reach this node.
+pub(crate) fn origin(daemon: &gaffer_config::DaemonSettings, bound: &Bound, socket: &Path) -> String {
+    let said = daemon.advertise.clone();
+    said.unwrap_or_else(|| registrar::origin(bound, socket))
 }
 
 fn app(
@@ -302,6 +312,7 @@ pub(crate) struct Life<'a> {
     pub app: Shared,
     pub router: axum::Router,
     pub bound: Bound,
+    pub registrar: Registrar,
     pub manager: Option<Manager>,
     wishes: &'a mut mpsc::Receiver<DaemonWish>,
     signals: &'a mut Signals,

@@ -86,6 +86,10 @@ pub struct Options {
     #[arg(long, hide = true)]
     pub doctor: bool,
 
+    /// How often look-up services hear from this node
+    #[arg(long, value_name = "D", hide = true, value_parser = gaffer_config::parse_duration)]
+    pub lookup_ping: Option<std::time::Duration>,
+
     /// Stop all jobs and end when this descriptor reaches its end: the private daemon of `gaffer start`
     #[arg(long, value_name = "N", hide = true)]
     pub leash_fd: Option<i32>,

@@ -7,7 +7,7 @@
 use crate::bound::{Bound, Opened};
 use crate::guard::Guard;
 use crate::http::{Live, RefusedFile};
-use crate::life::{Life, actor_of, apply};
+use crate::life::{Life, actor_of, apply, origin};
 use crate::listen::Bind;
 use crate::peer::Uid;
 use crate::setup::{self, File, SetupError};
@@ -98,6 +98,8 @@ impl Life<'_> {
         }
         self.handle.tune(Tuning::from(&daemon));
         self.bound.switch(&binds, opened, &self.app, &self.router);
+        let origin = origin(&daemon, &self.bound, &self.plan.socket);
+        self.registrar.serve(&daemon.lookup, &origin);
         let later = later(&self.plan.daemon, &daemon);
         if !later.is_empty() {
             tracing::warn!(keys = %later.join(","), "config.later");

@@ -54,6 +54,8 @@ pub struct Plan {
     pub fixed: Fixed,
     /// Written and removed.
     pub pidfile: Option<PathBuf>,
+    /// How often look-up services hear from us; none: as usual.
+    pub lookup_ping: Option<Duration>,
 }
 
 /// What was said by an option, which wins over the file.
@@ -177,6 +179,7 @@ pub fn plan(options: &Options) -> Result<Plan, SetupError> {
             level: options.verbose > 0 || options.log_level.is_some(),
         },
         pidfile: options.pidfile.clone().or_else(|| daemon.pidfile.clone()),
+        lookup_ping: options.lookup_ping,
         daemon,
     })
 }

@@ -11,10 +11,12 @@
 //! | [`http`] | the lists, and what every request passes |
 //! | [`node_socket`], [`watch`] | the two WebSockets |
 //! | [`service`] | listeners and the life of the program |
+//! | [`registrar`] | `gafferd` as a client: keeps every service up to date |
 
 pub mod http;
 pub mod node_socket;
 pub mod options;
+pub mod registrar;
 pub mod registry;
 pub mod service;
 pub mod watch;

@@ -1,4 +1,5 @@
 //! The look-up service from outside, and the daemon as its client: real programs, real sockets.
 
 mod peer;
+mod registrar;
 mod service;
