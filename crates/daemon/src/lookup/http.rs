@@ -7,7 +7,7 @@ use crate::guard::{self, Guard};
 use crate::lookup::node_socket;
 use crate::lookup::registry::{NODES_MAX, Registry};
 use crate::lookup::watch;
-use crate::peer::{Peer, Uid};
+use crate::peer::Uid;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Path, Query, State};
@@ -100,13 +100,7 @@ pub async fn answer(guard: &Guard, router: Router, request: Request<hyper::body:
         // A browser's question before a request: it changes nothing.
         parts.method = Method::GET;
     }
-    // Who connects is not asked; the rest of what the daemon checks counts here too.
-    let anyone = Peer::Unix {
-        uid: Uid(rustix::process::geteuid().as_raw()),
-        is_run: false,
-        invited: false,
-    };
-    let mut response = match guard.check(&parts, &anyone) {
+    let mut response = match guard.check(&parts) {
         Err(refusal) => refused(StatusCode::FORBIDDEN, &refusal.0.message),
         Ok(()) if asks_first => StatusCode::NO_CONTENT.into_response(),
         Ok(()) => {
