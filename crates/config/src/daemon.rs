@@ -61,6 +61,10 @@ pub struct DaemonSettings {
     pub shim: ShimGrouping,
     /// `/metrics`.
     pub metrics: bool,
+    /// The API of gaffer 0.5 and 0.4.
+    pub legacy_api: bool,
+    /// Web origins that it answers with CORS headers.
+    pub legacy_origins: Vec<String>,
     /// Where the pid is written.
     pub pidfile: Option<PathBuf>,
     /// Of the daemon.
@@ -163,6 +167,8 @@ impl Default for DaemonSettings {
             containment: Containment::Auto,
             shim: ShimGrouping::Session,
             metrics: true,
+            legacy_api: true,
+            legacy_origins: Vec::new(),
             pidfile: None,
             umask: 0o022,
             shell: DEFAULT_SHELL.to_owned(),
@@ -339,6 +345,7 @@ fn strings(table: &Table, settings: &mut DaemonSettings, report: &Report) {
     settings.allow_origins = list("allow_origins").unwrap_or_default();
     settings.advertise = text("advertise");
     settings.lookup = list("lookup").unwrap_or_default();
+    settings.legacy_origins = list("legacy_origins").unwrap_or_default();
     settings.pidfile = path("pidfile");
     settings.shell = text("shell").unwrap_or(settings.shell.clone());
     settings.log_to = text("log_to").unwrap_or(settings.log_to.clone());
@@ -375,6 +382,7 @@ fn numbers(table: &Table, settings: &mut DaemonSettings) {
     let octal = |key: &str| table.get(key).and_then(|node| crate::kind::octal(node).ok());
     settings.require_token = flag("require_token", settings.require_token);
     settings.metrics = flag("metrics", settings.metrics);
+    settings.legacy_api = flag("legacy_api", settings.legacy_api);
     settings.backlog = number("backlog").unwrap_or(settings.backlog);
     settings.start_at_once = number("start_at_once");
     settings.history.runs = number("history.runs").unwrap_or(settings.history.runs);

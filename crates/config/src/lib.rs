@@ -63,6 +63,7 @@ pub use export::{ExportFormat, UnknownFormat, export, jobs_toml};
 pub use gaffer_core::signal::parse as parse_signal;
 pub use host::{Group, Host, StoredHost, SystemHost, SystemHost as RealHost};
 pub use init::init;
+pub use json_jobs::legacy_job;
 pub use redact::Redaction;
 pub use reference::reference_markdown;
 pub use schema::schema_json;

@@ -11,7 +11,7 @@ use crate::io::{Actor, Command, Event, How, Reason, Wish, WishState};
 use crate::job::{AfterChange, Condition, Job, ReloadHow};
 use crate::name::{JobId, Place, RunId, Slot};
 use crate::retry::Crashes;
-use crate::time::Mono;
+use crate::time::{Duration, Mono};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -33,6 +33,15 @@ pub(crate) struct ReloadAsked {
     /// Instead of the spec's.
     pub how: Option<ReloadHow>,
     pub by: Option<Actor>,
+}
+
+/// What was said about one one-off.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct OneOffAsked {
+    /// Instead of `stop.timeout`.
+    pub grace: Option<Duration>,
+    /// It is to end.
+    pub stopped: Option<(Actor, How)>,
 }
 
 /// What other jobs may ask about this one.
@@ -80,6 +89,8 @@ pub(crate) struct Group {
     pub stopping: Option<Actor>,
     /// One-offs that were told to end with the job.
     pub dismissed: Option<Actor>,
+    /// What was said about single one-offs; few have anything.
+    pub one_offs: BTreeMap<u64, OneOffAsked>,
     /// Sorted by place.
     pub seats: Vec<Seat>,
     pub crashes: Crashes,
@@ -124,6 +135,7 @@ impl Group {
             removed: None,
             stopping: None,
             dismissed: None,
+            one_offs: BTreeMap::new(),
             seats: Vec::new(),
             crashes: Crashes::default(),
             held: None,
@@ -310,15 +322,25 @@ impl Group {
     /// What wishes, scale, roll-out and surroundings mean for one seat.
     fn want(&self, seat: &Seat) -> Want {
         let seq = self.asked.wish.seq;
+        let own = match seat.place {
+            Place::OneOff(n) => self.one_offs.get(&n),
+            Place::Instance { .. } => None,
+        };
+        let with = |how: How| How {
+            grace: how.grace.or(own.and_then(|own| own.grace)),
+            ..how
+        };
         if let Some(by) = &self.removed {
-            return Group::down(Why::Remove, by, seq, How::default());
+            return Group::down(Why::Remove, by, seq, with(How::default()));
         }
         if let Some(by) = &self.stopping {
-            return Group::down(Why::Shutdown, by, seq, How::default());
+            return Group::down(Why::Shutdown, by, seq, with(How::default()));
         }
         let Place::Instance { n, .. } = seat.place else {
-            return match &self.dismissed {
-                Some(by) if seat.phase().live() => Group::down(Why::Stop, by, seq, self.asked.how),
+            let dismissed = self.dismissed.as_ref().map(|by| (by, self.asked.how));
+            let alone = own.and_then(|own| own.stopped.as_ref());
+            return match dismissed.or(alone.map(|(by, how)| (by, *how))) {
+                Some((by, how)) if seat.phase().live() => Group::down(Why::Stop, by, seq, with(how)),
                 _ => Want {
                     level: Level::Up,
                     why: Why::Stop,
@@ -665,6 +687,7 @@ impl Group {
             return;
         }
         let id = self.id.clone();
+        let one_offs = &mut self.one_offs;
         self.seats.retain(|seat| {
             let over = seat.one_off() && seat.phase().at_rest();
             if over {
@@ -672,6 +695,9 @@ impl Group {
                     job: id.clone(),
                     place: seat.place,
                 });
+                if let Place::OneOff(n) = seat.place {
+                    one_offs.remove(&n);
+                }
                 hub.out.commands.push(Command::Forget {
                     slot,
                     job: id.clone(),

@@ -117,6 +117,19 @@ pub enum Input {
         n: u64,
         /// Its launch (arguments and environment added already).
         launch: Arc<Launch>,
+        /// Instead of `stop.timeout`, whoever asks it to end.
+        grace: Option<Duration>,
+        /// Whose doing.
+        by: Actor,
+    },
+    /// A one-off is asked to end.
+    OneOffStopped {
+        /// Of this job.
+        job: JobId,
+        /// Number.
+        n: u64,
+        /// Stop details.
+        how: How,
         /// Whose doing.
         by: Actor,
     },

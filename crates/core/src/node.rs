@@ -9,7 +9,7 @@ use crate::job::{Job, Launch, ReloadHow};
 use crate::name::{JobId, Place, RunId, Slot};
 use crate::reason;
 use crate::retry::Dice;
-use crate::time::{Mono, Now};
+use crate::time::{Duration, Mono, Now};
 use crate::view::Around;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -195,7 +195,14 @@ impl Node {
                 seq,
                 by,
             } => self.reloaded(&job, instance, how, seq, &by),
-            Input::OneOffPut { job, n, launch, by } => self.one_off_put(&job, n, launch, &by),
+            Input::OneOffPut {
+                job,
+                n,
+                launch,
+                grace,
+                by,
+            } => self.one_off_put(&job, n, (launch, grace), &by),
+            Input::OneOffStopped { job, n, how, by } => self.one_off_stopped(&job, n, how, &by),
             early if !self.hub.recovered => self.early.push(early),
             Input::Shutdown { all, by } => self.shutdown(all, by),
             Input::SlotFound {
@@ -347,13 +354,19 @@ impl Node {
         }
         self.with(key, |group, hub| {
             group.unqueue_all(hub);
-            let told = match &before {
+            // One that is on its way out is as good as gone.
+            let known = before.as_ref().filter(|_| group.removed.is_none());
+            let told = match known {
                 None => Some("job.added"),
                 Some(before) if **before != **spec => Some("job.changed"),
                 Some(_) => None,
             };
             if let Some(told) = told.filter(|_| hub.recovered) {
-                hub.out.events.push(group.event(told, by, None));
+                let mut event = group.event(told, by, None);
+                if known.is_none() && wish.state == WishState::Running {
+                    event.data.push(("wish", "running".into()));
+                }
+                hub.out.events.push(event);
             }
             group.put(
                 spec.clone(),
@@ -405,7 +418,11 @@ impl Node {
                 WishState::Paused => None,
             };
             if let Some(told) = told.filter(|_| hub.recovered && instance.is_none()) {
-                hub.out.events.push(group.event(told, &asked.by, None));
+                let mut event = group.event(told, &asked.by, None);
+                if asked.wish.restart > group.asked.wish.restart {
+                    event.data.push(("restart", "true".into()));
+                }
+                hub.out.events.push(event);
             }
             group.ask(instance, asked, hub.recovered);
             group.reconcile(hub);
@@ -443,7 +460,28 @@ impl Node {
         });
     }
 
-    fn one_off_put(&mut self, job: &JobId, n: u64, launch: Arc<Launch>, by: &Actor) {
+    fn one_off_stopped(&mut self, job: &JobId, n: u64, how: How, by: &Actor) {
+        let Some(key) = self.by_id.get(job).copied() else {
+            return;
+        };
+        self.with(key, |group, hub| {
+            let Some(at) = group.find(Place::OneOff(n)) else {
+                return;
+            };
+            group.one_offs.entry(n).or_default().stopped = Some((by.clone(), how));
+            if hub.recovered {
+                group.apply_want(at, hub);
+            }
+        });
+    }
+
+    fn one_off_put(
+        &mut self,
+        job: &JobId,
+        n: u64,
+        (launch, grace): (Arc<Launch>, Option<Duration>),
+        by: &Actor,
+    ) {
         let Some(key) = self.by_id.get(job).copied() else {
             return;
         };
@@ -452,6 +490,9 @@ impl Node {
             let seat = &mut group.seats[at];
             seat.launch = Some(launch);
             seat.want.by = by.clone();
+            if grace.is_some() {
+                group.one_offs.entry(n).or_default().grace = grace;
+            }
             if hub.recovered {
                 group.apply_want(at, hub);
             }

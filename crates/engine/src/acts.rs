@@ -107,7 +107,13 @@ impl State {
                 outcome.state = OperationState::Done;
                 let to = to.unwrap_or(gaffer_core::job::Scope::Main);
                 let signal = *signal;
-                prepared.effects.push(Effect::Signal { runs, signal, to });
+                prepared.effects.push(Effect::Signal {
+                    target,
+                    runs,
+                    signal,
+                    to,
+                    by,
+                });
             }
         }
         prepared.outcomes.push(outcome);

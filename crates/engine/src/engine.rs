@@ -117,6 +117,7 @@ impl Engine {
             source,
         })?;
         let history = store.recent_deaths(PAST_DEATHS).await?;
+        let pids = std::mem::take(&mut loaded.pids);
         {
             let mut state = owner::lock(&state);
             loaded
@@ -124,7 +125,7 @@ impl Engine {
                 .sort_by(|a, b| (&a.session, &a.job).cmp(&(&b.session, &b.job)));
             recovery::load_intent(&mut state, loaded);
         }
-        recovery::recover(&state, &mut rx, history)
+        recovery::recover(&state, &mut rx, history, &pids)
             .await
             .map_err(OpenError::Recovery)?;
         {

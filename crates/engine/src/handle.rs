@@ -6,6 +6,7 @@
 
 use crate::clock;
 use crate::events::EventLog;
+use crate::facts::RunFacts;
 use crate::info::*;
 use crate::logs::{self, LogReader};
 use crate::owner::{Message, lock};
@@ -185,6 +186,11 @@ impl Handle {
         Ok((answer.operation, slot))
     }
 
+    /// Asks a one-off to end: its stop signal, then KILL. It may end later than this returns.
+    pub async fn one_off_stop(&self, job: JobId, n: u64, how: How, by: Actor) -> Result<()> {
+        self.ask(Request::OneOffStop { job, n, how, by }).await.map(drop)
+    }
+
     /// An operation; they are remembered for ten minutes after their end.
     pub fn operation(&self, id: OperationId) -> Option<OperationInfo> {
         lock(&self.state).operations.get(id)
@@ -261,6 +267,21 @@ impl Handle {
             .ok_or_else(|| Error::RunNotFound(run.to_string()))
     }
 
+    /// The small number of a run (`17`): the same for as long as the run is known, before and after a restart of the
+    /// daemon.
+    pub fn pid_of(&self, run: RunId) -> u64 {
+        lock(&self.state).pids.of(run)
+    }
+
+    /// The live run with this small number, and its place.
+    pub fn run_of_pid(&self, pid: u64) -> Option<(RunId, Slot)> {
+        let state = lock(&self.state);
+        let run = state.pids.run(pid)?;
+        let facts = state.runs.runs.get(&run);
+        let facts = facts.filter(|facts| facts.pid != 0 && facts.exit.is_none())?;
+        Some((run, facts.slot.parse().ok()?))
+    }
+
     /// Live runs of all jobs, in id order.
     pub fn live_runs(&self) -> Vec<RunId> {
         let state = lock(&self.state);
@@ -323,9 +344,17 @@ impl Handle {
         }
     }
 
-    /// Sends a signal to a live run.
-    pub async fn run_signal(&self, run: RunId, signal: i32, to: Scope) -> Result<()> {
+    /// Sends a signal to a live run, and tells everybody.
+    pub async fn run_signal(&self, run: RunId, signal: i32, to: Scope, by: Actor) -> Result<()> {
         let scope = crate::launch::scope(to);
+        {
+            let mut state = lock(&self.state);
+            let live = |facts: &&RunFacts| facts.pid != 0 && facts.exit.is_none();
+            let slot = state.runs.runs.get(&run).map(|facts| &**facts).filter(live);
+            if let Some(slot) = slot.and_then(|facts| facts.slot.parse::<Slot>().ok()) {
+                state.tell_signalled(&slot.job, &[run], false, signal, &by);
+            }
+        }
         self.shim_request(run, |req| ToShim::Signal {
             req,
             run: wire(run),

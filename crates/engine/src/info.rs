@@ -25,6 +25,10 @@ pub struct JobInfo {
     pub file: Option<Arc<str>>,
     /// Line in that file.
     pub line: Option<u32>,
+    /// Asked to go; forgotten when its runs are gone.
+    pub removed: bool,
+    /// Number of instances set by hand.
+    pub scaled: Option<u32>,
 }
 
 /// A job, or one of its instances.
@@ -119,6 +123,8 @@ pub struct OneOff {
     pub stdin: bool,
     /// Give it a terminal.
     pub pty: bool,
+    /// Instead of the job's `stop.timeout`.
+    pub grace: Option<Duration>,
 }
 
 /// Number of an operation; `op-12` as text.

@@ -43,6 +43,7 @@ mod mask;
 mod notify;
 mod operations;
 mod owner;
+mod pids;
 mod plan;
 mod probes;
 mod ready;

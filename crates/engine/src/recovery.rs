@@ -7,6 +7,7 @@
 use crate::clock;
 use crate::facts::{Exit, Fold, RunFacts};
 use crate::owner::Message;
+use crate::pids::{Pids, PidsKept};
 use crate::settle;
 use crate::shims::{Connection, Shim, ShimState, unwire, watch_end};
 use crate::state::{State, orphan};
@@ -152,6 +153,7 @@ pub(crate) async fn recover(
     state: &Arc<Mutex<State>>,
     rx: &mut mpsc::UnboundedReceiver<Message>,
     history: Vec<RunRow>,
+    kept: &PidsKept,
 ) -> std::io::Result<()> {
     let shims_dir = crate::owner::lock(state).settings.shims_dir();
     let mut waiting = BTreeSet::new();
@@ -177,6 +179,8 @@ pub(crate) async fn recover(
     for dir in dead {
         folds.push(bury(dir, &node_id).await?);
     }
+    let recovered = read_journals(&mut crate::owner::lock(state), folds)?;
+    begin_pids(state, &recovered.folds, kept, !waiting.is_empty()).await;
     let mut state = crate::owner::lock(state);
     for n in &waiting {
         if let Some(shim) = state.shims.all.get_mut(n) {
@@ -189,7 +193,7 @@ pub(crate) async fn recover(
         }
     }
     let frozen: BTreeSet<RunId> = messages.iter().flat_map(frozen_runs).collect();
-    settle_recovered(&mut state, folds, &history, &frozen)?;
+    settle_recovered(&mut state, recovered, &history, &frozen);
     for message in messages.drain(..) {
         // Pushed behind whatever came meanwhile: greetings first watch the shim, then read its journal again.
         let _ended = state.owner.send(message);
@@ -327,13 +331,14 @@ fn frozen_runs(message: &Message) -> Vec<RunId> {
     }
 }
 
-/// Tells the core of every slot's newest run, then of what happened to it since, then lets it act.
-fn settle_recovered(
-    state: &mut State,
-    dead: Vec<Seen>,
-    history: &[RunRow],
-    frozen: &BTreeSet<RunId>,
-) -> std::io::Result<()> {
+/// What the journals of all shims say.
+struct Journals {
+    folds: Vec<(u64, Fold)>,
+    /// Dead shims, and their directories.
+    graves: Vec<(u64, std::path::PathBuf)>,
+}
+
+fn read_journals(state: &mut State, dead: Vec<Seen>) -> std::io::Result<Journals> {
     let mut folds: Vec<(u64, Fold)> = Vec::new();
     for n in state.shims.all.keys().copied().collect::<Vec<_>>() {
         let Some(shim) = state.shims.all.get_mut(&n) else {
@@ -353,6 +358,32 @@ fn settle_recovered(
         graves.push((seen.dir.n, seen.dir.path));
         folds.push((seen.dir.n, seen.fold));
     }
+    Ok(Journals { folds, graves })
+}
+
+/// Where the small process numbers of this daemon begin: on disk before anything may start.
+async fn begin_pids(state: &Arc<Mutex<State>>, folds: &[(u64, Fold)], kept: &PidsKept, silent: bool) {
+    let committing = {
+        let mut state = crate::owner::lock(state);
+        let (pids, change) = Pids::begin(state.epoch, kept, folds.iter().map(|(_, fold)| fold), silent);
+        state.pids = pids;
+        state.store.begin_commit(vec![change])
+    };
+    match committing.await {
+        Ok(Ok(())) => {}
+        // A full disk keeps nobody from taking charge of what runs.
+        Ok(Err(error)) => tracing::warn!(%error, "process numbers may not be the same after the next start"),
+        Err(_) => tracing::warn!("the store has ended"),
+    }
+}
+
+/// Tells the core of every slot's newest run, then of what happened to it since, then lets it act.
+fn settle_recovered(
+    state: &mut State,
+    Journals { folds, graves }: Journals,
+    history: &[RunRow],
+    frozen: &BTreeSet<RunId>,
+) {
     let buried: BTreeSet<u64> = graves.iter().map(|(n, _)| *n).collect();
     let known: BTreeSet<RunId> = history
         .iter()
@@ -383,7 +414,6 @@ fn settle_recovered(
     for (_, dir) in graves {
         state.remove_shim_dir(dir);
     }
-    Ok(())
 }
 
 /// An earlier run of a slot whose death did not reach the history: the daemon that decided about it was killed first.

@@ -16,6 +16,7 @@ use gaffer_config::LoadedJob;
 use gaffer_core::io::{Input, Wish, WishState};
 use gaffer_core::job::{Launch, Stdin};
 use gaffer_core::name::{JobId, Place, RunId, Slot};
+use gaffer_core::time::Duration;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot};
@@ -44,6 +45,12 @@ pub(crate) enum Request {
     OneOff {
         job: JobId,
         one_off: OneOff,
+        by: Actor,
+    },
+    OneOffStop {
+        job: JobId,
+        n: u64,
+        how: How,
         by: Actor,
     },
     Apply {
@@ -116,9 +123,11 @@ pub(crate) enum Effect {
     Scale { job: JobId, to: Option<u32>, by: Actor },
     /// Signals, which are no wish.
     Signal {
+        target: Target,
         runs: Vec<RunId>,
         signal: i32,
         to: gaffer_core::job::Scope,
+        by: Actor,
     },
     /// `config.applied`.
     Applied { file: String, by: Actor },
@@ -207,6 +216,7 @@ impl State {
                 self.act_each(prepared, targets, &act, &by)
             }
             Request::OneOff { job, one_off, by } => self.one_off(prepared, job, &one_off, by),
+            Request::OneOffStop { job, n, how, by } => self.one_off_stop(prepared, job, n, how, by),
             Request::Apply { plan, options, by } => self.apply(prepared, *plan, &options, by),
             Request::Shutdown { .. } => Ok(()),
         }
@@ -309,7 +319,14 @@ impl State {
                 }
                 self.feed(Input::Scaled { job, to, by });
             }
-            Effect::Signal { runs, signal, to } => {
+            Effect::Signal {
+                target,
+                runs,
+                signal,
+                to,
+                by,
+            } => {
+                self.tell_signalled(&target.job, &runs, target.instance.is_none(), signal, &by);
                 for run in runs {
                     self.signal(run, signal, to);
                 }
@@ -486,12 +503,42 @@ impl State {
         prepared.effects.push(Effect::Retire { job, by });
     }
 
+    fn one_off_stop(
+        &mut self,
+        prepared: &mut Prepared,
+        job: JobId,
+        n: u64,
+        how: How,
+        by: Actor,
+    ) -> Result<()> {
+        let view = self.node.job_view(&job).ok_or_else(|| self.no_job(&job))?;
+        let place = Place::OneOff(n);
+        if !view.instances.iter().any(|one| one.slot.place == place) {
+            return Err(Error::RunNotFound(Slot { job, place }.to_string()));
+        }
+        prepared.verb = "stop";
+        let stopped = serde_json::json!({
+            "grace_ms": how.grace.map(millis), "force": how.force, "by": &*by,
+        });
+        prepared.changes.push(Change::OneOffStop {
+            session: job.session.to_string(),
+            job: job.job.to_string(),
+            n,
+            stopped: stopped.to_string(),
+        });
+        prepared
+            .effects
+            .push(Effect::Feed(Input::OneOffStopped { job, n, how, by }));
+        Ok(())
+    }
+
     fn one_off(&mut self, prepared: &mut Prepared, job: JobId, one_off: &OneOff, by: Actor) -> Result<()> {
         let meta = self.meta(&job)?;
         let n = prepared.seq;
         let launch = one_off_launch(&meta.spec.launch, one_off);
         let request = serde_json::json!({
             "env": one_off.env, "args": one_off.args, "stdin": one_off.stdin, "pty": one_off.pty,
+            "grace_ms": one_off.grace.map(millis),
         });
         let (session, name) = (job.session.to_string(), job.job.to_string());
         prepared.verb = "run";
@@ -513,10 +560,15 @@ impl State {
             job,
             n,
             launch: Arc::new(launch),
+            grace: one_off.grace,
             by,
         }));
         Ok(())
     }
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 pub(crate) fn wish_word(state: WishState) -> &'static str {
@@ -569,14 +621,24 @@ pub(crate) fn one_off_recovered(state: &mut State, job: JobId, n: u64, request: 
         args: serde_json::from_value(value["args"].clone()).unwrap_or_default(),
         stdin: value["stdin"].as_bool().unwrap_or_default(),
         pty: value["pty"].as_bool().unwrap_or_default(),
+        grace: value["grace_ms"].as_u64().map(Duration::from_millis),
     };
     let launch = Arc::new(one_off_launch(&meta.spec.launch, &one_off));
     state.feed(Input::OneOffPut {
-        job,
+        job: job.clone(),
         n,
         launch,
+        grace: one_off.grace,
         by: "the store".into(),
     });
+    if value["stopped"].is_object() {
+        let how = How {
+            grace: value["stopped"]["grace_ms"].as_u64().map(Duration::from_millis),
+            force: value["stopped"]["force"].as_bool().unwrap_or_default(),
+        };
+        let by = value["stopped"]["by"].as_str().unwrap_or("the store").into();
+        state.feed(Input::OneOffStopped { job, n, how, by });
+    }
 }
 
 /// Ports by name, as kept in a shim's opaque label.

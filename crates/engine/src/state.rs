@@ -10,6 +10,7 @@ use crate::info::{Counters, Error, JobInfo};
 use crate::launch;
 use crate::operations::Operations;
 use crate::owner::Message;
+use crate::pids::Pids;
 use crate::settings::{Grouping, Settings, Tuning};
 use crate::settle;
 use crate::shims::{Connection, Shim, ShimState, Shims, watch_end, wire};
@@ -17,7 +18,7 @@ use crate::stats::Sampler;
 use crate::store::{Change, Settled, Store};
 use crate::tree::{self, Orphan};
 use crate::watch::Watches;
-use gaffer_core::io::{Command, Input, Wish, WishState};
+use gaffer_core::io::{Actor, Command, Input, Wish, WishState};
 use gaffer_core::job::{Job, Scope};
 use gaffer_core::name::{JobId, Place, RunId, Slot};
 use gaffer_core::{Node, NodeLimits};
@@ -51,6 +52,7 @@ pub(crate) struct State {
     pub node: Node,
     pub jobs: BTreeMap<JobId, Box<JobMeta>>,
     pub runs: Fold,
+    pub pids: Pids,
     pub shims: Shims,
     pub operations: Operations,
     pub watches: Watches,
@@ -103,6 +105,7 @@ impl State {
             settings,
             jobs: BTreeMap::new(),
             runs: Fold::default(),
+            pids: Pids::default(),
             shims: Shims {
                 next: 1,
                 ..Shims::default()
@@ -143,12 +146,47 @@ impl State {
             for event in &output.events {
                 self.count(event.event, event);
             }
-            self.counters.events += self.events.append(output.events.into_iter().map(Into::into));
+            let events = output.events.into_iter().map(|event| self.complete(event));
+            let events: Vec<crate::info::Event> = events.collect();
+            self.counters.events += self.events.append(events);
             for command in output.commands {
                 self.perform(command, &mut queue);
             }
             self.dirty.extend(output.touched);
         }
+    }
+
+    /// Ends and signals are told with the process they are about.
+    fn complete(&self, event: gaffer_core::io::Event) -> crate::info::Event {
+        let mut event = crate::info::Event::from(event);
+        let facts = event.run.and_then(|run| self.runs.runs.get(&run));
+        if let (Some(facts), "run.exited" | "run.signalled") = (facts, event.event)
+            && facts.pid != 0
+        {
+            event.data.push(("pid", facts.pid.to_string()));
+        }
+        event
+    }
+
+    /// Says that somebody sent a signal: to a job, then to each of its runs; or to one run.
+    pub fn tell_signalled(&mut self, job: &JobId, runs: &[RunId], whole: bool, signal: i32, by: &Actor) {
+        let mut told = Vec::new();
+        let name = gaffer_core::signal::short(signal).map_or_else(|| signal.to_string(), str::to_owned);
+        let event = |slot, run| gaffer_core::io::Event {
+            event: "run.signalled",
+            job: job.clone(),
+            slot,
+            run,
+            by: Some(by.clone()),
+            reason: None,
+            data: vec![("signal", name.clone())],
+        };
+        if whole {
+            told.push(event(None, None));
+        }
+        told.extend(runs.iter().map(|run| event(self.slot_of(*run), Some(*run))));
+        let told: Vec<crate::info::Event> = told.into_iter().map(|event| self.complete(event)).collect();
+        self.counters.events += self.events.append(told);
     }
 
     fn count(&mut self, name: &str, event: &gaffer_core::io::Event) {
@@ -601,6 +639,8 @@ impl State {
             revision: meta.revision,
             file: meta.file.clone(),
             line: meta.line,
+            removed: meta.removed,
+            scaled: meta.scaled,
         })
     }
 

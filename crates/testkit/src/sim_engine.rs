@@ -380,7 +380,13 @@ fn stored_intent(world: &World) -> VecDeque<Input> {
     for (slot, launch) in &world.store.one_offs {
         if let Place::OneOff(n) = slot.place {
             let (job, launch, by) = (slot.job.clone(), launch.clone(), by.clone());
-            inputs.push_back(Input::OneOffPut { job, n, launch, by });
+            inputs.push_back(Input::OneOffPut {
+                job,
+                n,
+                launch,
+                grace: None,
+                by,
+            });
         }
     }
     inputs
@@ -532,6 +538,7 @@ fn describe_input(input: &Input) -> Option<String> {
         Input::Scaled { job, to, .. } => format!("> scaled {job} {to:?}"),
         Input::Reloaded { job, how, seq, .. } => format!("> reloaded {job} {how:?} seq {seq}"),
         Input::OneOffPut { job, n, .. } => format!("> one-off {job}/{n}"),
+        Input::OneOffStopped { job, n, how, .. } => format!("> one-off {job}/{n} stopped {how:?}"),
         Input::Shutdown { all, .. } => format!("> shutdown, all: {all}"),
         Input::SlotFound {
             slot,

@@ -201,6 +201,7 @@ impl Sim {
             job: id.clone(),
             n,
             launch,
+            grace: None,
             by: "ana".into(),
         });
     }

@@ -292,9 +292,8 @@ impl In {
             Input::Unreachable { run, silent: false } => Some((run, In::Answered)),
             Input::Tick | Input::Recovered | Input::Shutdown { .. } | Input::SlotFound { .. } => None,
             Input::JobPut { .. } | Input::JobRemoved { .. } | Input::Wished { .. } => None,
-            Input::Scaled { .. } | Input::Reloaded { .. } | Input::OneOffPut { .. } | Input::Limits(_) => {
-                None
-            }
+            Input::Scaled { .. } | Input::Reloaded { .. } | Input::Limits(_) => None,
+            Input::OneOffPut { .. } | Input::OneOffStopped { .. } => None,
         }
     }
 }

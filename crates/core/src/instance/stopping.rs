@@ -5,6 +5,7 @@ use super::table::Level;
 use super::{Cx, Ending, In, Life, SIGCONT, SIGKILL, STUCK_AFTER, Seat, Want, Why};
 use crate::io::{Actor, Command, End, Reason};
 use crate::job::{Job, Scope};
+use crate::name::RunId;
 use crate::reason;
 use crate::time::{Duration, Now};
 
@@ -53,7 +54,12 @@ impl Seat {
         let born = live.pid != 0;
         self.life = Life::Stopping(live, Box::new(ending));
         match how.force {
-            true => self.kill(cx),
+            true => {
+                if let Some(run) = self.run().filter(|_| born) {
+                    self.tell_asked(run, ("signal", "KILL".into()), why, cx);
+                }
+                self.kill(cx);
+            }
             false if born => self.send_stop(cx),
             // Nothing to signal yet: `born` sends it.
             false => {}
@@ -68,12 +74,13 @@ impl Seat {
             return;
         }
         ending.sent = true;
-        let (run, survivors) = (live.run, ending.ended);
+        let (run, survivors, why) = (live.run, ending.ended, ending.why);
         if ending.killed {
             cx.out.commands.push(Command::KillTree { run });
             return;
         }
         if let (Some(cmd), false) = (&cx.spec.stop.cmd, survivors) {
+            self.tell_asked(run, ("cmd", cmd.join(" ")), why, cx);
             cx.out.commands.push(Command::RunStopCmd {
                 run,
                 cmd: cmd.clone(),
@@ -84,7 +91,8 @@ impl Seat {
             cx.spec.stop.signal,
             if survivors { Scope::All } else { cx.spec.stop.to },
         );
-        self.signal(run, signal, to, cx);
+        cx.out.commands.push(Command::Signal { run, signal, to });
+        self.tell_asked(run, ("signal", reason::signal_name(signal)), why, cx);
         if signal != SIGKILL {
             cx.out.commands.push(Command::Signal {
                 run,
@@ -92,6 +100,12 @@ impl Seat {
                 to,
             });
         }
+    }
+
+    /// A run is asked to end, and why.
+    fn tell_asked(&self, run: RunId, by: (&'static str, String), why: Why, cx: &mut Cx<'_>) {
+        let data = vec![by, ("why", why_word(why).to_owned())];
+        self.tell("run.signalled", Some(run), None, data, cx);
     }
 
     fn kill(&mut self, cx: &mut Cx<'_>) {
@@ -165,6 +179,23 @@ impl Seat {
         };
         ending.due = cx.now.mono.plus(STUCK_AFTER);
         cx.out.commands.push(Command::KillTree { run: live.run });
+    }
+}
+
+/// `stop scale restart reload …`: why a run is asked to end.
+fn why_word(why: Why) -> &'static str {
+    match why {
+        Why::Stop => "stop",
+        Why::Remove => "remove",
+        Why::Shutdown => "shutdown",
+        Why::With => "dependency",
+        Why::Scale => "scale",
+        Why::Restart => "restart",
+        Why::Reload | Why::Lane => "reload",
+        Why::Halt => "flapping",
+        Why::Unready => "unready",
+        Why::Unhealthy => "unhealthy",
+        Why::Survivors => "survivors",
     }
 }
 

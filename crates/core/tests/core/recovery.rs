@@ -258,6 +258,7 @@ fn a_one_off_is_not_run_a_second_time_by_a_new_daemon() {
             job: id("shop.web"),
             n,
             launch,
+            grace: None,
             by: "ana".into(),
         });
     }

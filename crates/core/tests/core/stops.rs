@@ -151,6 +151,7 @@ fn a_one_off_runs_once_and_is_forgotten() {
         job: id("shop.web"),
         n: 7,
         launch,
+        grace: None,
         by: "ana".into(),
     });
     assert_eq!(bench.state("shop.web/7"), State::Running);

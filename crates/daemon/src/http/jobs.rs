@@ -586,6 +586,7 @@ pub async fn run(
     let id = names::job(&session, &job)?;
     find(&app, &id)?;
     let one_off = OneOff {
+        grace: None,
         env: request.env.into_iter().collect(),
         args: request.args,
         stdin: request.stdin,

@@ -6,8 +6,10 @@ use crate::http::jobs::{scope, signal_number};
 use crate::http::lines::{escaped, last_lines};
 use crate::http::query::{Path, Query};
 use crate::names;
+use crate::peer::Peer;
 use crate::refusal::{Answer, Refusal};
 use crate::view;
+use axum::Extension;
 use axum::extract::State;
 use gaffer::info::{Error, RunInfo};
 use gaffer_api::error::{Code, ErrorBody};
@@ -103,11 +105,12 @@ pub async fn stats(State(app): State<Shared>, Path(run): Path<String>) -> Answer
 pub async fn signal(
     State(app): State<Shared>,
     Path(run): Path<String>,
+    Extension(peer): Extension<Peer>,
     Json(request): Json<SignalRequest>,
 ) -> Answer<StatusCode> {
     let to = scope(request.to.as_deref())?.unwrap_or(Scope::Main);
     let (run, signal) = (names::run(&run)?, signal_number(&request.signal)?);
-    let sent = app.handle.run_signal(run, signal, to).await;
+    let sent = app.handle.run_signal(run, signal, to, peer.actor()).await;
     of_live(&app, run, sent, Code::WrongState).await?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -11,6 +11,7 @@ mod schema;
 mod sums;
 mod write;
 
+pub use crate::pids::PidsKept;
 pub use read::{JobRow, OneOffRow, ReloadRow, RunRow, WishRow};
 pub use write::{Change, Settled};
 
@@ -99,6 +100,8 @@ pub struct Loaded {
     pub reloads: Vec<ReloadRow>,
     /// One-offs that have not been forgotten.
     pub one_offs: Vec<OneOffRow>,
+    /// Where small process numbers begin.
+    pub pids: PidsKept,
 }
 
 impl Store {

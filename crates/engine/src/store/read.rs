@@ -1,6 +1,6 @@
 //! Queries.
 
-use super::{Loaded, sums};
+use super::{Loaded, PidsKept, sums};
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 /// A stored job.
@@ -134,7 +134,32 @@ pub(super) fn load(connection: &Connection) -> rusqlite::Result<Loaded> {
         wishes: wishes(connection)?,
         reloads: reloads(connection)?,
         one_offs: one_offs(connection)?,
+        pids: PidsKept {
+            bases: numbers(connection, "pids.")?.into_iter().collect(),
+            highest: numbers(connection, "runs.")?
+                .into_iter()
+                .map(|(epoch, n)| (epoch, u32::try_from(n).unwrap_or(u32::MAX)))
+                .collect(),
+        },
     })
+}
+
+/// Numbers that are kept by epoch under one name.
+fn numbers(connection: &Connection, name: &str) -> rusqlite::Result<Vec<(u32, u64)>> {
+    let sql = format!(
+        "SELECT key, value FROM meta WHERE key >= ?1 AND {}",
+        sums::sound("meta")
+    );
+    let mut statement = connection.prepare(&sql)?;
+    let rows = statement.query_map([name], |row| Ok((row.get::<_, String>(0)?, row.get(1)?)))?;
+    let mut numbers = Vec::new();
+    for row in rows {
+        let (key, value) = row?;
+        if let Some(epoch) = key.strip_prefix(name).and_then(|epoch| epoch.parse().ok()) {
+            numbers.push((epoch, value));
+        }
+    }
+    Ok(numbers)
 }
 
 fn jobs(connection: &Connection) -> rusqlite::Result<Vec<JobRow>> {

@@ -2,6 +2,7 @@
 
 use super::{RunRow, StoreError, sums};
 use rusqlite::{Connection, Transaction, params};
+use std::collections::BTreeMap;
 use tokio::sync::oneshot;
 
 /// A change of intent.
@@ -109,6 +110,17 @@ pub enum Change {
         /// JSON.
         request: String,
     },
+    /// A one-off is asked to end.
+    OneOffStop {
+        /// Session.
+        session: String,
+        /// Job.
+        job: String,
+        /// Number.
+        n: u64,
+        /// How and by whom, JSON.
+        stopped: String,
+    },
     /// A one-off is over.
     OneOffForget {
         /// Session.
@@ -117,6 +129,13 @@ pub enum Change {
         job: String,
         /// Number.
         n: u64,
+    },
+    /// Where small process numbers begin.
+    Pids {
+        /// Base by epoch, to be added.
+        bases: Vec<(u32, u64)>,
+        /// Epochs of which nothing lives.
+        forget: Vec<u32>,
     },
     /// Keeps the newest deaths of each slot and those younger than a time.
     Prune {
@@ -183,8 +202,20 @@ pub(super) fn commit_facts(
 ) -> Result<(), StoreError> {
     connection.execute_batch("PRAGMA synchronous = NORMAL")?;
     let transaction = connection.transaction()?;
+    let mut highest: BTreeMap<u32, u32> = BTreeMap::new();
     for fact in facts {
         settle(&transaction, fact)?;
+        let most = highest.entry(fact.row.epoch).or_default();
+        *most = fact.row.n.max(*most);
+    }
+    for (epoch, n) in highest {
+        transaction
+            .prepare_cached(
+                "INSERT INTO meta VALUES ('runs.' || ?1, ?2, row_sum('runs.' || ?1, ?2))
+                 ON CONFLICT (key) DO UPDATE SET value = max(value, excluded.value),
+                    sum = row_sum(key, max(value, excluded.value))",
+            )?
+            .execute(params![epoch, n])?;
     }
     for change in upkeep {
         apply(&transaction, change)?;
@@ -297,9 +328,30 @@ fn write_rows(c: &Connection, change: &Change) -> rusqlite::Result<()> {
             c.prepare_cached("INSERT OR REPLACE INTO one_off VALUES (?1, ?2, ?3, ?4, row_sum(?1, ?2, ?3, ?4))")?
                 .execute(params![session, job, n, request])?
         }
+        Change::OneOffStop {
+            session,
+            job,
+            n,
+            stopped,
+        } => c
+            .prepare_cached(
+                "UPDATE one_off SET request = json_set(request, '$.stopped', json(?4)),
+                    sum = row_sum(session, job, n, json_set(request, '$.stopped', json(?4)))
+                 WHERE session = ?1 AND job = ?2 AND n = ?3",
+            )?
+            .execute(params![session, job, n, stopped])?,
         Change::OneOffForget { session, job, n } => c
             .prepare_cached("DELETE FROM one_off WHERE session = ?1 AND job = ?2 AND n = ?3")?
             .execute(params![session, job, n])?,
+        Change::Pids { bases, forget } => {
+            for (epoch, base) in bases {
+                put_meta(c, &format!("pids.{epoch}"), *base)?;
+            }
+            for epoch in forget {
+                c.execute("DELETE FROM meta WHERE key IN ('pids.' || ?1, 'runs.' || ?1)", params![epoch])?;
+            }
+            0
+        }
         Change::Prune { keep, before } => c.execute(
             "DELETE FROM run WHERE ended < ?2 OR (epoch, n) IN (
                 SELECT epoch, n FROM (SELECT epoch, n, row_number() OVER
