@@ -106,14 +106,9 @@ impl State {
                 // Sent is all that it can be.
                 outcome.state = OperationState::Done;
                 let to = to.unwrap_or(gaffer_core::job::Scope::Main);
-                let signal = *signal;
-                prepared.effects.push(Effect::Signal {
-                    target,
-                    runs,
-                    signal,
-                    to,
-                    by,
-                });
+                prepared
+                    .effects
+                    .push(signal_effect(target, runs, (*signal, to), by));
             }
         }
         prepared.outcomes.push(outcome);
@@ -227,6 +222,21 @@ impl State {
             .filter(|one| one.pid.is_some())
             .filter_map(|one| one.run)
             .collect()
+    }
+}
+
+fn signal_effect(
+    target: Target,
+    runs: Vec<RunId>,
+    (signal, to): (i32, gaffer_core::job::Scope),
+    by: Actor,
+) -> Effect {
+    Effect::Signal {
+        target,
+        runs,
+        signal,
+        to,
+        by,
     }
 }
 

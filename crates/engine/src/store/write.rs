@@ -328,30 +328,11 @@ fn write_rows(c: &Connection, change: &Change) -> rusqlite::Result<()> {
             c.prepare_cached("INSERT OR REPLACE INTO one_off VALUES (?1, ?2, ?3, ?4, row_sum(?1, ?2, ?3, ?4))")?
                 .execute(params![session, job, n, request])?
         }
-        Change::OneOffStop {
-            session,
-            job,
-            n,
-            stopped,
-        } => c
-            .prepare_cached(
-                "UPDATE one_off SET request = json_set(request, '$.stopped', json(?4)),
-                    sum = row_sum(session, job, n, json_set(request, '$.stopped', json(?4)))
-                 WHERE session = ?1 AND job = ?2 AND n = ?3",
-            )?
-            .execute(params![session, job, n, stopped])?,
+        Change::OneOffStop { session, job, n, stopped } => one_off_stop(c, session, job, *n, stopped)?,
         Change::OneOffForget { session, job, n } => c
             .prepare_cached("DELETE FROM one_off WHERE session = ?1 AND job = ?2 AND n = ?3")?
             .execute(params![session, job, n])?,
-        Change::Pids { bases, forget } => {
-            for (epoch, base) in bases {
-                put_meta(c, &format!("pids.{epoch}"), *base)?;
-            }
-            for epoch in forget {
-                c.execute("DELETE FROM meta WHERE key IN ('pids.' || ?1, 'runs.' || ?1)", params![epoch])?;
-            }
-            0
-        }
+        Change::Pids { bases, forget } => pids(c, bases, forget)?,
         Change::Prune { keep, before } => c.execute(
             "DELETE FROM run WHERE ended < ?2 OR (epoch, n) IN (
                 SELECT epoch, n FROM (SELECT epoch, n, row_number() OVER
@@ -360,6 +341,28 @@ fn write_rows(c: &Connection, change: &Change) -> rusqlite::Result<()> {
         )?,
     };
     Ok(())
+}
+
+fn one_off_stop(c: &Connection, session: &str, job: &str, n: u64, stopped: &str) -> rusqlite::Result<usize> {
+    c.prepare_cached(
+        "UPDATE one_off SET request = json_set(request, '$.stopped', json(?4)),
+            sum = row_sum(session, job, n, json_set(request, '$.stopped', json(?4)))
+         WHERE session = ?1 AND job = ?2 AND n = ?3",
+    )?
+    .execute(params![session, job, n, stopped])
+}
+
+fn pids(c: &Connection, bases: &[(u32, u64)], forget: &[u32]) -> rusqlite::Result<usize> {
+    for (epoch, base) in bases {
+        put_meta(c, &format!("pids.{epoch}"), *base)?;
+    }
+    for epoch in forget {
+        c.execute(
+            "DELETE FROM meta WHERE key IN ('pids.' || ?1, 'runs.' || ?1)",
+            params![epoch],
+        )?;
+    }
+    Ok(bases.len() + forget.len())
 }
 
 /// One number of the node.
