@@ -50,6 +50,7 @@ mod source;
 mod suggest;
 mod systemd;
 mod template;
+mod thermos;
 mod toml_text;
 mod units;
 
@@ -69,4 +70,7 @@ pub use reference::reference_markdown;
 pub use schema::schema_json;
 pub use suggest::{distance, nearest};
 pub use template::escape_templates;
+pub use thermos::{
+    Destination, Logger, Resources, ThermosContext, ThermosTask, is_thermos, load_thermos, load_thermos_json,
+};
 pub use units::{UnitError, format_duration, format_size, parse_duration, parse_size, shell_quote};

@@ -57,6 +57,7 @@ mod shims;
 mod state;
 mod stats;
 pub mod store;
+pub mod task;
 mod tree;
 mod watch;
 
