@@ -12,6 +12,10 @@ use hyper::StatusCode;
 #[derive(Clone, Debug)]
 pub struct Refusal(pub Box<ApiError>);
 
+/// Extension of an answer whose body is as its protocol wants it, also if it is an error and no JSON.
+#[derive(Clone, Copy, Debug)]
+pub struct Written;
+
 /// Result of a handler.
 pub type Answer<T> = Result<T, Refusal>;
 

@@ -73,6 +73,7 @@ pub fn router(app: Shared) -> Router {
     router
         .route("/v1/openapi.json", axum::routing::get(openapi))
         .route("/openapi.json", axum::routing::get(openapi))
+        .merge(crate::legacy::channel::router(&app))
         .with_state(app)
 }
 

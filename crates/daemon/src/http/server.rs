@@ -11,7 +11,7 @@ use crate::http::idempotency::{Asked, Digest, Remembered, Turn};
 use crate::http::{App, Shared, body};
 use crate::listen::ControlSocket;
 use crate::peer::{self, Peer};
-use crate::refusal::Refusal;
+use crate::refusal::{Refusal, Written};
 use axum::Router;
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
@@ -48,7 +48,7 @@ const HEADER_BYTES_MAX: usize = 32 << 10;
 const DESCRIPTORS_KEPT: u64 = 256;
 
 /// Connections of each kind of listener, if descriptors allow.
-const CONNECTIONS_MAX: u64 = 512;
+const CONNECTIONS_MAX: u64 = 4096;
 
 /// How long connections may take to end when the daemon ends.
 const END_TIME_MAX: Duration = Duration::from_secs(2);
@@ -329,7 +329,8 @@ fn render(mut response: Response, id: &str) -> Response {
         .is_some_and(|kind| kind == "application/json");
     let mut error = match refusal {
         Some(refusal) => *refusal.0,
-        None if is_json || !(status.is_client_error() || status.is_server_error()) => return response,
+        None if is_json || response.extensions().get::<Written>().is_some() => return response,
+        None if !(status.is_client_error() || status.is_server_error()) => return response,
         None => of_status(status),
     };
     error.request = id.to_owned();

@@ -13,6 +13,9 @@
 //! | `events` | the engine's event log ↔ ordered 0.5 topics, their patterns, and the 0.4 names |
 //! | `error` | error bodies that satisfy every old client |
 //! | `conversation`, `websocket`, `sockjs` | two-way talks with a client, bounded in both directions |
+//! | `channel` | topics and commands over one conversation |
+//! | `pid_channel` | a process's output and input over a WebSocket |
+//! | `feed` | output, read once for all who follow it |
 //!
 //! Where old and new think differently:
 //!
@@ -23,12 +26,15 @@
 //! - *A commit is a one-off.*
 //! - *A bad definition loads nothing:* also one whose program cannot be executed.
 
+pub mod channel;
 pub mod conversation;
 pub mod error;
 pub mod events;
+pub mod feed;
 pub mod names;
 pub mod objects;
 pub mod ops;
+pub mod pid_channel;
 pub mod sockjs;
 pub mod template;
 pub mod websocket;

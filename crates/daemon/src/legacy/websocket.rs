@@ -6,6 +6,8 @@
 //! its first byte. Nothing here tells the two apart.
 
 use crate::legacy::conversation::Carrier;
+use crate::refusal::Written;
+use axum::Extension;
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
 use futures_util::stream::SplitSink;
@@ -36,7 +38,7 @@ const READ_BYTES: usize = 4 << 10;
 const WRITE_BYTES_MAX: usize = 1 << 20;
 
 /// How long the other side may take to answer our close.
-const CLOSE_TIME_MAX: Duration = Duration::from_secs(5);
+pub const CLOSE_TIME_MAX: Duration = Duration::from_secs(5);
 
 /// Sign of life, which also finds out that a peer has vanished.
 pub const HEARTBEAT: Duration = Duration::from_secs(25);
@@ -55,7 +57,7 @@ where
 {
     let (key, upgrade) = match handshake(parts) {
         Ok(both) => both,
-        Err((status, text)) => return (status, text).into_response(),
+        Err((status, text)) => return (status, Extension(Written), text).into_response(),
     };
     tokio::spawn(async move {
         // A client that went away before it was answered.

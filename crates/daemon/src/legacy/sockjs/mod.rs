@@ -21,6 +21,7 @@ mod session;
 use crate::legacy::conversation::{Conversation, conversation};
 use crate::legacy::websocket::{self, Framing};
 use crate::peer::Peer;
+use crate::refusal::Written;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Path, Request};
@@ -103,6 +104,12 @@ impl Transport {
 
 impl Endpoint {
     async fn answer(self, rest: String, request: Request) -> Response {
+        let mut response = self.serve(rest, request).await;
+        response.extensions_mut().insert(Written);
+        response
+    }
+
+    async fn serve(self, rest: String, request: Request) -> Response {
         let (mut parts, body) = request.into_parts();
         let segments: Vec<&str> = rest.split('/').collect();
         match segments[..] {
