@@ -186,7 +186,7 @@ pub enum Command {
     Export(ExportArgs),
     /// Check the node and this machine
     #[command(after_help = crate::help::DOCTOR)]
-    Doctor,
+    Doctor(DoctorArgs),
     /// Start, stop and look after the daemon
     #[command(after_help = crate::help::DAEMON)]
     Daemon(DaemonArgs),
@@ -367,6 +367,17 @@ pub struct ScaleArgs {
     pub force: bool,
     #[command(flatten)]
     pub wait: WaitOptions,
+}
+
+/// `doctor`.
+#[derive(Args, Clone, Debug)]
+pub struct DoctorArgs {
+    /// Kill a private daemon and its shims at random, and report what was kept
+    #[arg(long)]
+    pub chaos: bool,
+    /// With --chaos: for so long
+    #[arg(long, value_name = "N", default_value_t = 15, requires = "chaos", value_parser = clap::value_parser!(u64).range(1..=3600))]
+    pub seconds: u64,
 }
 
 /// `signal`.

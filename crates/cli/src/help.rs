@@ -26,11 +26,10 @@ pub const LATER: [&str; 16] = [
 ];
 
 /// Options that exist in the design and come with what they need: several nodes, automatic scaling, tokens.
-const LATER_OPTIONS: [&str; 10] = [
+const LATER_OPTIONS: [&str; 9] = [
     "--pin",
     "--total",
     "--rollback",
-    "--chaos",
     "--node",
     "--label",
     "--all-nodes",
@@ -238,6 +237,7 @@ pub const DOCTOR: &str = "Works without a daemon too. Exit code 1 if something i
 
 Examples:
   gaffer doctor
+  gaffer doctor --chaos             does it keep its promise on this machine?
   gaffer doctor --json | jq '.checks[] | select(.state != \"good\")'";
 /// Examples of `daemon`.
 pub const DAEMON: &str = "Examples:

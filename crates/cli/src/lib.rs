@@ -205,7 +205,7 @@ async fn rare(ctx: &Context, command: Command) -> Result<u8, Failure> {
         Command::Apply(args) => apply::apply(ctx, &args).await,
         Command::Init(args) => convert::init(ctx, &args),
         Command::Export(args) => convert::export(ctx, &args),
-        Command::Doctor => commands::doctor::doctor(ctx).await,
+        Command::Doctor(args) => commands::doctor::doctor(ctx, &args).await,
         Command::Daemon(args) => commands::daemon::daemon(ctx, &args.verb).await,
         Command::Apps => {
             let sessions = ctx.client.sessions().await?;

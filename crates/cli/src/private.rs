@@ -78,6 +78,32 @@ impl Private {
         Ok(private)
     }
 
+    /// Its directory: what is put there goes with it.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Kills it, and nothing that it has started.
+    pub async fn kill(&mut self) {
+        // It may have ended by itself; then there is nothing left to kill.
+        let _ended = self.child.kill().await;
+    }
+
+    /// Starts it again on what the one before has left.
+    pub async fn start_again(&mut self) -> Result<(), Failure> {
+        let failed =
+            |error: std::io::Error| Failure::failed(format!("the daemon cannot be started again: {error}"));
+        let log = self.dir.join("daemon.log");
+        let log_file = File::options().append(true).open(&log).map_err(failed)?;
+        let (read, write) = leash().map_err(|error| failed(error.into()))?;
+        self.child = command(&program()?, &self.dir, &read)
+            .stderr(log_file)
+            .spawn()
+            .map_err(failed)?;
+        self.leash = Some(write);
+        self.ready(&log).await
+    }
+
     async fn ready(&mut self, log: &Path) -> Result<(), Failure> {
         let deadline = Instant::now() + READY_WITHIN;
         loop {

@@ -336,3 +336,39 @@ fn the_first_command_line_of_the_original_still_works() {
     assert_gone(Path::new(place.root.path()));
     assert!(place.ctl(69, &["processes"]).contains("no daemon answers"));
 }
+
+#[test]
+fn doctor_chaos_kills_a_private_daemon_and_its_shims_and_says_what_was_kept() {
+    let place = Place::new();
+    let mut command = place.command(
+        env!("CARGO_BIN_EXE_gaffer"),
+        &["doctor", "--chaos", "--seconds", "3", "--json"],
+    );
+    let output = command
+        .env("XDG_RUNTIME_DIR", place.root.path())
+        .output()
+        .expect("gaffer runs");
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(0), "{said}");
+    let doctor: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let checks = doctor["checks"].as_array().expect("checks");
+    let names: Vec<&str> = checks.iter().filter_map(|check| check["name"].as_str()).collect();
+    assert_eq!(names, ["daemon", "shims", "lines", "ends"]);
+    assert!(checks.iter().all(|check| check["state"] == "good"), "{doctor:#}");
+    let text = checks[2]["text"].as_str().unwrap_or_default();
+    let lines: u32 = text
+        .split(' ')
+        .next()
+        .and_then(|word| word.parse().ok())
+        .expect("a number of lines");
+    assert!(lines > 20, "{text}");
+    // Neither a process nor a directory is left; the daemon of this place was never there.
+    wait_until(SOON, "the end of all of it", || {
+        of_node(place.root.path(), &place.path("state")).is_empty()
+    });
+    let left: Vec<_> = std::fs::read_dir(place.root.path())
+        .expect("the folder")
+        .flatten()
+        .collect();
+    assert!(left.is_empty(), "{left:?}");
+}

@@ -457,7 +457,7 @@ impl State {
             shim = n,
             "the guard was killed: the shim goes on without, new runs go to another one"
         );
-        shim.full = true;
+        shim.last = true;
         // It may not have answered yet: then nobody watches it.
         let watched = client::shim_process(&shim.dir)
             .ok_or_else(|| std::io::ErrorKind::NotFound.into())
@@ -584,7 +584,10 @@ impl State {
             && let Some(shim) = self.shims.all.get_mut(&n)
         {
             // A further shim takes over.
-            shim.full = true;
+            match code {
+                RefusedCode::Leaving => shim.last = true,
+                _ => shim.full = true,
+            }
             self.take(Message::NotStarted {
                 run,
                 text: text.into(),

@@ -247,6 +247,7 @@ fn greet(state: &Arc<Mutex<State>>, dir: ShimDir, elsewhere: bool) -> std::io::R
         runs: 0,
         state: ShimState::Connected,
         full: false,
+        last: false,
         watches: ended.transpose()?.into_iter().collect(),
     };
     state.shims.all.insert(dir.n, shim);

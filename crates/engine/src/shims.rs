@@ -188,8 +188,10 @@ pub(crate) struct Shim {
     pub version: u32,
     pub runs: u32,
     pub state: ShimState,
-    /// It refused a run for lack of descriptors: new ones go elsewhere.
+    /// It refused a run for lack of descriptors: new ones go elsewhere until one of its runs is gone.
     pub full: bool,
+    /// It is leaving, or has no guard any more: it gets no more runs.
+    pub last: bool,
     /// Tasks that wait for its ends.
     pub watches: Vec<tokio::task::AbortHandle>,
 }
@@ -235,6 +237,7 @@ impl Shims {
             shim.group == group
                 && shim.state == ShimState::Connected
                 && !shim.full
+                && !shim.last
                 && shim.version == gaffer_shim::message::VERSION
         };
         self.all

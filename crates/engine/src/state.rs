@@ -455,6 +455,7 @@ impl State {
             runs: 0,
             state: ShimState::Connected,
             full: false,
+            last: false,
             watches,
         };
         self.shims.all.insert(n, shim);
@@ -527,6 +528,8 @@ impl State {
             self.sampler.forget(run);
             if let Some(shim) = self.shims.all.get_mut(&facts.shim) {
                 shim.runs = shim.runs.saturating_sub(u32::from(facts.intended));
+                // It has room again, or says so once more.
+                shim.full &= !facts.intended;
             }
         }
     }

@@ -103,6 +103,32 @@ fn hazard_36_a_hundred_jobs_under_a_small_limit_run_over_a_few_shims_and_request
 }
 
 #[test]
+fn hazard_36_a_shim_that_was_full_takes_runs_again_when_some_of_its_are_gone() {
+    let mut node = Node::builder().open_files(64, 320).start();
+    let idle = json!({ "cmd": [node.fixture(), "idle"] });
+    let start = |node: &mut Node, range: std::ops::Range<u32>| {
+        for n in range.clone() {
+            node.put_job("default", &format!("web{n}"), &idle);
+        }
+        for n in range {
+            node.wait_job("default", &format!("web{n}"), SOON, |job| {
+                job["state"] == "running"
+            });
+        }
+    };
+    // 42 in the first, which is full then, and 18 in the second.
+    start(&mut node, 0..60);
+    assert_eq!(shims(&node), 2);
+    for n in 0..30 {
+        let path = format!("/v1/jobs/default/web{n}/stop?wait=20s");
+        let (status, answer) = node.http("POST", &path, Some(&json!({})));
+        assert_eq!(status, 200, "{answer:#}");
+    }
+    start(&mut node, 60..100);
+    assert_eq!(shims(&node), 2, "room that came free is used");
+}
+
+#[test]
 fn hazard_36_a_daemon_whose_limit_was_lowered_starts_no_shim_that_would_die_and_its_jobs_go_on() {
     let mut node = Node::start();
     let cmd = json!({ "cmd": [node.fixture(), "idle"] });

@@ -1,14 +1,19 @@
 //! `doctor`: is everything as it should be? Without a daemon, what this machine alone can tell.
 
+use crate::args::DoctorArgs;
 use crate::connect::EXIT_UNREACHABLE;
 use crate::context::Context;
 use crate::failure::Failure;
 use gaffer_api::client::ClientError;
 use gaffer_api::types::{Check, Doctor};
 use std::path::Path;
+use std::time::Duration;
 
 /// `doctor`: exit 1 if something is bad, 69 if there is no daemon.
-pub async fn doctor(ctx: &Context) -> Result<u8, Failure> {
+pub async fn doctor(ctx: &Context, args: &DoctorArgs) -> Result<u8, Failure> {
+    if args.chaos {
+        return crate::commands::chaos::chaos(ctx, Duration::from_secs(args.seconds)).await;
+    }
     let (doctor, daemon_missing) = match ctx.client.doctor().await {
         Ok(doctor) => (doctor, false),
         Err(error @ ClientError::Unreachable { .. }) => (offline(ctx, &error).await, true),
@@ -27,7 +32,8 @@ pub async fn doctor(ctx: &Context) -> Result<u8, Failure> {
     })
 }
 
-fn show(ctx: &Context, doctor: &Doctor) -> Result<(), Failure> {
+/// Checks as a screen.
+pub fn show(ctx: &Context, doctor: &Doctor) -> Result<(), Failure> {
     let width = doctor
         .checks
         .iter()

@@ -2,6 +2,7 @@
 
 pub mod act;
 pub mod apply;
+pub mod chaos;
 pub mod convert;
 pub mod daemon;
 pub mod doctor;
