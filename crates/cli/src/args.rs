@@ -201,9 +201,6 @@ pub enum Command {
     Help(HelpArgs),
     /// Print the version
     Version,
-    /// Sessions of the node, one a line (as in the original)
-    #[command(hide = true)]
-    Apps,
     /// Anything else.
     #[command(external_subcommand)]
     Other(Vec<OsString>),

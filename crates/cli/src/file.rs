@@ -129,7 +129,7 @@ fn pairs(texts: &[String]) -> Result<BTreeMap<String, String>, Failure> {
 }
 
 /// `-c web=2`, also `-c a=2,b=3` as the original had it.
-fn counts(texts: &[String]) -> Result<BTreeMap<String, u32>, Failure> {
+pub fn counts(texts: &[String]) -> Result<BTreeMap<String, u32>, Failure> {
     let mut counts = BTreeMap::new();
     for text in texts.iter().flat_map(|text| text.split(',')) {
         let pair = text

@@ -10,19 +10,20 @@ use std::fmt::Write as _;
 pub const MAIN: &str = include_str!("topics/main.txt");
 
 /// Topics of `gaffer help TOPIC`.
-pub const TOPICS: [(&str, &str); 6] = [
+pub const TOPICS: [(&str, &str); 7] = [
     ("options", include_str!("topics/options.txt")),
     ("targets", include_str!("topics/targets.txt")),
     ("config", include_str!("topics/config.txt")),
     ("exit-codes", include_str!("topics/exit-codes.txt")),
     ("templates", include_str!("topics/templates.txt")),
     ("events", include_str!("topics/events.txt")),
+    ("old-commands", include_str!("topics/old-commands.txt")),
 ];
 
 /// Commands that exist in the design and come with later versions.
-pub const LATER: [&str; 16] = [
+pub const LATER: [&str; 14] = [
     "top", "open", "task", "push", "queue", "schedule", "import", "node", "lookup", "login", "token", "user",
-    "key", "unload", "recv", "gc",
+    "key", "gc",
 ];
 
 /// Options that exist in the design and come with what they need: several nodes, automatic scaling, tokens.

@@ -14,7 +14,7 @@ mod failure;
 mod file;
 mod foreground;
 mod help;
-mod old_names;
+mod old;
 mod out;
 mod paint;
 mod private;
@@ -38,7 +38,10 @@ pub fn gaffer(words: impl IntoIterator<Item = OsString>) -> ExitCode {
         .into_iter()
         .map(|word| word.to_string_lossy().into_owned())
         .collect();
-    let words = old_names::translate(words);
+    let words = match old::translate(words) {
+        old::Said::Today(words) => words,
+        old::Said::Old(words) => return run_old(&words),
+    };
     let parsed = help::command()
         .try_get_matches_from(words)
         .and_then(|matches| Cli::from_arg_matches(&matches));
@@ -81,14 +84,29 @@ pub fn gafferctl(words: impl IntoIterator<Item = OsString>) -> ExitCode {
     )
 }
 
+fn run_old(words: &[String]) -> ExitCode {
+    let cli = match old::parse(words) {
+        Ok(cli) => cli,
+        Err(code) => return ExitCode::from(code),
+    };
+    let out = Out::new(&cli.globals);
+    ended(&out, |runtime| runtime.block_on(old::run(cli)))
+}
+
 fn run(cli: Cli) -> ExitCode {
     let out = Out::new(&cli.globals);
+    ended(&out, |runtime| {
+        runtime.block_on(dispatch(cli.command, &cli.globals))
+    })
+}
+
+/// Runs a command; says why it failed.
+fn ended(out: &Out, command: impl FnOnce(&tokio::runtime::Runtime) -> Result<u8, Failure>) -> ExitCode {
     let result = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|error| Failure::failed(format!("the runtime does not start: {error}")));
-    let result = result.and_then(|runtime| runtime.block_on(dispatch(cli.command, &cli.globals)));
-    match result {
+    match result.and_then(|runtime| command(&runtime)) {
         Ok(code) => ExitCode::from(code),
         Err(failure) => {
             out.fail(&failure);
@@ -207,13 +225,6 @@ async fn rare(ctx: &Context, command: Command) -> Result<u8, Failure> {
         Command::Export(args) => convert::export(ctx, &args),
         Command::Doctor(args) => commands::doctor::doctor(ctx, &args).await,
         Command::Daemon(args) => commands::daemon::daemon(ctx, &args.verb).await,
-        Command::Apps => {
-            let sessions = ctx.client.sessions().await?;
-            sessions
-                .iter()
-                .try_for_each(|session| ctx.out.line(&session.session))?;
-            Ok(0)
-        }
         // All others have been dispatched.
         other => Err(Failure::failed(format!("no code for {other:?}"))),
     }
