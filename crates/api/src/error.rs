@@ -100,6 +100,10 @@ codes! {
     InstanceNotFound = "instance-not-found", 404, 3;
     /// No such run, or it has been pruned.
     RunNotFound = "run-not-found", 404, 3;
+    /// No such task.
+    TaskNotFound = "task-not-found", 404, 3;
+    /// Its files cannot be used.
+    TaskUnusable = "task-unusable", 409, 4;
     /// No such stream of that run.
     StreamNotFound = "stream-not-found", 404, 3;
     /// No such operation, or it has been forgotten.

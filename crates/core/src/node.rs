@@ -129,6 +129,11 @@ impl Node {
             .as_ref()
     }
 
+    /// An id for a run of somebody else's, a step of a task: all runs of a node have ids of one sequence.
+    pub fn make_run_id(&mut self) -> RunId {
+        self.hub.next_run()
+    }
+
     /// Nothing lives, nothing waits.
     pub fn is_idle(&self) -> bool {
         self.hub.runs.is_empty()

@@ -92,6 +92,8 @@ impl From<Error> for Refusal {
                 Code::StoreFailed,
                 Some("nothing was changed; make room in the state directory and repeat".to_owned()),
             ),
+            Error::TaskNotFound(_) => (Code::TaskNotFound, Some("all tasks: gaffer task ls".to_owned())),
+            Error::Task(_) => (Code::TaskUnusable, None),
             Error::ShuttingDown => (
                 Code::ShuttingDown,
                 Some("a new daemon will take charge; try again".to_owned()),

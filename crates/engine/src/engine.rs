@@ -135,6 +135,7 @@ impl Engine {
                 containment::sweep(base);
             }
         }
+        crate::task::service::resume(&state).await;
         let owner = tokio::spawn(owner::run(state.clone(), rx));
         crate::budget::begin(&state);
         let host = Arc::new(gaffer_config::RealHost);

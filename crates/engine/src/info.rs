@@ -536,6 +536,12 @@ pub enum Error {
     /// The store cannot be written.
     #[error("the store cannot be written: {0}")]
     Store(String),
+    /// No such task.
+    #[error("no task `{0}`")]
+    TaskNotFound(String),
+    /// A task's files cannot be used.
+    #[error("{0}")]
+    Task(String),
     /// Ending.
     #[error("the daemon is ending")]
     ShuttingDown,

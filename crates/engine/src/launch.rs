@@ -51,30 +51,40 @@ pub(crate) fn spawn(state: &State, request: &Request<'_>) -> Result<(Spawn, Stri
     let label = label.join(",");
     let expanded = expand(state, launch, slot, *run, *attempt, &ports)?;
     let spec = state.jobs.get(&slot.job).map(|meta| &*meta.spec);
-    let text = |path: std::path::PathBuf| path.to_string_lossy().into_owned();
-    let spawn = Spawn {
-        run: wire(*run),
-        slot: slot.to_string(),
-        after: after.map(wire),
-        stamp: [stamp.restart, stamp.launch],
-        attempt: *attempt,
-        label: label.clone(),
-        argv: expanded
-            .argv
-            .into_iter()
-            .map(|word| word.into_bytes().into())
-            .collect(),
-        argv0: expanded.argv0.map(|name| name.into_bytes().into()),
+    let mut spawn = message_of(state, launch, expanded);
+    spawn.run = wire(*run);
+    spawn.slot = slot.to_string();
+    spawn.after = after.map(wire);
+    spawn.stamp = [stamp.restart, stamp.launch];
+    spawn.attempt = *attempt;
+    spawn.label.clone_from(&label);
+    spawn.log_dir = logs::directory(&state.settings.logs_dir(), slot)
+        .to_string_lossy()
+        .into_owned();
+    spawn.bounds = spec.map_or(DEFAULT_BOUNDS, bounds);
+    spawn.stop = spec.map_or(DEFAULT_STOP, |spec| stop_of(&spec.stop));
+    Ok((spawn, label))
+}
+
+/// What follows from a launch alone; run, slot and places are the caller's to fill in.
+pub(crate) fn message_of(state: &State, launch: &Launch, expanded: Expanded) -> Spawn {
+    let bytes = |text: String| text.into_bytes().into();
+    Spawn {
+        run: wire(RunId { epoch: 0, n: 0 }),
+        slot: String::new(),
+        after: None,
+        stamp: [0, 0],
+        attempt: 0,
+        label: String::new(),
+        argv: expanded.argv.into_iter().map(bytes).collect(),
+        argv0: expanded.argv0.map(bytes),
         env: expanded
             .env
             .iter()
-            .map(|(key, value)| format!("{key}={value}").into_bytes().into())
+            .map(|(key, value)| bytes(format!("{key}={value}")))
             .collect(),
-        path_fallback: state
-            .base_env
-            .get("PATH")
-            .map(|path| path.clone().into_bytes().into()),
-        cwd: expanded.cwd.clone(),
+        path_fallback: state.base_env.get("PATH").map(|path| bytes(path.clone())),
+        cwd: expanded.cwd,
         user: launch.user.as_ref().map(user),
         umask: launch.umask,
         nice: launch.nice,
@@ -91,14 +101,16 @@ pub(crate) fn spawn(state: &State, request: &Request<'_>) -> Result<(Spawn, Stri
         streams: launch.streams.clone(),
         stdout: output(launch.stdout),
         stderr: output(launch.stderr),
-        log_dir: text(logs::directory(&state.settings.logs_dir(), slot)),
-        bounds: spec.map_or(DEFAULT_BOUNDS, bounds),
-        cgroup: state.cgroup_base.clone().map(text),
+        log_dir: String::new(),
+        bounds: DEFAULT_BOUNDS,
+        cgroup: state
+            .cgroup_base
+            .as_ref()
+            .map(|path| path.to_string_lossy().into_owned()),
         start_deadline_ms: 0,
-        stop: spec.map_or(DEFAULT_STOP, stop),
+        stop: DEFAULT_STOP,
         sync: false,
-    };
-    Ok((spawn, label))
+    }
 }
 
 /// For a run whose job is gone already.
@@ -113,12 +125,12 @@ const DEFAULT_STOP: message::Stop = message::Stop {
     timeout_ms: 30_000,
 };
 
-fn stop(spec: &Job) -> message::Stop {
-    let timeout_ms = u64::try_from(spec.stop.timeout.as_millis()).unwrap_or(u64::MAX);
+/// How a run is asked to end, for the shim.
+pub(crate) fn stop_of(stop: &gaffer_core::job::Stop) -> message::Stop {
     message::Stop {
-        signal: spec.stop.signal,
-        scope: scope(spec.stop.to),
-        timeout_ms,
+        signal: stop.signal,
+        scope: scope(stop.to),
+        timeout_ms: u64::try_from(stop.timeout.as_millis()).unwrap_or(u64::MAX),
     }
 }
 
@@ -140,7 +152,11 @@ fn stdin(stdin: &Stdin) -> message::Stdin {
 
 /// Log bounds of a job, for the shim.
 pub(crate) fn bounds(spec: &Job) -> LogBounds {
-    let logs = &spec.logs;
+    bounds_of(&spec.logs)
+}
+
+/// Log bounds, for the shim.
+pub(crate) fn bounds_of(logs: &gaffer_core::job::Logs) -> LogBounds {
     LogBounds {
         size: logs.size,
         segment: logs.segment,

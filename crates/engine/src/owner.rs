@@ -64,6 +64,18 @@ pub(crate) enum Message {
     },
     /// A spawn that came to nothing is told to the core now.
     NotStarted { run: RunId, text: Arc<str> },
+    /// A task whose stream we lead from now on.
+    TaskLed(Box<crate::task::service::Led>, oneshot::Sender<Result<()>>),
+    /// Something is asked of a task.
+    Task {
+        id: Arc<str>,
+        input: gaffer_core::task::runner::Input,
+    },
+    /// Records of a task are durable; what follows from them may be done.
+    TaskWritten {
+        id: Arc<str>,
+        commands: Vec<gaffer_core::task::runner::Command>,
+    },
     /// Outcome of a probe.
     Probed {
         run: RunId,
@@ -90,7 +102,8 @@ pub(crate) async fn run(state: Arc<Mutex<State>>, mut rx: mpsc::UnboundedReceive
     loop {
         let wake = {
             let state = lock(&state);
-            let deadline = state.node.next_deadline().map(|deadline| {
+            let deadline = state.node.next_deadline().into_iter();
+            let deadline = deadline.chain(state.tasks.next_deadline()).min().map(|deadline| {
                 let now = clock::mono();
                 Instant::now() + Duration::from_nanos(deadline.0.saturating_sub(now.0))
             });
@@ -104,6 +117,7 @@ pub(crate) async fn run(state: Arc<Mutex<State>>, mut rx: mpsc::UnboundedReceive
                 Err(_) => {
                     let mut state = lock(&state);
                     state.feed(Input::Tick);
+                    state.tick_tasks();
                     end_turn(&mut state, &mut looked);
                     continue;
                 }
@@ -165,6 +179,12 @@ impl State {
                 self.runs.runs.remove(&run);
                 self.feed(Input::NotStarted { run, text });
             }
+            Message::TaskLed(led, answer) => {
+                // Whoever asked may be gone; the task is accepted all the same.
+                let _gone = answer.send(self.task_lead(*led));
+            }
+            Message::Task { id, input } => self.feed_task(&id, input),
+            Message::TaskWritten { id, commands } => self.task_written(&id, commands),
             Message::Probed { run, role, verdict } => self.feed(Input::Probed {
                 run,
                 role,
@@ -270,7 +290,14 @@ impl State {
         };
         let store = self.store.clone();
         self.flush_settled();
+        let records = self.tasks.barrier();
         tokio::spawn(async move {
+            // What the old segments tell of tasks is in their streams first.
+            if let Some(records) = records
+                && records.await.is_err()
+            {
+                return;
+            }
             // A read waits for all writes before it: then the deaths of the old segments are in the history.
             if store.check_written().await.is_err() {
                 return;
@@ -501,7 +528,13 @@ impl State {
     pub fn remove_shim_dir(&mut self, dir: std::path::PathBuf) {
         self.flush_settled();
         let store = self.store.clone();
+        let records = self.tasks.barrier();
         tokio::spawn(async move {
+            if let Some(records) = records
+                && records.await.is_err()
+            {
+                return;
+            }
             if store.check_written().await.is_ok() && matches!(client::is_locked(&dir), Ok(false)) {
                 for group in crate::facts::groups(&dir) {
                     // The shim died before it came to this. Absent: it had.

@@ -119,6 +119,11 @@ impl Settings {
         self.state_dir.join("logs")
     }
 
+    /// Checkpoint root of this node's tasks.
+    pub(crate) fn tasks_dir(&self) -> PathBuf {
+        self.state_dir.join("tasks")
+    }
+
     pub(crate) fn leash(&self) -> Option<gaffer_shim::message::Leash> {
         let wait_ms = u64::try_from(self.leash?.as_millis()).unwrap_or(u64::MAX);
         Some(gaffer_shim::message::Leash { wait_ms })

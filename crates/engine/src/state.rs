@@ -16,6 +16,7 @@ use crate::settle;
 use crate::shims::{Connection, Shim, ShimState, Shims, watch_end, wire};
 use crate::stats::Sampler;
 use crate::store::{Change, Settled, Store};
+use crate::task::service::{self, Tasks};
 use crate::tree::{self, Orphan};
 use crate::watch::Watches;
 use gaffer_core::io::{Actor, Command, Input, Wish, WishState};
@@ -57,6 +58,7 @@ pub(crate) struct State {
     pub operations: Operations,
     pub watches: Watches,
     pub sampler: Sampler,
+    pub tasks: Tasks,
     pub store: Store,
     pub events: EventWriter,
     pub owner: mpsc::UnboundedSender<Message>,
@@ -113,6 +115,7 @@ impl State {
             operations: Operations::new(),
             watches: Watches::default(),
             sampler: Sampler::default(),
+            tasks: Tasks::default(),
             committer: crate::requests::committer(ends.owner.clone()),
             store: ends.store,
             events: ends.events,
@@ -140,6 +143,10 @@ impl State {
 
     /// Gives an input to the core and does what it says.
     pub fn feed(&mut self, input: Input) {
+        if let Some(task) = service::run_of(&input).and_then(|run| self.tasks.task_of(run)) {
+            let task = task.clone();
+            return self.task_fact(&task, input);
+        }
         let mut queue = VecDeque::from([input]);
         while let Some(input) = queue.pop_front() {
             let output = self.node.handle(clock::now(), input);
@@ -411,7 +418,7 @@ impl State {
     }
 
     /// Starts a shim for a group, if one can be started now; the error is a sentence.
-    fn open_shim(&mut self, group: &str) -> Result<u64, String> {
+    pub fn open_shim(&mut self, group: &str) -> Result<u64, String> {
         if let Some(why) = self.shims.misfires.holds() {
             return Err(why.to_owned());
         }
@@ -472,7 +479,7 @@ impl State {
     }
 
     /// Sends a request about a run to its shim, if it has one that lives.
-    fn to_shim(&self, run: RunId, request: impl FnOnce(u64) -> ToShim) {
+    pub fn to_shim(&self, run: RunId, request: impl FnOnce(u64) -> ToShim) {
         let connection = self
             .runs
             .runs
@@ -598,7 +605,7 @@ impl State {
             .runs
             .runs
             .values()
-            .filter(|facts| !facts.is_over() && !facts.slot.parse().is_ok_and(|slot: Slot| kept(&slot.job)))
+            .filter(|facts| !facts.is_over() && facts.slot.parse().is_ok_and(|slot: Slot| !kept(&slot.job)))
             .map(|facts| facts.run)
             .collect();
         for run in ending {

@@ -1,11 +1,28 @@
-//! Tasks on disk: where their files are, and the streams of records that are their truth.
+//! Tasks: work that runs to its end, led by this node and kept by its checkpoint.
 //!
 //! | module | noun |
 //! |---|---|
 //! | [`layout`] | a checkpoint root: which files a task has, which tasks a root has |
 //! | [`stream`] | the runner stream: appended durably, read whole or as it grows |
 //! | [`wire`] | records as bytes |
+//! | `definition` | a task as its file has it, and as the machines need it |
+//! | `desk` | the thread that writes records, so that nobody waits for a disk |
+//! | `service` | the tasks of a node: facts in, records first, then commands |
+//! | `launch` | from a step to a shim's `Spawn` |
+//! | `handle` | how anything outside starts, watches and ends tasks |
+//!
+//! The machine is `gaffer_core::task::runner`. What it returns goes to the desk; when its records are durable the
+//! commands come back to the owner and are carried out, in order. Facts about a task's runs come from the journals of
+//! shims like those of jobs: a run belongs to a task by its slot, `task:<id>/<step>`.
 
+mod definition;
+mod desk;
+mod handle;
+mod launch;
 pub mod layout;
+pub(crate) mod service;
 pub mod stream;
 pub mod wire;
+
+pub use definition::{Definition, DefinitionError};
+pub use handle::{NewTask, TaskInfo, TaskKill};

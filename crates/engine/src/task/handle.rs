@@ -1,0 +1,277 @@
+//! How anything outside starts, watches and ends tasks.
+
+use super::definition::Definition;
+use super::layout::{LayoutError, Place, Root, check_id};
+use super::service::{self, Led};
+use super::stream::{self, StreamError, Writer};
+use crate::handle::{Handle, Result};
+use crate::info::{Actor, Error};
+use crate::owner::{Message, lock};
+use gaffer_core::task::fold::History;
+use gaffer_core::task::record::{Header, Record, TaskState};
+use gaffer_core::task::runner::{Input, Leader, Runner, TaskView};
+use gaffer_core::time::{Duration, Now};
+use std::sync::Arc;
+use tokio::sync::oneshot;
+
+/// A task to be run.
+#[derive(Clone, Debug)]
+pub struct NewTask {
+    /// Its id: the name of a file.
+    pub id: String,
+    /// What it is.
+    pub definition: Definition,
+    /// Working directory of its steps, absolute; made if it is not there.
+    pub sandbox: String,
+    /// User its steps run as.
+    pub user: String,
+    /// Ports by name.
+    pub ports: Vec<(String, u16)>,
+}
+
+/// How a task is ended.
+#[derive(Clone, Debug)]
+pub struct TaskKill {
+    /// Killed, or lost.
+    pub state: TaskState,
+    /// Time for an orderly end; none: the task's own.
+    pub grace: Option<Duration>,
+    /// Kill everything now, without final steps.
+    pub hard: bool,
+}
+
+/// A task as it is.
+#[derive(Clone, Debug)]
+pub struct TaskInfo {
+    /// Id.
+    pub id: String,
+    /// Where its file lies.
+    pub place: Place,
+    /// States, steps, reasons.
+    pub view: TaskView,
+    /// Everything that its stream says.
+    pub history: History,
+    /// Its definition as it is kept.
+    pub definition: serde_json::Value,
+}
+
+fn layout(error: LayoutError) -> Error {
+    match error {
+        LayoutError::Finished(_) => Error::WrongState(error.to_string()),
+        LayoutError::BadId(..) => Error::Invalid(error.to_string()),
+        LayoutError::Io { .. } | LayoutError::NotActive(_) => Error::Task(error.to_string()),
+    }
+}
+
+fn streamed(error: StreamError) -> Error {
+    Error::Task(error.to_string())
+}
+
+impl Handle {
+    /// The root of this node's tasks.
+    pub fn tasks_root(&self) -> Root {
+        Root::new(self.settings.tasks_dir())
+    }
+
+    /// Accepts a task. One that is active already, and the same, goes on; it is on disk when this returns.
+    pub async fn task_start(&self, task: NewTask, by: Actor) -> Result<()> {
+        check_id(&task.id).map_err(layout)?;
+        if let Some(known) = lock(&self.state).tasks.active.get(task.id.as_str()) {
+            return match known.definition.json == task.definition.json {
+                true => Ok(()),
+                false => Err(differs(&task.id)),
+            };
+        }
+        let root = self.tasks_root();
+        let led = tokio::task::spawn_blocking(move || accept(&root, task, by))
+            .await
+            .map_err(|_| Error::ShuttingDown)??;
+        let (tx, rx) = oneshot::channel();
+        self.owner
+            .send(Message::TaskLed(Box::new(led), tx))
+            .map_err(|_| Error::ShuttingDown)?;
+        rx.await.map_err(|_| Error::ShuttingDown)?
+    }
+
+    /// Asks for the end of a task that is not over.
+    pub fn task_kill(&self, id: &str, kill: TaskKill, by: &Actor) -> Result<()> {
+        let (id, stop_timeout) = {
+            let state = lock(&self.state);
+            let found = state.tasks.active.get_key_value(id);
+            let (id, active) = found.ok_or_else(|| self.not_active(id))?;
+            (id.clone(), active.definition.spec.stop_timeout)
+        };
+        let word = match kill.state {
+            TaskState::Lost => "given up as lost",
+            _ => "killed",
+        };
+        let input = Input::Kill {
+            state: kill.state,
+            grace: kill.grace.unwrap_or(stop_timeout),
+            hard: kill.hard,
+            reason: format!("{word} by {by}").into(),
+        };
+        self.task_input(id, input)
+    }
+
+    /// Freezes a task, or lets it go on.
+    pub fn task_pause(&self, id: &str, on: bool) -> Result<()> {
+        let id = {
+            let state = lock(&self.state);
+            let found = state.tasks.active.get_key_value(id);
+            found
+                .map(|(id, _)| id.clone())
+                .ok_or_else(|| self.not_active(id))?
+        };
+        self.task_input(id, Input::Pause(on))
+    }
+
+    fn task_input(&self, id: Arc<str>, input: Input) -> Result<()> {
+        let sent = self.owner.send(service::message(id, input));
+        sent.map_err(|_| Error::ShuttingDown)
+    }
+
+    fn not_active(&self, id: &str) -> Error {
+        match self.tasks_root().place(id) {
+            Some(Place::Finished) => Error::WrongState(format!("task {id} is over")),
+            Some(Place::Active) => {
+                Error::WrongState(format!("task {id} cannot be led here; the log says why"))
+            }
+            None => Error::TaskNotFound(id.to_owned()),
+        }
+    }
+
+    /// A task as it is.
+    pub async fn task(&self, id: &str) -> Result<TaskInfo> {
+        if let Some(active) = lock(&self.state).tasks.active.get(id) {
+            return Ok(TaskInfo {
+                id: id.to_owned(),
+                place: Place::Active,
+                view: active.runner.view(),
+                history: active.runner.history().clone(),
+                definition: active.definition.json.clone(),
+            });
+        }
+        if check_id(id).is_err() {
+            return Err(Error::TaskNotFound(id.to_owned()));
+        }
+        let (root, id) = (self.tasks_root(), id.to_owned());
+        tokio::task::spawn_blocking(move || read(&root, &id))
+            .await
+            .map_err(|_| Error::ShuttingDown)?
+    }
+
+    /// Ids of all tasks of this node's root, with where their files lie.
+    pub async fn tasks(&self, place: Option<Place>) -> Result<Vec<super::layout::Listed>> {
+        let root = self.tasks_root();
+        tokio::task::spawn_blocking(move || root.list(place))
+            .await
+            .map_err(|_| Error::ShuttingDown)?
+            .map_err(layout)
+    }
+
+    /// Waits until a task is over or `timeout` has passed; gives it as it is then.
+    pub async fn task_wait(&self, id: &str, timeout: Duration) -> Result<TaskInfo> {
+        let mut bell = lock(&self.state).tasks.bell.subscribe();
+        let over = async {
+            loop {
+                bell.borrow_and_update();
+                let active = lock(&self.state).tasks.active.contains_key(id);
+                if !active || bell.changed().await.is_err() {
+                    return;
+                }
+            }
+        };
+        let _late = tokio::time::timeout(timeout, over).await;
+        self.task(id).await
+    }
+
+    /// Resolves when something about any task has changed.
+    pub async fn tasks_changed(&self) {
+        let mut bell = lock(&self.state).tasks.bell.subscribe();
+        let _ended = bell.changed().await;
+    }
+}
+
+fn differs(id: &str) -> Error {
+    Error::WrongState(format!(
+        "task {id} is there already with another definition: choose another id"
+    ))
+}
+
+/// Puts a task on disk, durably, and leads its stream.
+fn accept(root: &Root, task: NewTask, by: Actor) -> Result<Led> {
+    root.make(&task.id).map_err(layout)?;
+    let path = root.task(&task.id, Place::Active);
+    let definition = task.definition.bytes();
+    let known = std::fs::read(&path).ok();
+    if known.is_some_and(|known| known != definition) {
+        return Err(differs(&task.id));
+    }
+    root.begin(&task.id, &definition).map_err(layout)?;
+    let (writer, records) = Writer::lead(&root.runner(&task.id)).map_err(streamed)?;
+    let kept = records.iter().find_map(|record| match record {
+        Record::Header(header) => Some(header.clone()),
+        _ => None,
+    });
+    // The header that is on file is what the task is.
+    let header = kept.unwrap_or_else(|| new_header(&task));
+    std::fs::create_dir_all(&*header.sandbox)
+        .map_err(|error| Error::Task(format!("cannot make the sandbox {}: {error}", header.sandbox)))?;
+    Ok(Led {
+        id: task.id.into(),
+        header,
+        definition: task.definition,
+        root: root.clone(),
+        writer,
+        records,
+        by,
+    })
+}
+
+fn new_header(task: &NewTask) -> Header {
+    let hostname = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    Header {
+        task_id: task.id.as_str().into(),
+        launched: service::now(),
+        sandbox: task.sandbox.as_str().into(),
+        hostname: hostname.into(),
+        user: task.user.as_str().into(),
+        uid: Some(rustix::process::getuid().as_raw()),
+        ports: task
+            .ports
+            .iter()
+            .map(|(name, port)| (name.as_str().into(), *port))
+            .collect(),
+        log_dir: format!("{}/.logs", task.sandbox).into(),
+        retry_of: None,
+    }
+}
+
+/// A task that nobody here leads, as its files say.
+fn read(root: &Root, id: &str) -> Result<TaskInfo> {
+    let place = root.place(id).ok_or_else(|| Error::TaskNotFound(id.to_owned()))?;
+    let contents = stream::read(&root.runner(id)).map_err(streamed)?;
+    let records = contents.believed(&root.runner(id)).map_err(streamed)?;
+    let history = History::replay(&records).map_err(|error| Error::Task(format!("task {id}: {error}")))?;
+    let text = std::fs::read(root.task(id, place))
+        .map_err(|error| Error::Task(format!("the definition of task {id} cannot be read: {error}")))?;
+    let header = history.header.clone();
+    let header =
+        header.ok_or_else(|| Error::Task(format!("task {id} never began: its stream has no header")))?;
+    let definition = Definition::again(&text, &header).map_err(|error| Error::Task(error.to_string()))?;
+    let leader = Leader { pid: 0, uid: 0 };
+    let now = Now {
+        mono: crate::clock::mono(),
+        wall: crate::clock::wall(),
+    };
+    let runner = Runner::replay(definition.spec.clone(), leader, 0, now, &records)
+        .map_err(|error| Error::Task(format!("task {id}: {error}")))?;
+    Ok(TaskInfo {
+        id: id.to_owned(),
+        place,
+        view: runner.view(),
+        history,
+        definition: definition.json,
+    })
+}

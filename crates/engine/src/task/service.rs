@@ -1,0 +1,534 @@
+//! The tasks of a node: facts in, records first, then commands.
+
+use super::definition::Definition;
+use super::desk::{Desk, Write};
+use super::launch;
+use super::layout::{Place, Root};
+use super::stream::Writer;
+use crate::clock;
+use crate::facts::RunFacts;
+use crate::info::{Actor, Error, Event};
+use crate::owner::Message;
+use crate::state::State;
+use gaffer_core::io;
+use gaffer_core::name::RunId;
+use gaffer_core::task::record::{Header, Record};
+use gaffer_core::task::runner::{Command, Found, Input, Leader, RunEnd, Runner};
+use gaffer_core::time::{Mono, Wall};
+use gaffer_shim::message::ToShim;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+use tokio::sync::watch;
+
+/// What tasks are grouped by under shims; no session has this name.
+const GROUP: &str = "task:";
+
+/// All tasks that this node leads.
+pub(crate) struct Tasks {
+    pub(super) active: BTreeMap<Arc<str>, Active>,
+    /// Tasks of runs that may have processes.
+    runs: BTreeMap<RunId, Arc<str>>,
+    /// Runs that recovery found, by slot: the newest of each, and whether its shim is dead.
+    found: BTreeMap<String, (Box<RunFacts>, bool)>,
+    desk: Option<Desk>,
+    /// Rung when a task changes.
+    pub(super) bell: watch::Sender<u64>,
+}
+
+/// A task that is led here.
+pub(crate) struct Active {
+    pub runner: Runner,
+    pub header: Header,
+    pub definition: Definition,
+    pub root: Root,
+    writer: Arc<Mutex<Writer>>,
+}
+
+/// A task whose stream is ours: it was read, and nobody else writes it.
+pub(crate) struct Led {
+    pub id: Arc<str>,
+    pub header: Header,
+    pub definition: Definition,
+    pub root: Root,
+    pub writer: Writer,
+    pub records: Vec<Record>,
+    pub by: Actor,
+}
+
+impl Default for Tasks {
+    fn default() -> Tasks {
+        Tasks {
+            active: BTreeMap::new(),
+            runs: BTreeMap::new(),
+            found: BTreeMap::new(),
+            desk: None,
+            bell: watch::Sender::new(0),
+        }
+    }
+}
+
+impl Tasks {
+    /// When a task has to be looked at, at the latest.
+    pub fn next_deadline(&self) -> Option<Mono> {
+        self.active
+            .values()
+            .filter_map(|active| active.runner.next_deadline())
+            .min()
+    }
+
+    /// Recovery met a slot that is no job's. False: it is no task's either.
+    pub fn note_found(&mut self, slot: &str, facts: RunFacts, dead_shim: bool) -> bool {
+        if launch::of_slot(slot).is_none() {
+            return false;
+        }
+        self.found.insert(slot.to_owned(), (Box::new(facts), dead_shim));
+        true
+    }
+
+    /// The task of a run.
+    pub fn task_of(&self, run: RunId) -> Option<&Arc<str>> {
+        self.runs.get(&run)
+    }
+
+    /// Resolves when all records so far are durable; none: there are none.
+    pub fn barrier(&self) -> Option<tokio::sync::oneshot::Receiver<()>> {
+        self.desk.as_ref().map(Desk::barrier)
+    }
+}
+
+impl State {
+    /// Takes charge of a task whose stream we lead.
+    pub fn task_lead(&mut self, led: Led) -> Result<(), Error> {
+        let leader = Leader {
+            pid: std::process::id(),
+            uid: rustix::process::getuid().as_raw(),
+        };
+        let seed = clock::mono().0;
+        let spec = led.definition.spec.clone();
+        let runner = Runner::replay(spec, leader, seed, clock::now(), &led.records);
+        let runner = runner.map_err(|error| Error::Task(format!("task {}: {error}", led.id)))?;
+        let (id, header) = (led.id.clone(), led.header.clone());
+        self.tasks.active.insert(
+            id.clone(),
+            Active {
+                runner,
+                header: led.header,
+                definition: led.definition,
+                root: led.root,
+                writer: Arc::new(Mutex::new(led.writer)),
+            },
+        );
+        if led.records.is_empty() {
+            let event = task_event("task.accepted", &id, None, None, Some(led.by), None);
+            self.counters.events += self.events.append([event]);
+        }
+        self.tell_found(&id);
+        self.feed_task(&id, Input::Lead(Box::new(header)));
+        Ok(())
+    }
+
+    /// What recovery knows of a task's runs.
+    fn tell_found(&mut self, id: &Arc<str>) {
+        let mine = |slot: &&String| launch::of_slot(slot).is_some_and(|(task, _)| *task == **id);
+        let slots: Vec<String> = self.tasks.found.keys().filter(mine).cloned().collect();
+        for slot in slots {
+            let Some((facts, dead_shim)) = self.tasks.found.remove(&slot) else {
+                continue;
+            };
+            let step = launch::of_slot(&slot).and_then(|(_, step)| {
+                let active = self.tasks.active.get(id)?;
+                active.definition.spec.step(step)
+            });
+            let Some(step) = step else {
+                continue;
+            };
+            let (run, attempt) = (facts.run, facts.attempt);
+            let what = self.found(&facts, dead_shim);
+            if !facts.is_over() && !dead_shim {
+                self.tasks.runs.insert(run, id.clone());
+                self.runs.runs.insert(run, facts);
+            }
+            self.feed_task(
+                id,
+                Input::Found {
+                    step,
+                    attempt,
+                    run,
+                    what,
+                },
+            );
+        }
+    }
+
+    fn found(&self, facts: &RunFacts, dead_shim: bool) -> Found {
+        let parent_pid = self.parent_of(facts);
+        let born = facts.started.map(|(at, _)| (facts.pid, parent_pid, at));
+        if let Some(failed) = &facts.failed {
+            return Found::StartFailed {
+                text: crate::launch::start_failure(&failed.stage, failed.errno, &failed.text).into(),
+                code: exec_code(&failed.stage, failed.errno),
+            };
+        }
+        if let Some(end) = facts.end() {
+            return Found::Ended {
+                born,
+                end: run_end(&end),
+                tree_gone: facts.gone || dead_shim,
+            };
+        }
+        match (facts.born, dead_shim) {
+            (false, true) => Found::NotStarted,
+            (false, false) => Found::Asked,
+            (true, true) => Found::Ended {
+                born,
+                end: RunEnd {
+                    status: io::Status::Unknown,
+                    oom: false,
+                    at: clock::wall(),
+                    outputs: Ok(Vec::new()),
+                },
+                tree_gone: true,
+            },
+            (true, false) => Found::Alive {
+                pid: facts.pid,
+                parent_pid,
+                at: facts.started.map_or_else(clock::wall, |(at, _)| at),
+            },
+        }
+    }
+
+    fn parent_of(&self, facts: &RunFacts) -> u32 {
+        self.shims.all.get(&facts.shim).map_or(0, |shim| shim.pid)
+    }
+
+    /// Recovery is over: runs of tasks that nobody knows any more are ended.
+    pub fn end_unknown_task_runs(&mut self) {
+        for (_, (facts, dead_shim)) in std::mem::take(&mut self.tasks.found) {
+            let run = facts.run;
+            if !facts.is_over() && !dead_shim {
+                tracing::warn!(run = %run, slot = facts.slot, "the task of this run is not known here; it is ended");
+                let mut facts = facts;
+                facts.settled = true;
+                self.runs.runs.insert(run, facts);
+                self.kill_tree(run);
+            }
+        }
+    }
+
+    /// Deadlines of tasks that have passed.
+    pub fn tick_tasks(&mut self) {
+        let now = clock::mono();
+        let due: Vec<Arc<str>> = self
+            .tasks
+            .active
+            .iter()
+            .filter(|(_, active)| active.runner.next_deadline().is_some_and(|at| at <= now))
+            .map(|(id, _)| id.clone())
+            .collect();
+        for id in due {
+            self.feed_task(&id, Input::Tick);
+        }
+    }
+
+    /// Gives an input to a task's machine; what it returns is written first.
+    pub fn feed_task(&mut self, id: &Arc<str>, input: Input) {
+        let Some(active) = self.tasks.active.get_mut(id) else {
+            return;
+        };
+        let (node, runs) = (&mut self.node, &mut self.tasks.runs);
+        let mut ids = || {
+            let run = node.make_run_id();
+            runs.insert(run, id.clone());
+            run
+        };
+        let output = active.runner.handle(clock::now(), input, &mut ids);
+        let write = Write {
+            id: id.clone(),
+            writer: active.writer.clone(),
+            root: active.root.clone(),
+            records: output.records,
+            commands: output.commands,
+        };
+        let events: Vec<Event> = output
+            .events
+            .into_iter()
+            .map(|event| {
+                task_event(
+                    event.event,
+                    id,
+                    event.step.as_deref(),
+                    event.run,
+                    None,
+                    event.reason,
+                )
+            })
+            .collect();
+        self.counters.events += self.events.append(events);
+        if write.records.is_empty() && write.commands.is_empty() {
+            return;
+        }
+        match self.desk() {
+            Ok(desk) => desk.write(write),
+            Err(error) => {
+                tracing::error!(task = %id, %error, "no thread can be started to write the checkpoint")
+            }
+        }
+        self.tasks.bell.send_modify(|count| *count += 1);
+    }
+
+    fn desk(&mut self) -> std::io::Result<&Desk> {
+        if self.tasks.desk.is_none() {
+            self.tasks.desk = Some(Desk::open(self.owner.clone())?);
+        }
+        self.tasks
+            .desk
+            .as_ref()
+            .ok_or_else(|| std::io::ErrorKind::NotFound.into())
+    }
+
+    /// Records are durable: what follows from them is done.
+    pub fn task_written(&mut self, id: &Arc<str>, commands: Vec<Command>) {
+        for command in commands {
+            match command {
+                Command::Spawn {
+                    step,
+                    run,
+                    attempt,
+                    after,
+                } => {
+                    if let Err(text) = self.spawn_step(id, step, run, attempt, after) {
+                        self.task_fact(
+                            id,
+                            io::Input::StartFailed {
+                                run,
+                                stage: "template".into(),
+                                errno: 0,
+                                text: text.into(),
+                            },
+                        );
+                    }
+                }
+                Command::Signal { run, signal, to } => self.signal(run, signal, to),
+                Command::KillTree { run } => self.kill_tree(run),
+                Command::Freeze { run, on } => {
+                    let run = crate::shims::wire(run);
+                    self.to_shim(crate::shims::unwire(run), |req| ToShim::Freeze { req, run, on });
+                }
+                Command::Finish { .. } => {
+                    self.tasks.active.remove(id);
+                }
+            }
+        }
+        self.tasks.bell.send_modify(|count| *count += 1);
+    }
+
+    fn spawn_step(
+        &mut self,
+        id: &Arc<str>,
+        step: usize,
+        run: RunId,
+        attempt: u32,
+        after: Option<RunId>,
+    ) -> Result<(), String> {
+        let Some(active) = self.tasks.active.get(id) else {
+            return Ok(());
+        };
+        let slot = launch::slot(id, &active.definition.spec.steps[step].name);
+        let note = |state: &mut State, shim| {
+            let facts = RunFacts::begin(run, &slot, [0, 0], attempt, shim);
+            state.runs.runs.insert(run, Box::new(facts));
+        };
+        if let Some(silent) = self.shims.silent(GROUP) {
+            tracing::warn!(shim = silent, %slot, "the start waits for a shim that does not answer");
+            note(self, silent);
+            return Ok(());
+        }
+        let shim = match self.shims.serving(GROUP) {
+            Some(shim) => shim,
+            None => self.open_shim(GROUP)?,
+        };
+        let Some(active) = self.tasks.active.get(id) else {
+            return Ok(());
+        };
+        let message = launch::spawn(self, active, step, run, attempt, after)?;
+        note(self, shim);
+        let connection = self
+            .shims
+            .all
+            .get(&shim)
+            .and_then(|shim| shim.connection.as_ref());
+        if let Some(connection) = connection {
+            connection.send(&ToShim::Spawn(Box::new(message)));
+        }
+        Ok(())
+    }
+
+    /// A fact about a run of a task, as journals tell it of any run.
+    pub fn task_fact(&mut self, id: &Arc<str>, input: io::Input) {
+        let facts = |run: &RunId| self.runs.runs.get(run);
+        let (run, input, over) = match input {
+            io::Input::Started { run, pid } => {
+                let known = facts(&run);
+                let at = known.and_then(|facts| facts.started).map(|(at, _)| at);
+                let parent_pid = known.map_or(0, |facts| self.parent_of(facts));
+                let at = at.unwrap_or_else(clock::wall);
+                (
+                    run,
+                    Input::Started {
+                        run,
+                        pid,
+                        parent_pid,
+                        at,
+                    },
+                    false,
+                )
+            }
+            io::Input::StartFailed {
+                run,
+                stage,
+                errno,
+                text,
+            } => {
+                let code = exec_code(&stage, errno);
+                (run, Input::StartFailed { run, text, code }, true)
+            }
+            io::Input::NotStarted { run, .. } => (run, Input::NotStarted { run }, true),
+            io::Input::Exited {
+                run, end, survivors, ..
+            } => {
+                let tree_gone = survivors == 0;
+                let end = run_end(&end);
+                (run, Input::Ended { run, end, tree_gone }, tree_gone)
+            }
+            io::Input::TreeGone { run } => (run, Input::TreeGone { run }, true),
+            // A silent shim holds back its slots; nothing is decided meanwhile.
+            _ => return,
+        };
+        if over {
+            self.tasks.runs.remove(&run);
+        }
+        self.feed_task(id, input);
+        if let Some(facts) = self.runs.runs.get_mut(&run).filter(|_| over) {
+            facts.settled = true;
+            self.drop_if_over(run);
+        }
+    }
+}
+
+fn run_end(end: &io::End) -> RunEnd {
+    RunEnd {
+        status: end.status,
+        oom: end.oom,
+        at: end.at,
+        outputs: Ok(Vec::new()),
+    }
+}
+
+/// As shells say it: 127 where there is no such program, 126 for everything else.
+fn exec_code(stage: &str, errno: i32) -> i32 {
+    if stage == "exec" && errno == libc::ENOENT {
+        127
+    } else {
+        126
+    }
+}
+
+fn task_event(
+    event: &'static str,
+    id: &str,
+    step: Option<&str>,
+    run: Option<RunId>,
+    by: Option<Actor>,
+    reason: Option<io::Reason>,
+) -> Event {
+    let mut data = vec![("task", id.to_owned())];
+    data.extend(step.map(|step| ("step", step.to_owned())));
+    Event {
+        event,
+        job: None,
+        slot: None,
+        run,
+        by,
+        reason,
+        data,
+    }
+}
+
+/// The run that an input of the node machine is about.
+pub(crate) fn run_of(input: &io::Input) -> Option<RunId> {
+    match input {
+        io::Input::Started { run, .. }
+        | io::Input::StartFailed { run, .. }
+        | io::Input::NotStarted { run, .. }
+        | io::Input::Exited { run, .. }
+        | io::Input::TreeGone { run }
+        | io::Input::Probed { run, .. }
+        | io::Input::Unreachable { run, .. } => Some(*run),
+        _ => None,
+    }
+}
+
+/// Leads all tasks of a root again that are not over. Called once, after recovery.
+pub(crate) async fn resume(state: &Arc<Mutex<State>>) {
+    let root = Root::new(crate::owner::lock(state).settings.tasks_dir());
+    let listed = {
+        let root = root.clone();
+        tokio::task::spawn_blocking(move || root.list(Some(Place::Active))).await
+    };
+    let listed = match listed {
+        Ok(Ok(listed)) => listed,
+        Ok(Err(error)) => {
+            tracing::error!(%error, "the tasks of this node cannot be listed");
+            return;
+        }
+        Err(_) => return,
+    };
+    for one in listed {
+        let root = root.clone();
+        let id = one.id.clone();
+        let led = tokio::task::spawn_blocking(move || lead_again(&root, &id)).await;
+        let mut state = crate::owner::lock(state);
+        let outcome = match led {
+            Ok(Ok(led)) => state.task_lead(led).map_err(|error| error.to_string()),
+            Ok(Err(text)) => Err(text),
+            Err(_) => Err("its thread ended".to_owned()),
+        };
+        if let Err(why) = outcome {
+            // Left as it is: nothing is decided on half a history.
+            tracing::error!(task = one.id, why, "the task cannot be led");
+        }
+    }
+    crate::owner::lock(state).end_unknown_task_runs();
+}
+
+/// Opens the stream and the definition of a task that is on disk.
+pub(super) fn lead_again(root: &Root, id: &str) -> Result<Led, String> {
+    let (writer, records) = Writer::lead(&root.runner(id)).map_err(|error| error.to_string())?;
+    let header = records.iter().find_map(|record| match record {
+        Record::Header(header) => Some(header.clone()),
+        _ => None,
+    });
+    let header = header.ok_or("its stream has no header: it never began")?;
+    let path = root.task(id, Place::Active);
+    let text = std::fs::read(&path).map_err(|error| format!("{}: {error}", path.display()))?;
+    let definition = Definition::again(&text, &header).map_err(|error| error.to_string())?;
+    Ok(Led {
+        id: id.into(),
+        header,
+        definition,
+        root: root.clone(),
+        writer,
+        records,
+        by: "the checkpoint".into(),
+    })
+}
+
+/// What is shown of a time that nobody wrote down.
+pub(super) fn now() -> Wall {
+    clock::wall()
+}
+
+/// What the owner is told of a task.
+pub(crate) fn message(id: Arc<str>, input: Input) -> Message {
+    Message::Task { id, input }
+}
