@@ -218,12 +218,7 @@ async fn r08_what_ended_while_nobody_led_is_taken_over_and_not_run_again() {
     let sandbox = node.sandbox();
     std::fs::write(Path::new(&sandbox).join("go"), "").expect("written");
     let ran = Path::new(&sandbox).join("ran");
-    let wait = async {
-        while !ran.exists() {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    };
-    tokio::time::timeout(LONG, wait).await.expect("it runs on");
+    gaffer_testkit::wait_until(LONG, "it runs on", || ran.exists());
     node.open().await;
     let info = node.over("t").await;
     assert_eq!(info.view.state, TaskState::Failed);

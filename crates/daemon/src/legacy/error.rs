@@ -72,6 +72,9 @@ impl From<Error> for LegacyError {
                 (404, "not_found")
             }
             Error::StreamNotFound { .. } => (404, "stream_not_found"),
+            // No route of the original is about tasks.
+            Error::TaskNotFound(_) => (404, "not_found"),
+            Error::Task(_) => (409, "conflict"),
             Error::JobExists(_) => (409, "process_conflict"),
             Error::RevisionMismatch { .. } | Error::OwnedByFile { .. } | Error::PlanStale(_) => {
                 (409, "conflict")
