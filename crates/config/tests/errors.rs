@@ -498,7 +498,7 @@ socket_owner = "nobdy""#, r#"2:16 `socket_owner` names "nobdy", whom this machin
     (r#"[gaffer]
 socket_mode = "666""#, r#"2:15 `socket_mode` lets everybody on this machine control the daemon ["666"] | "660" and `socket_owner` let a group in"#),
     ("[gaffer]
-legacy_api = true", "2:1 `legacy_api` is not yet supported [legacy_api] | leave it out"),
+statsd = true", "2:1 `statsd` is not yet supported [statsd] | leave it out"),
     (r#"[gaffer]
 logs_total = "200%""#, r#"2:14 `logs_total` is more than all ["200%"] | write "1%" to "100%""#),
     (r#"[gaffer]

@@ -45,6 +45,8 @@ pub struct Guard {
     hosts: BTreeSet<String>,
     /// Whole origins, `http://localhost:5000`.
     origins: BTreeSet<String>,
+    /// Origins that may use the API of the original.
+    legacy_origins: BTreeSet<String>,
 }
 
 impl Guard {
@@ -82,12 +84,36 @@ impl Guard {
             require_token,
             hosts,
             origins,
+            legacy_origins: BTreeSet::new(),
         }
+    }
+
+    /// With `[gaffer] legacy_origins`.
+    #[must_use]
+    pub fn with_legacy_origins(mut self, origins: &[String]) -> Guard {
+        let origins = origins
+            .iter()
+            .map(|origin| origin.trim_end_matches('/').to_ascii_lowercase());
+        self.legacy_origins = origins.collect();
+        self
+    }
+
+    /// May pages of this origin use the API of the original?
+    pub fn is_legacy_origin(&self, origin: &str) -> bool {
+        self.legacy_origins.contains(&origin.to_ascii_lowercase())
     }
 
     /// Lets a request pass, or says why not. Who sends it is the next question.
     pub fn check(&self, request: &Parts) -> Result<(), Refusal> {
         self.check_host(&request.headers, &request.uri)?;
+        let mut origins = request.headers.get_all(ORIGIN).iter();
+        let listed = match (origins.next(), origins.next()) {
+            (Some(origin), None) => origin.to_str().is_ok_and(|origin| self.is_legacy_origin(origin)),
+            _ => false,
+        };
+        if listed && !is_native(request.uri.path()) {
+            return Ok(());
+        }
         self.check_origin(&request.headers)?;
         check_sender(&request.method, request.uri.path(), &request.headers)
     }

@@ -133,10 +133,12 @@ pub(crate) fn live(daemon: &DaemonSettings, node: &str, bound: &Bound) -> Live {
             &bound.addresses(),
             &daemon.allow_hosts,
             &daemon.allow_origins,
-        ),
+        )
+        .with_legacy_origins(&daemon.legacy_origins),
         listen: bound.shown(),
         labels: daemon.labels.clone(),
         metrics: daemon.metrics,
+        legacy_api: daemon.legacy_api,
         require_token: daemon.require_token,
         later: Vec::new(),
         refused: None,

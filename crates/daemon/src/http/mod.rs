@@ -70,6 +70,8 @@ pub struct Live {
     pub labels: BTreeMap<String, String>,
     /// `[gaffer] metrics`.
     pub metrics: bool,
+    /// `[gaffer] legacy_api`.
+    pub legacy_api: bool,
     /// `[gaffer] require_token`.
     pub require_token: bool,
     /// Keys of `[gaffer]` that have changed and count at the next start only.

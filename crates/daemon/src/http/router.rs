@@ -74,6 +74,7 @@ pub fn router(app: Shared) -> Router {
         .route("/v1/openapi.json", axum::routing::get(openapi))
         .route("/openapi.json", axum::routing::get(openapi))
         .merge(crate::legacy::channel::router(&app))
+        .fallback(crate::legacy::http::answer)
         .with_state(app)
 }
 

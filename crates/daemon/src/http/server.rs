@@ -9,6 +9,7 @@ use crate::access::identify::identify;
 use crate::guard;
 use crate::http::idempotency::{Asked, Digest, Remembered, Turn};
 use crate::http::{App, Shared, body};
+use crate::legacy;
 use crate::listen::ControlSocket;
 use crate::peer::{self, Peer};
 use crate::refusal::{Refusal, Written};
@@ -191,15 +192,17 @@ async fn answer(
     let (mut parts, body) = request.into_parts();
     let line =
         tracing::enabled!(tracing::Level::DEBUG).then(|| format!("{} {}", parts.method, parts.uri.path()));
-    let routed = match admit(&app, &parts, &peer) {
-        Err(refusal) => refusal.into_response(),
-        Ok(access) => {
+    let (live, seen) = (app.live(), legacy::Seen::of(&parts));
+    let routed = match (admit(&app, &parts, &peer), legacy::early(&live, &parts)) {
+        (Err(refusal), _) => refusal.into_response(),
+        (Ok(_), Some(early)) => early,
+        (Ok(access), None) => {
             parts.extensions.insert(peer);
             parts.extensions.insert(access);
             carry_out(&app, router, parts, Body::new(body)).await
         }
     };
-    let response = finish(routed, &id);
+    let response = finish(legacy::shaped(&live, &seen, routed), &id);
     if let Some(line) = line {
         tracing::debug!(request = %id, line = %line, status = response.status().as_u16(), "request.answered");
     }
@@ -311,7 +314,9 @@ fn finish(response: Response, id: &str) -> Response {
     let mut response = render(response, id);
     let headers = response.headers_mut();
     for (name, value) in guard::HEADERS {
-        headers.insert(HeaderName::from_static(name), HeaderValue::from_static(value));
+        headers
+            .entry(HeaderName::from_static(name))
+            .or_insert(HeaderValue::from_static(value));
     }
     if let Ok(id) = HeaderValue::from_str(id) {
         headers.insert(REQUEST_ID, id);
@@ -326,7 +331,7 @@ fn render(mut response: Response, id: &str) -> Response {
     let is_json = response
         .headers()
         .get(CONTENT_TYPE)
-        .is_some_and(|kind| kind == "application/json");
+        .is_some_and(|kind| kind.as_bytes().starts_with(b"application/json"));
     let mut error = match refusal {
         Some(refusal) => *refusal.0,
         None if is_json || response.extensions().get::<Written>().is_some() => return response,
