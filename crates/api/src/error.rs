@@ -106,6 +106,8 @@ codes! {
     TaskUnusable = "task-unusable", 409, 4;
     /// No such stream of that run.
     StreamNotFound = "stream-not-found", 404, 3;
+    /// No such webhook.
+    WebhookNotFound = "webhook-not-found", 404, 3;
     /// No such operation, or it has been forgotten.
     OperationNotFound = "operation-not-found", 404, 3;
     /// The job exists already.

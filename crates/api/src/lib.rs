@@ -7,6 +7,7 @@
 pub mod client;
 pub mod endpoint;
 pub mod error;
+pub mod hooks;
 pub mod lookup;
 pub mod routes;
 pub mod types;

@@ -456,7 +456,7 @@ pub struct Plan {
 pub struct PlanChange {
     /// `add change remove`.
     pub action: String,
-    /// `job`.
+    /// `job webhook`.
     pub kind: String,
     /// `session`.
     pub session: String,

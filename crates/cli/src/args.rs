@@ -169,6 +169,9 @@ pub enum Command {
     /// Show what happened on the node
     #[command(after_help = crate::help::EVENTS)]
     Events(EventsArgs),
+    /// Look at webhooks, and test them
+    #[command(after_help = crate::help::WEBHOOK)]
+    Webhook(crate::commands::webhook::WebhookArgs),
     /// Check a file, offline
     #[command(after_help = crate::help::CHECK)]
     Check(CheckArgs),

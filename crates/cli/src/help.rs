@@ -130,6 +130,14 @@ pub const EVENTS: &str = "\
 Examples:
   gaffer events -f --filter 'run.*'
   gaffer events web --since 1h --json";
+/// Examples of `webhook`.
+pub const WEBHOOK: &str = "\
+Webhooks are written in a file: [webhook.NAME] with `url`; see docs/webhooks.md.
+
+Examples:
+  gaffer webhook ls
+  gaffer webhook show ops
+  gaffer webhook test ops           send one event now, exit 1 if it is not taken";
 /// Examples of `apply`.
 pub const APPLY: &str = "\
 Only what changed is changed; a file with errors changes nothing.

@@ -218,6 +218,7 @@ async fn rare(ctx: &Context, command: Command) -> Result<u8, Failure> {
     use commands::{apply, convert};
     match command {
         Command::Events(args) => commands::events::events(ctx, &args).await,
+        Command::Webhook(args) => commands::webhook::webhook(ctx, &args.verb).await,
         Command::Check(args) => apply::check(ctx, &args),
         Command::Plan(args) => apply::plan(ctx, &args).await,
         Command::Apply(args) => apply::apply(ctx, &args).await,

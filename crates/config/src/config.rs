@@ -13,6 +13,7 @@ use crate::node::{Item, Node, Span, Table};
 use crate::report::Report;
 use crate::resolve::{Resolved, Resolver, Wait, World};
 use crate::source::Gathered;
+use crate::webhook::Webhook;
 use gaffer_core::job::{Condition, Job, Port, Restart};
 use gaffer_core::name::{JobId, JobName, Name};
 use serde_json::{Value, json};
@@ -29,6 +30,8 @@ pub struct Config {
     pub daemon_section: Option<Origin>,
     /// All jobs that exist under the selected profiles.
     pub jobs: BTreeMap<JobId, LoadedJob>,
+    /// All webhooks.
+    pub webhooks: Vec<Webhook>,
     /// `session` of the file.
     pub session: Name,
     /// What is odd but works.
@@ -73,6 +76,10 @@ pub fn load(bundle: &Bundle, host: &dyn Host) -> Result<Config, Diagnostics> {
         Some((table, _)) => crate::daemon::settings(table, host, &mut report),
         None => DaemonSettings::default(),
     };
+    let webhooks = std::mem::take(&mut front.webhooks)
+        .into_values()
+        .filter_map(|def| crate::webhook::resolve(def, &mut report))
+        .collect();
     let mut world = World::new(host);
     let session = front.session.clone();
     let merged = {
@@ -109,6 +116,7 @@ pub fn load(bundle: &Bundle, host: &dyn Host) -> Result<Config, Diagnostics> {
         daemon,
         daemon_section,
         jobs,
+        webhooks,
         session,
         warnings,
         file: bundle.root.clone(),

@@ -65,6 +65,8 @@ pub struct DaemonSettings {
     pub legacy_api: bool,
     /// Web origins that it answers with CORS headers.
     pub legacy_origins: Vec<String>,
+    /// Folder of plugins; none: `plugins` beside the file, if it is there.
+    pub plugins_dir: Option<PathBuf>,
     /// Where the pid is written.
     pub pidfile: Option<PathBuf>,
     /// Of the daemon.
@@ -169,6 +171,7 @@ impl Default for DaemonSettings {
             metrics: true,
             legacy_api: true,
             legacy_origins: Vec::new(),
+            plugins_dir: None,
             pidfile: None,
             umask: 0o022,
             shell: DEFAULT_SHELL.to_owned(),
@@ -346,6 +349,7 @@ fn strings(table: &Table, settings: &mut DaemonSettings, report: &Report) {
     settings.advertise = text("advertise");
     settings.lookup = list("lookup").unwrap_or_default();
     settings.legacy_origins = list("legacy_origins").unwrap_or_default();
+    settings.plugins_dir = path("plugins_dir");
     settings.pidfile = path("pidfile");
     settings.shell = text("shell").unwrap_or(settings.shell.clone());
     settings.log_to = text("log_to").unwrap_or(settings.log_to.clone());

@@ -51,7 +51,7 @@ pub fn export(config: &Config, format: ExportFormat) -> String {
         ExportFormat::Ini => ini(config),
         ExportFormat::Json => json_file(config),
         ExportFormat::Systemd => crate::systemd::units(config),
-        ExportFormat::Toml => jobs_toml(&config.session, &config.jobs),
+        ExportFormat::Toml => jobs_toml(&config.session, &config.jobs) + &crate::webhook::to_toml(config),
     }
 }
 

@@ -45,6 +45,15 @@ pub(crate) struct JobDef {
     pub procfile: bool,
 }
 
+/// A webhook as written.
+pub(crate) struct WebhookDef {
+    pub name: String,
+    pub session: String,
+    /// Of its header.
+    pub span: Span,
+    pub table: Table,
+}
+
 /// Everything the files say, before anything is given a meaning.
 pub(crate) struct Front {
     pub scopes: Vec<Scope>,
@@ -52,6 +61,7 @@ pub(crate) struct Front {
     pub templates: BTreeMap<String, Vec<(Table, Span)>>,
     pub vars: BTreeMap<String, String>,
     pub daemon: Option<(Table, Span)>,
+    pub webhooks: BTreeMap<(String, String), WebhookDef>,
     pub session: String,
     /// Contents of files of variables, by path; none: it is missing.
     pub variables: BTreeMap<PathBuf, Option<Rc<Variables>>>,
@@ -84,6 +94,7 @@ pub(crate) fn front(bundle: &Bundle, source: &mut dyn Source, report: &mut Repor
         templates: BTreeMap::new(),
         vars: BTreeMap::new(),
         daemon: None,
+        webhooks: BTreeMap::new(),
         session: "default".to_owned(),
         variables: BTreeMap::new(),
     };
@@ -270,6 +281,18 @@ impl Loader<'_> {
                         }
                     }
                 }
+                "webhook" => {
+                    for (object, entry) in &mut table.0 {
+                        match &mut entry.node.item {
+                            Item::Table(below) => crate::webhook::check(below, path, object, self.report),
+                            _ => {
+                                let name = format!("webhook.{object}");
+                                let place = format!("{path}{name}");
+                                report_problem(Type::Table, &name, &place, &entry.node, self.report);
+                            }
+                        }
+                    }
+                }
                 "gaffer" => {
                     let checked = Checked {
                         keys: DAEMON,
@@ -360,6 +383,7 @@ impl Loader<'_> {
                 }
             }
         }
+        self.webhooks(&mut tree, index);
         self.objects(&mut tree, index, procfile);
         for list in includes {
             for (pattern, span) in list.texts() {
@@ -415,6 +439,32 @@ impl Loader<'_> {
             );
         }
         scope
+    }
+
+    fn webhooks(&mut self, tree: &mut Table, scope: usize) {
+        let Some(crate::node::Item::Table(webhooks)) = tree.remove("webhook").map(|node| node.item) else {
+            return;
+        };
+        for (name, Entry { key, node }) in webhooks.0 {
+            let crate::node::Item::Table(table) = node.item else {
+                continue;
+            };
+            let (session, name) = self.identity(scope, &name, &table);
+            let id = (session.clone(), name.clone());
+            if let Some(first) = self.front.webhooks.get(&id) {
+                let help = format!("first in {}", self.report.place(first.span));
+                let message = format!("webhook `{name}` is defined twice");
+                self.report.error(key, &format!("webhook.{name}"), message, &help);
+                continue;
+            }
+            let def = WebhookDef {
+                name,
+                session,
+                span: key,
+                table,
+            };
+            self.front.webhooks.insert(id, def);
+        }
     }
 
     fn objects(&mut self, tree: &mut Table, scope: usize, procfile: bool) {

@@ -29,6 +29,7 @@ pub(crate) fn tree(text: &str, file: u32, source: &mut dyn Source, report: &mut 
     let mut jobs = Jobs::new(Dialect::Ini);
     let mut daemon: Option<(Table, Span)> = None;
     let mut envs = Vec::new();
+    let mut webhooks = None;
     for section in &sections {
         let name = section.name.as_str();
         match name
@@ -46,6 +47,12 @@ pub(crate) fn tree(text: &str, file: u32, source: &mut dyn Source, report: &mut 
             ("env", Some(job)) => envs.push((job, section)),
             ("gaffer", None) => daemon = Some((settings(section, &sections, report), section.span)),
             ("endpoint", Some(_)) => {}
+            ("webhooks", None) => {
+                webhooks = Some(Node::table(
+                    crate::webhook::from_ini(&section.table, report),
+                    section.span,
+                ));
+            }
             ("auth", None) => warn_unused(
                 section,
                 "users and keys of the original are not read; `gaffer token create` makes new ones",
@@ -58,6 +65,9 @@ pub(crate) fn tree(text: &str, file: u32, source: &mut dyn Source, report: &mut 
         jobs.add_env(job, &variables(&section.table), section.span, report);
     }
     let mut tree = jobs.into_tree(span);
+    if let Some(webhooks) = webhooks {
+        tree.put("webhook", webhooks);
+    }
     if let Some((table, span)) = daemon {
         tree.0.insert(
             "gaffer".to_owned(),
@@ -167,7 +177,7 @@ impl Reader<'_> {
 
 fn refuse(section: &Section, report: &mut Report) {
     let name = section.name.as_str();
-    if ["ssl", "lookup_ssl", "webhooks"].contains(&name) {
+    if ["ssl", "lookup_ssl"].contains(&name) {
         report.error(
             section.span,
             name,
@@ -242,6 +252,7 @@ fn settings(section: &Section, sections: &[Section], report: &mut Report) -> Tab
                 ("lookup", Node::new(Item::List(lookups.clone()), node.span))
             }
             "pidfile" | "log_to" | "socket" | "state_dir" | "name" | "shell" => (key, node.clone()),
+            "plugins_dir" | "plugin_dir" => ("plugins_dir", node.clone()),
             _ => {
                 no_setting(key, entry, report);
                 continue;
@@ -268,10 +279,6 @@ fn no_setting(key: &str, entry: &Entry, report: &mut Report) {
         "daemonize" => {
             let message = "`daemonize` has no effect";
             report.warning(entry.key, "gaffer.daemonize", message, "start gafferd --daemon");
-        }
-        "plugins_dir" | "plugin_dir" => {
-            let message = format!("`{key}` is not yet supported");
-            report.error(entry.key, "gaffer.plugins_dir", message, "leave it out");
         }
         _ => {
             let help = crate::keys::hint(crate::keys::DAEMON, "", key);

@@ -93,7 +93,11 @@ fn entry(
     file: u32,
     report: &mut Report,
 ) -> Option<String> {
-    let name = line[..at].trim().to_lowercase();
+    let name = match section.name.as_str() {
+        // Events there name jobs, whose case counts.
+        "webhooks" => line[..at].trim().to_owned(),
+        _ => line[..at].trim().to_lowercase(),
+    };
     let value = line[at + 1..].trim();
     let key_span = Span::new(file, start..start + line[..at].trim_end().len());
     if name.is_empty() {

@@ -258,11 +258,44 @@ pub(crate) const DAEMON: &[Key] = &[
     key("legacy_api", Type::Bool, "true", L, Run, "the HTTP API of gaffer 0.5 and 0.4, with its channels"),
     key("metrics", Type::Bool, "true", L, Run, "`/metrics`"),
     key("legacy_origins", Type::Texts, "[]", L, Run, "web origins that may use the API of gaffer 0.5 and get CORS headers"),
-    not_yet("plugins_dir", "plugins"),
+    key("plugins_dir", Type::Path, "`plugins` beside the file", D, Run, "folder of plugins; see docs/plugins.md"),
     key("pidfile", Type::Path, "", D, Run, "where the pid is written"),
     key("umask", Type::Octal, "\"022\"", D, Run, "of the daemon"),
     not_yet("statsd", "statistics by UDP"),
     key("shell", Type::Path, "\"/bin/sh\"", N, Run, "what `shell = true` is, for all jobs of the daemon"),
+];
+
+/// Keys of `[webhook.X]`.
+#[rustfmt::skip] // A table reads better as one.
+pub(crate) const WEBHOOK: &[Key] = &[
+    key("url", Type::Text, "", L, Run, "where events are posted; required"),
+    key("events", Type::Texts, "[\"*\"]", L, Run, "names of events, `*` is one part or, at the end, the rest; with `format = \"legacy\"` topics of the original"),
+    key("targets", Type::Texts, "[\"*\"]", L, Run, "jobs: `web`, `shop.web`, `shop.*`; `*` also takes events of no job"),
+    key("secret_file", Type::Path, "", L, Run, "file with the key of the signature; read for every delivery, never shown or stored"),
+    key("headers", Type::Map, "{}", L, Run, "further headers; `file:PATH` is what the file says"),
+    key("timeout", Type::Duration, "\"10s\"", L, Run, "of one attempt"),
+    table("retry", Some("attempts"), L, Run, "pace and number of attempts"),
+    key("retry.attempts", Type::Count(1), "10", L, Run, "the first included; then the event is given up"),
+    key("retry.delay", Type::Durations, "\"1s\"", L, Run, "pause after the first failure, or a list whose last entry repeats"),
+    key("retry.factor", Type::Number(1.0, 1000.0), "2", L, Run, "multiplies per further failure; 1 is constant"),
+    key("retry.increment", Type::Duration, "", L, Run, "adds instead of multiplying"),
+    key("retry.max_delay", Type::Duration, "\"5m\"", L, Run, "cap"),
+    key("retry.jitter", Type::Number(0.0, 1.0), "0.2", L, Run, "± share of the delay"),
+    key("format", Type::Word(&["v1", "legacy"]), "\"v1\"", L, Run, "what is sent: the event of `/v1/events`, or the original's message"),
+    key("session", Type::Name, "of the file", L, Run, "session of this object"),
+];
+
+/// Keys of `plugin.toml`.
+#[rustfmt::skip] // A table reads better as one.
+pub(crate) const PLUGIN: &[Key] = &[
+    key("name", Type::Text, "", D, Run, "name of its folder; required"),
+    key("version", Type::Text, "", D, Run, "free text; another one restarts it"),
+    key("description", Type::Text, "", D, Run, "free text"),
+    key("requires", Type::Texts, "[]", D, Run, "plugins that must be there"),
+    key("command", Type::Command, "", D, Run, "the program, run in the plugin's folder; without it there are pages only"),
+    key("events", Type::Texts, "[\"*\"]", D, Run, "names of the events that it is sent"),
+    key("scope", Type::Word(&["read", "operate", "admin"]), "\"read\"", D, Run, "what its token allows"),
+    key("for", Type::Texts, "[\"*\"]", D, Run, "jobs that its token is for: `shop`, `shop.web`, `shop.*`"),
 ];
 
 /// Tables and keys at the top of a file. Their contents are looked at elsewhere.
@@ -282,7 +315,7 @@ pub(crate) const TOP: &[Key] = &[
     not_yet("queue", "durable queues"),
     not_yet("schedule", "calendars and intervals"),
     not_yet("socket", "shared sockets"),
-    not_yet("webhook", "webhooks"),
+    table("webhook", None, L, Run, "`[webhook.X]`: events are sent by HTTP; see docs/webhooks.md"),
     not_yet("node", "other nodes"),
 ];
 
@@ -320,6 +353,7 @@ pub(crate) const OLD: &[(&str, &str)] = &[
     ("start_delay", "start_spacing"),
     ("depends_on", "after"),
     ("requires", "after"),
+    ("mandatory", "requires"),
     ("order", "priority"),
     ("autorestart", "restart"),
     ("respawn", "restart"),

@@ -39,6 +39,7 @@ mod launch;
 mod legacy;
 mod merge;
 mod node;
+mod plugin;
 mod procfile;
 mod redact;
 mod reference;
@@ -53,6 +54,7 @@ mod template;
 mod thermos;
 mod toml_text;
 mod units;
+mod webhook;
 
 pub use bundle::{Bundle, GatherOptions, Kind, find_file, gather};
 pub use config::{Config, LoadedJob, Origin, load, load_again, load_job_json};
@@ -65,6 +67,7 @@ pub use gaffer_core::signal::parse as parse_signal;
 pub use host::{Group, Host, StoredHost, SystemHost, SystemHost as RealHost};
 pub use init::init;
 pub use json_jobs::legacy_job;
+pub use plugin::{PluginManifest, plugin_manifest};
 pub use redact::Redaction;
 pub use reference::reference_markdown;
 pub use schema::schema_json;
@@ -74,3 +77,4 @@ pub use thermos::{
     Destination, Logger, Resources, ThermosContext, ThermosTask, is_thermos, load_thermos, load_thermos_json,
 };
 pub use units::{UnitError, format_duration, format_size, parse_duration, parse_size, shell_quote};
+pub use webhook::{Webhook, WebhookFormat};

@@ -1,7 +1,7 @@
 //! The reference page of `gaffer.toml`, from the table of keys.
 
 use crate::diff::ChangeClass;
-use crate::keys::{DAEMON, JOB, Key, OLD, TOP, Use};
+use crate::keys::{DAEMON, JOB, Key, OLD, PLUGIN, TOP, Use, WEBHOOK};
 use crate::kind::Type;
 
 const HEAD: &str = "\
@@ -51,7 +51,9 @@ pub fn reference_markdown() -> String {
     let mut out = HEAD.to_owned();
     section(&mut out, "Top level", TOP);
     section(&mut out, "`[job.X]`", JOB);
+    section(&mut out, "`[webhook.X]`", WEBHOOK);
     section(&mut out, "`[gaffer]`", DAEMON);
+    section(&mut out, "`plugin.toml`", PLUGIN);
     out.push_str(FILES);
     out.push_str("\n## Old names\n\n| written elsewhere | here |\n|---|---|\n");
     for (old, new) in OLD {

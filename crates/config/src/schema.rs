@@ -1,6 +1,6 @@
 //! JSON Schema of `gaffer.toml`, from the table of keys, for editors.
 
-use crate::keys::{DAEMON, JOB, Key, TOP, Use};
+use crate::keys::{DAEMON, JOB, Key, TOP, Use, WEBHOOK};
 use crate::kind::{CONDITIONS, Type};
 use serde_json::{Map, Value, json};
 
@@ -10,6 +10,7 @@ pub fn schema_json() -> String {
     let object = |what: &str| json!({ "type": "object", "additionalProperties": { "$ref": format!("#/$defs/{what}") } });
     top.insert("job".to_owned(), object("job"));
     top.insert("template".to_owned(), object("job"));
+    top.insert("webhook".to_owned(), object("webhook"));
     top.insert("profile".to_owned(), object("profile"));
     top.insert("gaffer".to_owned(), json!({ "$ref": "#/$defs/gaffer" }));
     top.insert("defaults".to_owned(), json!({ "$ref": "#/$defs/defaults" }));
@@ -30,6 +31,7 @@ pub fn schema_json() -> String {
             "defaults": closed(defaults),
             "profile": closed(profile),
             "gaffer": closed(properties(DAEMON, "", &|_| true)),
+            "webhook": closed(properties(WEBHOOK, "", &|_| true)),
         },
     });
     let mut text = serde_json::to_string_pretty(&schema).unwrap_or_default();

@@ -437,7 +437,7 @@ cron = "x""#, "1:2 `schedule` is not yet supported [schedule] | leave it out"),
     (r#"[socket.x]
 listen = "x""#, "1:2 `socket` is not yet supported [socket] | leave it out"),
     (r#"[webhook.x]
-url = "x""#, "1:2 `webhook` is not yet supported [webhook] | leave it out"),
+url = "x""#, r#"2:7 `url` begins with http:// or https:// ["x"] | url = "http://127.0.0.1:8080/hook""#),
     (r#"[node.x]
 url = "x""#, "1:2 `node` is not yet supported [node] | leave it out"),
     (r#"[jobs.web]
@@ -489,8 +489,6 @@ bind = [":5000"]"#, r#"2:9 `bind` has ":5000": the host is missing; all addresse
 log_level = "loud""#, r#"2:13 `log_level` cannot be "loud" ["loud"] | one of "error", "warn", "info", "debug", "trace""#),
     ("[gaffer]
 tls = {}", "2:1 `tls` is not yet supported [tls] | leave it out"),
-    (r#"[gaffer]
-plugins_dir = "x""#, "2:1 `plugins_dir` is not yet supported [plugins_dir] | leave it out"),
     ("[gaffer]
 require_key = true", "2:1 unknown key `require_key` in [gaffer] [require_key] | use `require_token`"),
     (r#"[gaffer]

@@ -93,6 +93,26 @@ fn daemon(setup: &Setup, handle: &Handle, listen: &[String]) -> Check {
     }
 }
 
+/// Plugins, if there is a folder of them.
+pub fn plugins(plugins: &crate::plugins::Plugins) -> Option<Check> {
+    let dir = plugins.dir()?.display();
+    let list = plugins.list();
+    let skipped: Vec<&str> = list
+        .iter()
+        .filter_map(|plugin| plugin.problem.as_deref())
+        .collect();
+    let text = format!("{dir}: {} plugins", list.len());
+    Some(match skipped.first() {
+        None => check("plugins", "good", text, None),
+        Some(first) => check(
+            "plugins",
+            "limited",
+            format!("{text}, {} skipped: {first}", skipped.len()),
+            Some("gaffer daemon reload, once that is mended".to_owned()),
+        ),
+    })
+}
+
 /// The daemon's own file: is what it says in force?
 pub fn file(path: &Path, live: &Live) -> Check {
     let shown = path.display();

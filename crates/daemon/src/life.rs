@@ -127,6 +127,8 @@ pub async fn live(plan: Plan, leash: Option<OwnedFd>, ready: impl FnOnce()) -> R
     let router = router(app.clone());
     bound.serve(&app, &router);
     gaffer::give_back();
+    crate::plugins::load(&app).await;
+    let hooks = tokio::spawn(crate::webhooks::follow(app.clone()));
     let resting = tokio::spawn(crate::rest::watch(handle.clone()));
     let mut registrar = Registrar::new(handle.clone(), plan.lookup_ping, |_, _| None);
     registrar.serve(&plan.daemon.lookup, &origin(&plan.daemon, &bound, &plan.socket));
@@ -149,12 +151,7 @@ pub async fn live(plan: Plan, leash: Option<OwnedFd>, ready: impl FnOnce()) -> R
         leash,
     };
     let end = life.until_end().await;
-    if let Some(manager) = &life.manager {
-        manager.tell("STOPPING=1");
-        // What ends in order may take as long as it was told; a manager that knows this waits.
-        let within = handle.tuning().stop_within + ENDS_WITHIN;
-        manager.tell(&format!("EXTEND_TIMEOUT_USEC={}", within.as_micros()));
-    }
+    life.say_stopping();
     tracing::info!(by = %end.by, how = end.how(), "daemon.stopping");
     let code = life.stop(&end).await;
     // Told to everyone who listens, then the streams end.
@@ -163,6 +160,7 @@ pub async fn live(plan: Plan, leash: Option<OwnedFd>, ready: impl FnOnce()) -> R
     let _late = tokio::time::timeout(GOODBYE, connections.wait_for(|count| *count == 0)).await;
     lines.abort();
     resting.abort();
+    hooks.abort();
     drop(engine);
     Ok(code)
 }
@@ -196,12 +194,19 @@ fn app(
             .cgroup_base()
             .and_then(|base| Some(base.file_name()?.to_str()?.to_owned())),
         requests: AtomicU64::new(0),
+        plugins: crate::plugins::Plugins::new(plugins_dir(plan)),
         setup: crate::doctor::Setup {
             state_dir: plan.engine.state_dir.clone(),
             socket: plan.socket.clone(),
             require_token: plan.daemon.require_token,
         },
     }
+}
+
+/// Where plugins are, if anywhere.
+fn plugins_dir(plan: &Plan) -> Option<PathBuf> {
+    let beside = || Some(plan.file.as_ref()?.path.parent()?.join("plugins")).filter(|dir| dir.is_dir());
+    plan.daemon.plugins_dir.clone().or_else(beside)
 }
 
 pub(crate) fn actor_of(file: &File) -> gaffer::info::Actor {
@@ -218,7 +223,7 @@ pub(crate) async fn apply(handle: &Handle, file: &File) -> Result<bool, Error> {
     for warning in &plan.warnings {
         tracing::warn!(text = %warning, "config.warning");
     }
-    Ok(!plan.changes.is_empty())
+    Ok(!plan.changes.is_empty() || !plan.webhooks.is_empty())
 }
 
 /// The one line that programs wait for.
@@ -320,6 +325,15 @@ pub(crate) struct Life<'a> {
 }
 
 impl Life<'_> {
+    fn say_stopping(&self) {
+        if let Some(manager) = &self.manager {
+            manager.tell("STOPPING=1");
+            // What ends in order may take as long as it was told; a manager that knows this waits.
+            let within = self.handle.tuning().stop_within + ENDS_WITHIN;
+            manager.tell(&format!("EXTEND_TIMEOUT_USEC={}", within.as_micros()));
+        }
+    }
+
     async fn until_end(&mut self) -> End {
         let watchdog = self.manager.as_ref().and_then(Manager::watchdog);
         loop {

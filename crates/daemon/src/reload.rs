@@ -47,6 +47,7 @@ impl Life<'_> {
             Ok((next, changed)) => {
                 let (shown, by) = (next.file.path.display().to_string(), actor_of(&next.file));
                 self.take_over(next);
+                crate::plugins::load(&self.app).await;
                 // Of changed jobs the engine has told already.
                 if !changed {
                     self.handle.tell_file_read(shown, by, None);
@@ -155,6 +156,7 @@ fn later(started: &DaemonSettings, now: &DaemonSettings) -> Vec<&'static str> {
         ("state_dir", started.state_dir != now.state_dir),
         ("backlog", started.backlog != now.backlog),
         ("containment", started.containment != now.containment),
+        ("plugins_dir", started.plugins_dir != now.plugins_dir),
         ("pidfile", started.pidfile != now.pidfile),
         ("umask", started.umask != now.umask),
     ];

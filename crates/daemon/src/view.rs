@@ -381,7 +381,9 @@ pub fn plan(info: &PlanInfo, node: &str) -> types::Plan {
         u32::try_from(
             info.changes
                 .iter()
-                .filter(|change| change.action == wanted)
+                .map(|change| change.action)
+                .chain(info.webhooks.iter().map(|change| change.action))
+                .filter(|action| *action == wanted)
                 .count(),
         )
         .unwrap_or(u32::MAX)
@@ -391,7 +393,12 @@ pub fn plan(info: &PlanInfo, node: &str) -> types::Plan {
         file: info.file.clone(),
         node: node.to_owned(),
         session: info.session.clone(),
-        changes: info.changes.iter().map(plan_change).collect(),
+        changes: info
+            .changes
+            .iter()
+            .map(plan_change)
+            .chain(info.webhooks.iter().map(hook_change))
+            .collect(),
         unchanged: info.unchanged,
         added: count(PlanAction::Add),
         changed: count(PlanAction::Change),
@@ -401,14 +408,34 @@ pub fn plan(info: &PlanInfo, node: &str) -> types::Plan {
     }
 }
 
+fn action(action: PlanAction) -> &'static str {
+    match action {
+        PlanAction::Add => "add",
+        PlanAction::Change => "change",
+        PlanAction::Remove => "remove",
+    }
+}
+
+fn hook_change(change: &gaffer::info::HookChange) -> types::PlanChange {
+    let summary = match change.action {
+        PlanAction::Add => "gets what happens from now on",
+        PlanAction::Change => "goes on with what it says now",
+        PlanAction::Remove => "what still waits for it is forgotten",
+    };
+    types::PlanChange {
+        action: action(change.action).to_owned(),
+        kind: "webhook".to_owned(),
+        session: change.session.clone(),
+        name: change.name.clone(),
+        effect: "live".to_owned(),
+        summary: summary.to_owned(),
+        keys: Vec::new(),
+    }
+}
+
 fn plan_change(change: &gaffer::info::PlanChange) -> types::PlanChange {
     types::PlanChange {
-        action: match change.action {
-            PlanAction::Add => "add",
-            PlanAction::Change => "change",
-            PlanAction::Remove => "remove",
-        }
-        .to_owned(),
+        action: action(change.action).to_owned(),
         kind: "job".to_owned(),
         session: change.job.session.as_str().to_owned(),
         name: change.job.job.as_str().to_owned(),

@@ -144,6 +144,22 @@ impl EventLog {
     }
 }
 
+/// Does a pattern take the name of an event? `*` is one part or, at the end, the rest.
+pub fn matches(pattern: &str, name: &str) -> bool {
+    let mut parts = name.split('.');
+    let mut wanted = pattern.split('.').peekable();
+    while let Some(want) = wanted.next() {
+        let Some(part) = parts.next() else { return false };
+        if want == "*" && wanted.peek().is_none() {
+            return true;
+        }
+        if want != "*" && want != part {
+            return false;
+        }
+    }
+    parts.next().is_none()
+}
+
 fn gap(from: Cursor, to: Cursor) -> EventRecord {
     let data = vec![
         ("from", format!("{}.{}", from.epoch, from.seq)),
@@ -179,6 +195,18 @@ mod tests {
             reason: None,
             data: Vec::new(),
         }
+    }
+
+    #[test]
+    fn a_star_is_one_part_or_at_the_end_the_rest() {
+        assert!(matches("run.exited", "run.exited") && !matches("run.exited", "run.started"));
+        assert!(
+            matches("run.*", "run.exited")
+                && matches("*", "queue.task.done")
+                && matches("queue.*", "queue.task.done")
+        );
+        assert!(matches("*.exited", "run.exited") && !matches("*.exited", "run.exited.twice"));
+        assert!(!matches("run.*", "job.added") && !matches("run.*", "run"));
     }
 
     #[test]

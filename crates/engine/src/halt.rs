@@ -1,6 +1,6 @@
 //! Stops for tests, in debug builds only: `GAFFER_DAEMON_HALT=STEP:FILE` stops the daemon (SIGSTOP) at a step of the
 //! spawn table, once: whoever removes FILE stops. Step 0 is behind the commit of a wish, before the core hears of it;
-//! step 1 is behind a `Spawn`.
+//! step 1 is behind a `Spawn`; step 2 is behind a death, before the store hears of it.
 
 use rustix::process::{PidfdFlags, Signal, getpid, pidfd_open, pidfd_send_signal};
 

@@ -363,8 +363,21 @@ pub struct PlanInfo {
     pub unchanged: u32,
     /// Live runs that would end.
     pub runs_ended: u32,
+    /// Webhooks of the file that change.
+    pub webhooks: Vec<HookChange>,
     /// Rendered warnings.
     pub warnings: Vec<String>,
+}
+
+/// One webhook of a plan.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HookChange {
+    /// What happens to it.
+    pub action: PlanAction,
+    /// Session.
+    pub session: String,
+    /// Name.
+    pub name: String,
 }
 
 /// One job of a plan.

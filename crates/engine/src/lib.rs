@@ -42,6 +42,7 @@ pub mod logs;
 mod mask;
 mod notify;
 mod operations;
+pub mod outbox;
 mod owner;
 mod pids;
 mod plan;

@@ -277,7 +277,7 @@ impl State {
                 ("bytes", bytes.to_string()),
             ],
         };
-        self.counters.events += self.events.append([event]);
+        self.tell(event);
     }
 
     /// Older segments are needed no more: what they say is settled, or in the head of this one.

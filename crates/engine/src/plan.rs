@@ -4,10 +4,12 @@ use crate::handle::Result;
 use crate::info::{Actor, ApplyOptions, Error, PlanAction, PlanChange, PlanInfo, Target};
 use crate::requests::{Effect, Prepared};
 use crate::state::State;
+use crate::store::{Change, HookRow, OutboxChange};
 use gaffer_config::{ChangeClass, Config, LoadedJob};
 use gaffer_core::job::{Condition, ReloadHow};
 use gaffer_core::name::JobId;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// A file, loaded, beside what is in force: all that a plan is made of.
 pub(crate) struct Draft {
@@ -61,6 +63,7 @@ impl State {
             changes,
             unchanged,
             runs_ended,
+            webhooks: self.hook_changes(&draft.config.file.to_string_lossy(), &draft.config.webhooks),
             warnings: draft
                 .config
                 .warnings
@@ -174,6 +177,7 @@ impl State {
             return Err(Error::PlanStale(plan.hash));
         }
         prepared.verb = "apply";
+        let hooks = self.hooks_after(&plan.file, &draft.config.webhooks);
         let mut jobs = draft.config.jobs;
         for change in &plan.changes {
             match change.action {
@@ -194,7 +198,14 @@ impl State {
                 }
             }
         }
-        if !plan.changes.is_empty() {
+        if let Some(list) = hooks {
+            // First: it hears of the rest.
+            prepared.effects.insert(0, Effect::Webhooks(Arc::new(list)));
+            prepared
+                .changes
+                .push(webhooks(&draft.config.webhooks, &plan.file));
+        }
+        if !plan.changes.is_empty() || !plan.webhooks.is_empty() {
             prepared.effects.push(Effect::Applied {
                 file: plan.file.clone(),
                 by,
@@ -203,6 +214,20 @@ impl State {
         prepared.plan = Some(plan);
         Ok(())
     }
+}
+
+/// The webhooks of a file, for the store.
+fn webhooks(webhooks: &[gaffer_config::Webhook], file: &str) -> Change {
+    let row = |webhook: &gaffer_config::Webhook| HookRow {
+        session: webhook.session.to_string(),
+        name: webhook.name.to_string(),
+        file: file.to_owned(),
+        spec: webhook.typed().to_string(),
+    };
+    Change::Outbox(OutboxChange::Webhooks {
+        file: file.to_owned(),
+        rows: webhooks.iter().map(row).collect(),
+    })
 }
 
 fn runs_text(runs: u32) -> String {
@@ -266,6 +291,10 @@ fn hash(draft: &Draft, plan: &PlanInfo) -> String {
     }
     for change in &plan.changes {
         add(change.effect);
+    }
+    for webhook in &draft.config.webhooks {
+        add(&webhook.id());
+        add(&webhook.typed().to_string());
     }
     format!("{:08x}", (hash >> 32) ^ (hash & 0xffff_ffff))
 }

@@ -397,6 +397,9 @@ fn settle_recovered(
     for (_, fold) in folds {
         for (run, mut facts) in fold.runs {
             facts.settled = known.contains(&run);
+            if !facts.settled {
+                state.note_found_start(&facts);
+            }
             let place = newest.entry(facts.slot.clone()).or_insert_with(|| facts.clone());
             let mut older = if place.run < run {
                 std::mem::replace(place, facts)
@@ -433,7 +436,9 @@ fn settle_older(state: &mut State, facts: &mut RunFacts, dead_shim: bool) {
         return;
     };
     let (death, reason) = settle::unexplained(facts);
-    state.settled.push(settle::row(facts, &slot, &death, &reason));
+    let mut settled = settle::row(facts, &slot, &death, &reason);
+    state.tell_unexplained(&slot, &mut settled);
+    state.settled.push(settled);
 }
 
 fn report_slots(

@@ -129,6 +129,8 @@ pub(crate) enum Effect {
         to: gaffer_core::job::Scope,
         by: Actor,
     },
+    /// The webhooks are these now.
+    Webhooks(Arc<Vec<crate::outbox::Hook>>),
     /// `config.applied`.
     Applied { file: String, by: Actor },
 }
@@ -223,7 +225,8 @@ impl State {
     }
 
     fn commit(&mut self, mut prepared: Prepared) {
-        let changes = std::mem::take(&mut prepared.changes);
+        let mut changes = std::mem::take(&mut prepared.changes);
+        changes.extend(self.promise(prepared.seq, &prepared.effects));
         // Handed to the store now, so that the order of requests is the order of commits; awaited elsewhere.
         let outcome = self.store.begin_commit(changes);
         // The committer lives as long as the owner.
@@ -248,9 +251,11 @@ impl State {
             return;
         }
         crate::halt::at(0);
+        self.begin_request();
         for effect in effects {
             self.carry_out(effect);
         }
+        self.end_request(seq);
         let operation = OperationId(seq);
         let pending = outcomes
             .iter()
@@ -331,6 +336,7 @@ impl State {
                     self.signal(run, signal, to);
                 }
             }
+            Effect::Webhooks(list) => self.set_hooks(list),
             Effect::Applied { file, by } => self.tell_applied(file, by, true),
         }
     }
@@ -370,7 +376,7 @@ impl State {
             reason: (!changed).then_some(unchanged),
             data: vec![("file", file)],
         };
-        self.counters.events += self.events.append([event]);
+        self.tell(event);
     }
 
     /// The daemon's own file has errors: nothing was changed.
@@ -387,7 +393,7 @@ impl State {
             }),
             data: vec![("file", file)],
         };
-        self.counters.events += self.events.append([event]);
+        self.tell(event);
     }
 
     pub(crate) fn meta(&self, job: &JobId) -> Result<&JobMeta> {

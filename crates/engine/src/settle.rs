@@ -38,6 +38,7 @@ pub(crate) fn row(facts: &RunFacts, slot: &Slot, death: &Death, reason: &Reason)
     Settled {
         row,
         id: death.run.to_string(),
+        tell: None,
     }
 }
 
@@ -272,7 +273,7 @@ pub(crate) fn parse_cause(word: &str) -> Option<Cause> {
 }
 
 /// Codes of ux.md 6.1; a newer version's code is kept readable as `unknown`.
-fn static_code(code: &str) -> &'static str {
+pub(crate) fn static_code(code: &str) -> &'static str {
     const CODES: &[&str] = &[
         "exit",
         "signal",

@@ -65,6 +65,7 @@ pub(crate) struct State {
     pub committer: mpsc::UnboundedSender<crate::requests::Committing>,
     pub ended: watch::Sender<Option<i32>>,
     pub counters: Counters,
+    pub hooks: crate::outbox::Hooks,
     /// Highest intent number in use.
     pub seq: u64,
     pub epoch: u32,
@@ -122,6 +123,7 @@ impl State {
             owner: ends.owner,
             ended: ends.ended,
             counters: Counters::default(),
+            hooks: crate::outbox::Hooks::new(&loaded.hooks, loaded.outbox_newest),
             seq: loaded.intent_seq,
             epoch: loaded.epoch,
             cgroup_base,
@@ -155,6 +157,7 @@ impl State {
             }
             let events = output.events.into_iter().map(|event| self.complete(event));
             let events: Vec<crate::info::Event> = events.collect();
+            self.note_output(&events, &output.commands);
             self.counters.events += self.events.append(events);
             for command in output.commands {
                 self.perform(command, &mut queue);
@@ -193,6 +196,9 @@ impl State {
         }
         told.extend(runs.iter().map(|run| event(self.slot_of(*run), Some(*run))));
         let told: Vec<crate::info::Event> = told.into_iter().map(|event| self.complete(event)).collect();
+        told.iter().for_each(|event| self.put_event(event));
+        // Nobody else may have a turn for long.
+        self.flush_hooks();
         self.counters.events += self.events.append(told);
     }
 
@@ -513,7 +519,9 @@ impl State {
             return;
         }
         facts.settled = true;
-        self.settled.push(settle::row(facts, slot, death, reason));
+        let mut settled = settle::row(facts, slot, death, reason);
+        settled.tell = self.told_with(death.run);
+        self.settled.push(settled);
         if death.end.is_none() {
             self.counters.starts_failed += 1;
         }
@@ -573,9 +581,11 @@ impl State {
 
     /// Hands this turn's deaths to the store.
     pub fn flush_settled(&mut self) {
+        self.flush_hooks();
         if self.settled.is_empty() {
             return;
         }
+        crate::halt::at(2);
         self.settled_since_prune += u32::try_from(self.settled.len()).unwrap_or(u32::MAX);
         self.store.settle(std::mem::take(&mut self.settled));
         if self.settled_since_prune >= 1000 {

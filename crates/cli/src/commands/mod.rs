@@ -15,4 +15,5 @@ pub mod scale;
 pub mod shell;
 pub mod talk;
 pub mod wait;
+pub mod webhook;
 pub mod why;

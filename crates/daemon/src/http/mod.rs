@@ -12,6 +12,7 @@ pub mod metrics;
 pub mod nodes;
 pub mod operations;
 pub mod page;
+pub mod plugins;
 pub mod query;
 pub mod router;
 pub mod runs;
@@ -19,6 +20,7 @@ pub mod server;
 pub mod stats;
 pub mod stream;
 pub mod weave;
+pub mod webhooks;
 
 use crate::guard::Guard;
 use crate::refusal::Refusal;
@@ -55,6 +57,8 @@ pub struct App {
     pub connections: watch::Sender<usize>,
     /// Numbers requests.
     pub requests: AtomicU64,
+    /// Plugins.
+    pub plugins: crate::plugins::Plugins,
     /// What doctor needs to know of how we were started.
     pub setup: crate::doctor::Setup,
 }

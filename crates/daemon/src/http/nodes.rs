@@ -265,6 +265,7 @@ pub async fn doctor(State(app): State<Shared>) -> Json<Doctor> {
     if let Some(path) = &app.config {
         doctor.checks.insert(1, crate::doctor::file(path, &live));
     }
+    doctor.checks.extend(crate::doctor::plugins(&app.plugins));
     Json(doctor)
 }
 

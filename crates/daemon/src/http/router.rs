@@ -1,6 +1,8 @@
 //! The closed table of routes, and the document that is generated from it.
 
-use crate::http::{Shared, attach, events, jobs, logs, metrics, nodes, operations, runs, stats, stream};
+use crate::http::{
+    Shared, attach, events, jobs, logs, metrics, nodes, operations, plugins, runs, stats, stream, webhooks,
+};
 use axum::Router;
 use axum::response::IntoResponse;
 use hyper::header::CONTENT_TYPE;
@@ -65,12 +67,15 @@ fn routes() -> OpenApiRouter<Shared> {
         .routes(routes!(nodes::doctor))
         .routes(routes!(nodes::healthz))
         .routes(routes!(metrics::metrics))
+        .merge(plugins::router())
+        .merge(webhooks::router())
 }
 
 /// The router, with `/v1/openapi.json`.
 pub fn router(app: Shared) -> Router {
     let (router, _) = routes().split_for_parts();
     router
+        .merge(plugins::pages())
         .route("/v1/openapi.json", axum::routing::get(openapi))
         .route("/openapi.json", axum::routing::get(openapi))
         .merge(crate::legacy::channel::router(&app))

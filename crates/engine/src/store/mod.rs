@@ -6,12 +6,14 @@
 //!
 //! A file that cannot be read is never written over: opening fails, and says so.
 
+mod outbox;
 mod read;
 mod schema;
 mod sums;
 mod write;
 
 pub use crate::pids::PidsKept;
+pub use outbox::{Delivery, Fate, HookCounts, HookRow, OutboxChange, OutboxRow};
 pub use read::{JobRow, OneOffRow, ReloadRow, RunRow, WishRow};
 pub use write::{Change, Settled};
 
@@ -23,7 +25,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc;
 use std::time::Duration;
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
 /// What goes wrong with the store.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -84,6 +86,7 @@ enum Message {
 pub struct Store {
     tx: mpsc::Sender<Message>,
     commits: Arc<AtomicU64>,
+    bell: Arc<watch::Sender<u64>>,
 }
 
 /// Everything that recovery needs, read once.
@@ -102,6 +105,10 @@ pub struct Loaded {
     pub one_offs: Vec<OneOffRow>,
     /// Where small process numbers begin.
     pub pids: PidsKept,
+    /// Webhooks.
+    pub hooks: Vec<HookRow>,
+    /// Highest number of an event in the outbox.
+    pub outbox_newest: u64,
 }
 
 impl Store {
@@ -114,16 +121,19 @@ impl Store {
         })?;
         // Everything could be read: from here on it may be written to.
         write::put_meta(&connection, "epoch", u64::from(loaded.epoch))?;
+        outbox::keep_promises(&connection)?;
         connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false)?;
         let (tx, rx) = mpsc::channel();
         let commits = Arc::new(AtomicU64::new(0));
         let counter = commits.clone();
+        let bell = Arc::new(watch::Sender::new(0));
+        let ring = bell.clone();
         std::thread::Builder::new()
             .name("store".to_owned())
             .stack_size(256 * 1024)
-            .spawn(move || serve(connection, &rx, &counter))
+            .spawn(move || serve(connection, &rx, &counter, &ring))
             .map_err(|error| StoreError::Failed(error.to_string()))?;
-        Ok((Store { tx, commits }, loaded))
+        Ok((Store { tx, commits, bell }, loaded))
     }
 
     /// Commits intent; when the receiver says `Ok` it is on disk. Commits are in the order of the calls.
@@ -206,6 +216,29 @@ impl Store {
         self.read(|_| Ok(())).await
     }
 
+    /// Counts up whenever something is put into the outbox of webhooks.
+    pub fn outbox_bell(&self) -> watch::Receiver<u64> {
+        self.bell.subscribe()
+    }
+
+    /// What is to be delivered next by a webhook.
+    pub async fn outbox_next(&self, hook: &str) -> Result<Option<OutboxRow>, StoreError> {
+        let hook = hook.to_owned();
+        self.read(move |c| outbox::next(c, &hook)).await
+    }
+
+    /// Newest attempts of a webhook.
+    pub async fn hook_deliveries(&self, hook: &str, limit: usize) -> Result<Vec<Delivery>, StoreError> {
+        let hook = hook.to_owned();
+        self.read(move |c| outbox::deliveries(c, &hook, limit)).await
+    }
+
+    /// Totals of a webhook.
+    pub async fn hook_counts(&self, hook: &str) -> Result<HookCounts, StoreError> {
+        let hook = hook.to_owned();
+        self.read(move |c| outbox::counts(c, &hook)).await
+    }
+
     /// Is the file sound? For `doctor`.
     pub async fn check(&self) -> Result<String, StoreError> {
         self.read(|c| {
@@ -235,7 +268,12 @@ impl Store {
 }
 
 /// The writer thread: groups what waits into one transaction, answers reads in between.
-fn serve(mut connection: Connection, rx: &mpsc::Receiver<Message>, commits: &AtomicU64) {
+fn serve(
+    mut connection: Connection,
+    rx: &mpsc::Receiver<Message>,
+    commits: &AtomicU64,
+    bell: &watch::Sender<u64>,
+) {
     let mut facts: Vec<Settled> = Vec::new();
     let mut upkeep: Vec<Change> = Vec::new();
     let mut due: Option<std::time::Instant> = None;
@@ -273,7 +311,7 @@ fn serve(mut connection: Connection, rx: &mpsc::Receiver<Message>, commits: &Ato
                 continue;
             }
             Ok(Message::Read(query)) => {
-                flush(&mut connection, &mut facts, &mut upkeep, commits);
+                flush(&mut connection, &mut facts, &mut upkeep, commits, bell);
                 due = None;
                 query(&connection);
                 continue;
@@ -283,7 +321,7 @@ fn serve(mut connection: Connection, rx: &mpsc::Receiver<Message>, commits: &Ato
             Err(mpsc::RecvTimeoutError::Disconnected) => return,
         }
         due = None;
-        flush(&mut connection, &mut facts, &mut upkeep, commits);
+        flush(&mut connection, &mut facts, &mut upkeep, commits, bell);
         write::commit_intents(&mut connection, waiting);
         commits.fetch_add(1, Ordering::Relaxed);
         if let Some(done) = closing {
@@ -302,15 +340,20 @@ fn flush(
     facts: &mut Vec<Settled>,
     upkeep: &mut Vec<Change>,
     commits: &AtomicU64,
+    bell: &watch::Sender<u64>,
 ) {
     if facts.is_empty() && upkeep.is_empty() {
         return;
     }
-    if let Err(error) = write::commit_facts(connection, facts, upkeep) {
-        tracing::warn!(%error, "store.settle-failed");
-        // Keep a bounded tail for the next try; the journals have the rest.
-        if facts.len() < FACT_BATCH {
-            return;
+    match write::commit_facts(connection, facts, upkeep) {
+        Ok(true) => bell.send_modify(|rung| *rung += 1),
+        Ok(false) => {}
+        Err(error) => {
+            tracing::warn!(%error, "store.settle-failed");
+            // Keep a bounded tail for the next try; the journals have the rest.
+            if facts.len() + upkeep.len() < FACT_BATCH {
+                return;
+            }
         }
     }
     facts.clear();

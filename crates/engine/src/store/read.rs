@@ -127,6 +127,7 @@ pub(super) fn load(connection: &Connection) -> rusqlite::Result<Loaded> {
         [],
         |row| row.get(0),
     )?;
+    let (hooks, outbox_newest) = super::outbox::load(connection)?;
     Ok(Loaded {
         epoch,
         intent_seq,
@@ -141,6 +142,8 @@ pub(super) fn load(connection: &Connection) -> rusqlite::Result<Loaded> {
                 .map(|(epoch, n)| (epoch, u32::try_from(n).unwrap_or(u32::MAX)))
                 .collect(),
         },
+        hooks,
+        outbox_newest,
     })
 }
 

@@ -53,6 +53,22 @@ const MIGRATIONS: &[&str] = &[
      UPDATE one_off SET sum = row_sum(session, job, n, request);
      UPDATE run SET sum = row_sum(epoch, n, id, session, job, slot, attempt, pid, started, ended, lived_ms, status, cause,
         reason_code, reason, rusage, logs);",
+    // 3: webhooks.
+    "CREATE TABLE webhook (
+        session TEXT NOT NULL, name TEXT NOT NULL, file TEXT NOT NULL, spec TEXT NOT NULL,
+        PRIMARY KEY (session, name)) WITHOUT ROWID;
+     CREATE TABLE outbox (n INTEGER PRIMARY KEY, hook TEXT NOT NULL, event TEXT NOT NULL, attempts INTEGER NOT NULL);
+     CREATE INDEX outbox_by_hook ON outbox (hook, n);
+     CREATE TABLE promised (n INTEGER PRIMARY KEY, seq INTEGER NOT NULL, hook TEXT NOT NULL, event TEXT NOT NULL);
+     CREATE TABLE start_told (epoch INTEGER NOT NULL, n INTEGER NOT NULL, PRIMARY KEY (epoch, n)) WITHOUT ROWID;
+     CREATE TABLE death_told (epoch INTEGER NOT NULL, n INTEGER NOT NULL, PRIMARY KEY (epoch, n)) WITHOUT ROWID;
+     CREATE TABLE delivery (
+        place INTEGER PRIMARY KEY AUTOINCREMENT, hook TEXT NOT NULL, id TEXT NOT NULL, event TEXT NOT NULL,
+        attempt INTEGER NOT NULL, at INTEGER NOT NULL, took_ms INTEGER NOT NULL, status INTEGER, error TEXT);
+     CREATE INDEX delivery_by_hook ON delivery (hook, place);
+     CREATE TABLE hook_count (
+        hook TEXT PRIMARY KEY, delivered INTEGER NOT NULL, given_up INTEGER NOT NULL, dropped INTEGER NOT NULL)
+        WITHOUT ROWID;",
 ];
 
 /// Opens or makes the file and brings it to this version.

@@ -171,6 +171,7 @@ mod tests {
     fn death(n: u32) -> Settled {
         Settled {
             id: format!("111{n}"),
+            tell: None,
             row: RunRow {
                 epoch: 1,
                 n,

@@ -1,5 +1,6 @@
 //! Transactions.
 
+use super::outbox::{self, OutboxChange, OutboxRow};
 use super::{RunRow, StoreError, sums};
 use rusqlite::{Connection, Transaction, params};
 use std::collections::BTreeMap;
@@ -137,6 +138,8 @@ pub enum Change {
         /// Epochs of which nothing lives.
         forget: Vec<u32>,
     },
+    /// Webhooks.
+    Outbox(OutboxChange),
     /// Keeps the newest deaths of each slot and those younger than a time.
     Prune {
         /// Per job.
@@ -153,6 +156,8 @@ pub struct Settled {
     pub row: RunRow,
     /// Its run id as text.
     pub id: String,
+    /// What it tells webhooks, put when this settlement is the first; none: there are no webhooks.
+    pub tell: Option<Vec<OutboxRow>>,
 }
 
 type Waiting = Vec<(Vec<Change>, oneshot::Sender<Result<(), StoreError>>)>;
@@ -183,7 +188,7 @@ fn grouped(
     let mut transaction = connection.transaction()?;
     for batch in batches {
         let part = transaction.savepoint()?;
-        let outcome = batch.iter().try_for_each(|change| apply(&part, change));
+        let outcome = batch.iter().try_for_each(|change| apply(&part, change).map(drop));
         match outcome {
             Ok(()) => part.commit()?,
             // Dropping the savepoint rolls this batch back, and only this one.
@@ -194,17 +199,23 @@ fn grouped(
     Ok(transaction.commit()?)
 }
 
-/// Commits facts without a sync.
+/// Commits facts without a sync; was something put into the outbox?
 pub(super) fn commit_facts(
     connection: &mut Connection,
     facts: &[Settled],
     upkeep: &[Change],
-) -> Result<(), StoreError> {
+) -> Result<bool, StoreError> {
     connection.execute_batch("PRAGMA synchronous = NORMAL")?;
     let transaction = connection.transaction()?;
+    let mut put = false;
+    // A start is told before the end of its run.
+    let is_start = |change: &&Change| matches!(change, Change::Outbox(OutboxChange::Started { .. }));
+    for change in upkeep.iter().filter(is_start) {
+        put |= apply(&transaction, change)?;
+    }
     let mut highest: BTreeMap<u32, u32> = BTreeMap::new();
     for fact in facts {
-        settle(&transaction, fact)?;
+        put |= settle(&transaction, fact)?;
         let most = highest.entry(fact.row.epoch).or_default();
         *most = fact.row.n.max(*most);
     }
@@ -217,16 +228,24 @@ pub(super) fn commit_facts(
             )?
             .execute(params![epoch, n])?;
     }
-    for change in upkeep {
-        apply(&transaction, change)?;
+    for change in upkeep.iter().filter(|change| !is_start(change)) {
+        put |= apply(&transaction, change)?;
     }
-    Ok(transaction.commit()?)
+    let dropped = match put {
+        true => outbox::trim(&transaction)?,
+        false => Vec::new(),
+    };
+    transaction.commit()?;
+    for (hook, events) in dropped {
+        tracing::warn!(hook, events, "webhook.dropped");
+    }
+    Ok(put)
 }
 
-fn settle(transaction: &Transaction<'_>, fact: &Settled) -> rusqlite::Result<()> {
+fn settle(transaction: &Transaction<'_>, fact: &Settled) -> rusqlite::Result<bool> {
     let row = &fact.row;
     // The journals are read again after a crash: the first settlement of a run is the one that counts.
-    transaction
+    let new = transaction
         .prepare_cached(
             "INSERT OR IGNORE INTO run (epoch, n, id, session, job, slot, attempt, pid, started, ended, lived_ms,
                 status, cause, reason_code, reason, rusage, logs, sum)
@@ -252,10 +271,31 @@ fn settle(transaction: &Transaction<'_>, fact: &Settled) -> rusqlite::Result<()>
             row.rusage,
             row.logs
         ])?;
+    match &fact.tell {
+        Some(rows) if new > 0 => outbox::died(transaction, row.epoch, row.n, rows),
+        _ => Ok(false),
+    }
+}
+
+fn prune(c: &Connection, keep: u32, before: i64) -> rusqlite::Result<()> {
+    outbox::note_pruned(c, keep, before)?;
+    c.execute(
+        "DELETE FROM run WHERE ended < ?2 OR (epoch, n) IN (
+            SELECT epoch, n FROM (SELECT epoch, n, row_number() OVER
+                (PARTITION BY session, job ORDER BY epoch DESC, n DESC) AS place FROM run) WHERE place > ?1)",
+        params![keep, before],
+    )?;
     Ok(())
 }
 
-fn apply(c: &Connection, change: &Change) -> rusqlite::Result<()> {
+/// Carries out a change; was something put into the outbox?
+fn apply(c: &Connection, change: &Change) -> rusqlite::Result<bool> {
+    if let Change::Outbox(change) = change {
+        return outbox::apply(c, change);
+    }
+    if let Change::Prune { keep, before } = change {
+        return prune(c, *keep, *before).map(|()| false);
+    }
     write_rows(c, change)?;
     // Rows of jobs are changed in part: their sum is that of what came of it.
     if let Change::JobPut { session, job, .. }
@@ -269,12 +309,22 @@ fn apply(c: &Connection, change: &Change) -> rusqlite::Result<()> {
         ))?
         .execute(params![session, job])?;
     }
-    Ok(())
+    Ok(false)
 }
 
 fn write_rows(c: &Connection, change: &Change) -> rusqlite::Result<()> {
     match change {
-        Change::JobPut { session, job, spec, file, line, revision, wish, seq, by } => c
+        Change::JobPut {
+            session,
+            job,
+            spec,
+            file,
+            line,
+            revision,
+            wish,
+            seq,
+            by,
+        } => c
             .prepare_cached(
                 "INSERT INTO job VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, 0, NULL, ?9, 0)
                  ON CONFLICT (session, job) DO UPDATE SET spec = ?3, file = ?4, line = ?5, revision = ?6,
@@ -289,14 +339,22 @@ fn write_rows(c: &Connection, change: &Change) -> rusqlite::Result<()> {
         Change::JobForget { session, job } => {
             c.prepare_cached("DELETE FROM reload WHERE session = ?1 AND job = ?2")?
                 .execute(params![session, job])?;
-            c.prepare_cached("DELETE FROM one_off WHERE session = ?1 AND job = ?2")?.execute(params![session, job])?;
+            c.prepare_cached("DELETE FROM one_off WHERE session = ?1 AND job = ?2")?
+                .execute(params![session, job])?;
             c.prepare_cached("DELETE FROM instance_wish WHERE session = ?1 AND job = ?2")?
                 .execute(params![session, job])?;
             // Put again meanwhile: then it is wanted, and stays.
             c.prepare_cached("DELETE FROM job WHERE session = ?1 AND job = ?2 AND wish = 'removed'")?
                 .execute(params![session, job])?
         }
-        Change::JobWish { session, job, wish, wish_seq, restart_seq, by } => {
+        Change::JobWish {
+            session,
+            job,
+            wish,
+            wish_seq,
+            restart_seq,
+            by,
+        } => {
             c.prepare_cached("DELETE FROM instance_wish WHERE session = ?1 AND job = ?2")?
                 .execute(params![session, job])?;
             c.prepare_cached(
@@ -305,10 +363,27 @@ fn write_rows(c: &Connection, change: &Change) -> rusqlite::Result<()> {
             )?
             .execute(params![session, job, wish, wish_seq, restart_seq, by])?
         }
-        Change::InstanceWish { session, job, instance, wish, wish_seq, restart_seq } => c
-            .prepare_cached("INSERT OR REPLACE INTO instance_wish VALUES (?1, ?2, ?3, ?4, ?5, ?6,
-                row_sum(?1, ?2, ?3, ?4, ?5, ?6))")?
+        Change::InstanceWish {
+            session,
+            job,
+            instance,
+            wish,
+            wish_seq,
+            restart_seq,
+        } => c
+            .prepare_cached(
+                "INSERT OR REPLACE INTO instance_wish VALUES (?1, ?2, ?3, ?4, ?5, ?6,
+                row_sum(?1, ?2, ?3, ?4, ?5, ?6))",
+            )?
             .execute(params![session, job, instance, wish, wish_seq, restart_seq])?,
+        other => return write_more_rows(c, other),
+    };
+    Ok(())
+}
+
+/// What is less often written.
+fn write_more_rows(c: &Connection, change: &Change) -> rusqlite::Result<()> {
+    match change {
         Change::Reload {
             session,
             job,
@@ -317,28 +392,38 @@ fn write_rows(c: &Connection, change: &Change) -> rusqlite::Result<()> {
             how,
             by,
         } => c
-            .prepare_cached("INSERT OR REPLACE INTO reload VALUES (?1, ?2, ?3, ?4, ?5, ?6,
-                row_sum(?1, ?2, ?3, ?4, ?5, ?6))")?
+            .prepare_cached(
+                "INSERT OR REPLACE INTO reload VALUES (?1, ?2, ?3, ?4, ?5, ?6,
+                row_sum(?1, ?2, ?3, ?4, ?5, ?6))",
+            )?
             .execute(params![session, job, instance, seq, how, by])?,
         Change::JobScale { session, job, to } => c
             .prepare_cached("UPDATE job SET scaled = ?3 WHERE session = ?1 AND job = ?2")?
             .execute(params![session, job, to])?,
-        Change::OneOffPut { session, job, n, request } => {
+        Change::OneOffPut {
+            session,
+            job,
+            n,
+            request,
+        } => {
             put_meta(c, "intent_seq", *n)?;
-            c.prepare_cached("INSERT OR REPLACE INTO one_off VALUES (?1, ?2, ?3, ?4, row_sum(?1, ?2, ?3, ?4))")?
-                .execute(params![session, job, n, request])?
+            c.prepare_cached(
+                "INSERT OR REPLACE INTO one_off VALUES (?1, ?2, ?3, ?4, row_sum(?1, ?2, ?3, ?4))",
+            )?
+            .execute(params![session, job, n, request])?
         }
-        Change::OneOffStop { session, job, n, stopped } => one_off_stop(c, session, job, *n, stopped)?,
+        Change::OneOffStop {
+            session,
+            job,
+            n,
+            stopped,
+        } => one_off_stop(c, session, job, *n, stopped)?,
         Change::OneOffForget { session, job, n } => c
             .prepare_cached("DELETE FROM one_off WHERE session = ?1 AND job = ?2 AND n = ?3")?
             .execute(params![session, job, n])?,
         Change::Pids { bases, forget } => pids(c, bases, forget)?,
-        Change::Prune { keep, before } => c.execute(
-            "DELETE FROM run WHERE ended < ?2 OR (epoch, n) IN (
-                SELECT epoch, n FROM (SELECT epoch, n, row_number() OVER
-                    (PARTITION BY session, job ORDER BY epoch DESC, n DESC) AS place FROM run) WHERE place > ?1)",
-            params![keep, before],
-        )?,
+        // Written elsewhere.
+        _ => 0,
     };
     Ok(())
 }
