@@ -177,11 +177,7 @@ pub(crate) fn resolve(def: WebhookDef, report: &mut Report) -> Option<Webhook> {
     };
     let url = url(&table, span, &path, report)?;
     let format = match table.get("format").and_then(Node::as_str) {
-        Some("legacy") => {
-            let message = "webhooks with the original's messages are not yet supported";
-            report.error(span, &path, message, "leave them out, or use format = \"v1\"");
-            return None;
-        }
+        Some("legacy") => WebhookFormat::Legacy,
         _ => WebhookFormat::V1,
     };
     let texts = |key: &str| -> Vec<(String, Span)> {

@@ -2,8 +2,8 @@
 
 mod fixture;
 
-use fixture::toml;
-use gaffer_config::{ExportFormat, Webhook, WebhookFormat, export};
+use fixture::{ROOT, bundle, toml};
+use gaffer_config::{ExportFormat, Webhook, WebhookFormat, export, load};
 use std::path::Path;
 use std::time::Duration;
 
@@ -82,11 +82,44 @@ fn what_cannot_be_is_refused_in_its_place() {
         ("[webhook.ops]\nurl = \"http://h/\"\nformat = \"v2\"", "format"),
         ("[webhook.\"a b\"]\nurl = \"http://h/\"", "a b"),
         (
-            "[webhook.ops]\nurl = \"http://h/\"\nformat = \"legacy\"",
-            "not yet supported",
+            "[webhook.ops]\nurl = \"http://h/\"\nformat = \"legacy\"\nevents = [\"spwn\"]",
+            "did you mean `spawn`?",
         ),
     ] {
         let said = refused(text);
         assert!(said.contains(wanted), "{text}\n{said}");
     }
+}
+
+#[test]
+fn s14_1_webhooks_of_the_original_are_webhooks_with_its_format() {
+    let text = "[webhooks]\nspawn = http://h:1/a\n. = http://h:1/all\njob.Shop.Web.exit: http://h:1/b\nproc.dummy.spawn = http://h:1/c\ncreate = http://h:1/d\n";
+    let config = load(&bundle(&[("gaffer.ini", text)]), &ROOT).expect("good");
+    let shown: Vec<String> = config
+        .webhooks
+        .iter()
+        .map(|hook| format!("{} {} {}", hook.name, hook.events.join(","), hook.url))
+        .collect();
+    let wanted = [
+        "all . http://h:1/all",
+        "create create http://h:1/d",
+        "job-Shop-Web-exit job.Shop.Web.exit http://h:1/b",
+        "proc-dummy-spawn proc.dummy.spawn http://h:1/c",
+        "spawn spawn http://h:1/a",
+    ];
+    assert_eq!(shown, wanted);
+    assert!(
+        config
+            .webhooks
+            .iter()
+            .all(|hook| hook.format == WebhookFormat::Legacy)
+    );
+    let again = toml(&export(&config, ExportFormat::Toml)).expect("what is written can be read");
+    assert_eq!(again.webhooks, config.webhooks);
+    let error = load(
+        &bundle(&[("gaffer.ini", "[webhooks]\nspwan = http://h/\n")]),
+        &ROOT,
+    );
+    let said = error.expect_err("no event").render(false);
+    assert!(said.contains("did you mean `spawn`?"), "{said}");
 }

@@ -127,12 +127,15 @@ pub async fn attempt(app: &Shared, webhook: &Webhook, event: &HookEvent, attempt
     })
 }
 
+/// Name of the event of a test.
+pub const TEST: &str = "webhook.test";
+
 /// An event that tells nothing, to see whether it arrives.
 pub fn test_event(id: String, by: &str) -> HookEvent {
     HookEvent {
         id,
         time: clock::wall(),
-        event: "webhook.test".to_owned(),
+        event: TEST.to_owned(),
         job: None,
         slot: None,
         run: None,

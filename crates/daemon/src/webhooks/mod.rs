@@ -7,7 +7,7 @@ mod deliver;
 mod message;
 mod post;
 
-pub use deliver::{attempt, test_event};
+pub use deliver::{TEST, attempt, test_event};
 
 use crate::http::Shared;
 use gaffer::outbox::Hook;

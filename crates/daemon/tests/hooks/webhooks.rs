@@ -267,3 +267,56 @@ fn without_webhooks_nothing_is_written_for_them() {
     let (status, _) = node.http("POST", "/v1/webhooks/default/none/test", Some(&json!({})));
     assert_eq!(status, 404);
 }
+
+#[test]
+fn s14_1_webhooks_of_the_original_get_its_messages() {
+    let receiver = Receiver::start();
+    let url = |path: &str| format!("http://{}/{path}", receiver.address);
+    let text = format!(
+        "[webhooks]\nspawn = {}\njob.shop.web.exit = {}\ncreate = {}\nproc.web.spawn = {}\nflap = {}\n",
+        url("spawn"),
+        url("exit"),
+        url("create"),
+        url("old"),
+        url("flap"),
+    );
+    let mut node = Node::builder().config("gaffer.ini", &text).start();
+    let once = json!({"cmd": ["/bin/sh", "-c", "exit 3"], "restart": "never"});
+    node.put_job("shop", "web", &once);
+    node.put_job("default", "web", &once);
+    wait_until(SOON, "all of them", || {
+        let posts = receiver.posts();
+        let count = |path: &str| posts.iter().filter(|post| post.path == path).count();
+        (count("/spawn"), count("/exit"), count("/create"), count("/old")) == (2, 1, 2, 1)
+    });
+    let posts = receiver.posts();
+    let of = |path: &str| {
+        posts
+            .iter()
+            .find(|post| post.path == path)
+            .expect("a post")
+            .json()
+    };
+    let spawn = of("/spawn");
+    assert_eq!(
+        (&spawn["event"], &spawn["name"]),
+        (&json!("spawn"), &json!("shop.web")),
+        "{spawn:#}"
+    );
+    assert!(spawn["pid"].is_u64() && spawn["os_pid"].is_u64(), "{spawn:#}");
+    let exit = of("/exit");
+    assert_eq!(
+        (&exit["exit_status"], &exit["term_signal"]),
+        (&json!(3), &json!(0)),
+        "{exit:#}"
+    );
+    assert_eq!(exit["name"], "shop.web");
+    assert_eq!(of("/create")["event"], "create");
+    let old = of("/old");
+    assert_eq!(
+        (&old["event"], &old["name"]),
+        (&json!("proc.web.spawn"), &json!("web")),
+        "{old:#}"
+    );
+    assert!(posts.iter().all(|post| post.path != "/flap"));
+}
