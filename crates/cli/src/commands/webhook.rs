@@ -20,8 +20,10 @@ pub struct WebhookArgs {
 #[derive(Subcommand, Clone, Debug)]
 pub enum WebhookCommand {
     /// List webhooks
+    #[command(after_help = "Examples:\n  gaffer webhook ls --json")]
     Ls,
     /// Show a webhook and its last deliveries
+    #[command(after_help = "Examples:\n  gaffer webhook show ops -n 50")]
     Show {
         /// NAME or SESSION.NAME
         #[arg(value_name = "NAME")]
@@ -31,6 +33,7 @@ pub enum WebhookCommand {
         n: usize,
     },
     /// Send it a `webhook.test` event now
+    #[command(after_help = "Examples:\n  gaffer webhook test shop.ops")]
     Test {
         /// NAME or SESSION.NAME
         #[arg(value_name = "NAME")]
