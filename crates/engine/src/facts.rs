@@ -29,8 +29,9 @@ pub(crate) struct RunFacts {
     pub out: (u64, Option<u64>),
     pub err: (u64, Option<u64>),
     pub born: bool,
-    pub failed: Option<StartFailure>,
-    pub exit: Option<Exit>,
+    /// Boxed, as those that live have neither.
+    pub failed: Option<Box<StartFailure>>,
+    pub exit: Option<Box<Exit>>,
     pub gone: bool,
     /// The shim that has it.
     pub shim: u64,
@@ -190,12 +191,12 @@ impl Fold {
                 wall_ms,
                 ..
             } => self.with(*run, |facts| {
-                facts.failed = Some(StartFailure {
+                facts.failed = Some(Box::new(StartFailure {
                     stage: stage.clone(),
                     errno: *errno,
                     text: text.clone(),
                     at: Wall(*wall_ms),
-                });
+                }));
             }),
             Record::Exited { .. } => self.exited(record),
             Record::TreeGone { run, .. } => self.with(*run, |facts| facts.gone = true),
@@ -248,14 +249,14 @@ impl Fold {
             if facts.exit.is_some() {
                 return;
             }
-            facts.exit = Some(Exit {
+            facts.exit = Some(Box::new(Exit {
                 status: status_of(*status),
                 rusage: usage(rusage),
                 oom: *oom,
                 survivors: *survivors,
                 at: Wall(*wall_ms),
                 mono: Mono(*mono_ns),
-            });
+            }));
             facts.out.1 = Some(*out_offset);
             facts.err.1 = Some(*err_offset);
             facts.gone = *survivors == 0;

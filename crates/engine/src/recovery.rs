@@ -430,7 +430,7 @@ fn settle_older(state: &mut State, facts: &mut RunFacts, dead_shim: bool) {
             return;
         }
         // Nobody saw its end, and the one who was told so did not live to write it down.
-        facts.exit = Some(Exit::unseen());
+        facts.exit = Some(Box::new(Exit::unseen()));
     }
     let Ok(slot) = facts.slot.parse::<Slot>() else {
         return;

@@ -8,7 +8,7 @@ use std::sync::OnceLock;
 
 /// Descriptors that a shim keeps for supervision itself: the places of children being born, connections,
 /// segments being written, scans.
-pub const SHIM_RESERVE: u64 = 64 + 128;
+pub const SHIM_RESERVE: u64 = 88 + 104;
 
 /// The least that a shim starts with: its reserve, and room for a few runs.
 pub const SHIM_MIN: u64 = SHIM_RESERVE + 8;

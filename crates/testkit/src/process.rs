@@ -111,7 +111,7 @@ fn digest(path: &Path) -> u32 {
 }
 
 /// Where the groups of nodes are.
-fn cgroup_parent() -> Option<PathBuf> {
+pub fn cgroup_parent() -> Option<PathBuf> {
     let mounts = std::fs::read_to_string("/proc/self/mounts").ok()?;
     let mount = mounts.lines().find_map(|line| {
         let mut fields = line.split(' ');

@@ -1,6 +1,7 @@
 //! Bare loops: only the system calls that nobody can do without, in a process of their own.
 //!
 //! `xtask bench bare spawn N PROGRAM` prints microseconds of starting and of ending N programs;
+//! `floor N PROGRAM` does the same with what a run needs (see `floor.rs`);
 //! `respawn PROGRAM` keeps one running until its standard input ends;
 //! `pump WRITERS DIR -- PROGRAM…` moves what writers write into files.
 
@@ -18,6 +19,7 @@ pub fn run(words: &[String]) -> Result<()> {
     let word = |place: usize| words.get(place).map(String::as_str).context("a word is missing");
     match word(0)? {
         "spawn" => spawn(word(1)?.parse()?, word(2)?),
+        "floor" => super::floor::floor(word(1)?.parse()?, word(2)?),
         "respawn" => respawn(word(1)?),
         "pump" => pump(
             word(1)?.parse()?,

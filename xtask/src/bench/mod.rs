@@ -8,6 +8,7 @@
 mod announce;
 pub mod bare;
 mod control;
+mod floor;
 mod footprint;
 mod logs;
 mod respawn;

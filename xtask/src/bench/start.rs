@@ -26,13 +26,16 @@ struct Times {
 /// 1,000 instances, 1,000 jobs from one file, 5,000 instances.
 pub fn start(plan: &Plan, table: &mut Table) -> Result<()> {
     let thousand = plan.many(1000);
-    let (mut bare, mut instances, mut jobs) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut bare, mut floor, mut instances, mut jobs) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for _ in 0..plan.rounds {
-        bare.push(bare_loop(thousand)?.start);
+        bare.push(bare_loop("spawn", thousand)?.start);
+        floor.push(bare_loop("floor", thousand)?.start);
         instances.push(start_instances(plan, thousand)?.whole);
-        bare.push(bare_loop(thousand)?.start);
+        bare.push(bare_loop("spawn", thousand)?.start);
         jobs.push(start_jobs(plan, thousand)?.0);
     }
+    let what = format!("start {thousand}: only what the kernel does for it");
+    table.floor(&what, "ms", median(&bare), median(&floor));
     table.at_most(
         &format!("start {thousand} instances"),
         "ms",
@@ -48,7 +51,7 @@ pub fn start(plan: &Plan, table: &mut Table) -> Result<()> {
         1.6,
     );
     let many = plan.many(5000);
-    let bare = bare_loop(many)?.start;
+    let bare = bare_loop("spawn", many)?.start;
     let times = start_instances(plan, many)?;
     table.at_most(&format!("start {many} instances"), "ms", bare, times.whole, 1.3);
     table.at_most(
@@ -64,13 +67,16 @@ pub fn start(plan: &Plan, table: &mut Table) -> Result<()> {
 /// 1,000 that obey TERM.
 pub fn stop(plan: &Plan, table: &mut Table) -> Result<()> {
     let thousand = plan.many(1000);
-    let (mut bare, mut instances, mut jobs) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut bare, mut floor, mut instances, mut jobs) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for _ in 0..plan.rounds {
-        bare.push(bare_loop(thousand)?.stop);
+        bare.push(bare_loop("spawn", thousand)?.stop);
+        floor.push(bare_loop("floor", thousand)?.stop);
         instances.push(stop_instances(plan, thousand)?);
-        bare.push(bare_loop(thousand)?.stop);
+        bare.push(bare_loop("spawn", thousand)?.stop);
         jobs.push(start_jobs(plan, thousand)?.1);
     }
+    let what = format!("stop {thousand}: only what the kernel does for it");
+    table.floor(&what, "ms", median(&bare), median(&floor));
     table.at_most(
         &format!("stop {thousand} instances"),
         "ms",
@@ -89,11 +95,11 @@ pub fn stop(plan: &Plan, table: &mut Table) -> Result<()> {
 }
 
 /// The bare loop is told by the same reader as gaffer: the stopwatch ends with the last announcement.
-fn bare_loop(count: usize) -> Result<Bare> {
+fn bare_loop(kind: &str, count: usize) -> Result<Bare> {
     let mut announcer = Announcer::new()?;
     let mut command = Command::new(std::env::current_exe()?);
     command
-        .args(["bench", "bare", "spawn", &count.to_string()])
+        .args(["bench", "bare", kind, &count.to_string()])
         .arg(&announcer.program);
     let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
     announcer.wait(count, PATIENCE)?;
@@ -105,7 +111,7 @@ fn bare_loop(count: usize) -> Result<Bare> {
         .collect::<Result<_>>()?;
     child.wait()?;
     match numbers.as_slice() {
-        [start, _, _, stop] => Ok(Bare {
+        [start, .., stop] => Ok(Bare {
             start: *start,
             stop: *stop,
         }),

@@ -38,6 +38,11 @@ impl Table {
         );
     }
 
+    /// What the kernel alone takes for a run as gaffer makes it: no promise, but below it nothing can be promised.
+    pub fn floor(&mut self, what: &str, unit: &str, bare: f64, floor: f64) {
+        self.ratio(what, unit, [bare, floor], "-".to_owned(), true);
+    }
+
     /// A number of its own with an upper bound.
     pub fn absolute(&mut self, what: &str, unit: &str, value: f64, bound: f64) {
         let (gaffer, target) = (format!("{value:.1} {unit}"), format!("≤ {bound:.0} {unit}"));

@@ -40,7 +40,7 @@ pub const STAGES: [&str; 21] = [
 ];
 
 /// First descriptor that is not reserved for children.
-pub const RESERVED: i32 = 64;
+pub const RESERVED: i32 = 88;
 
 /// All the child needs, made ready by the spawner. Lives in the spawner's memory.
 pub struct Plan {

@@ -14,7 +14,7 @@ use crate::conn::{Conn, Standing};
 use crate::disk::DiskJob;
 use crate::mailbox::{Mailbox, Pace};
 use crate::share::Share;
-use crate::spawner::{InFlight, SPAWNERS};
+use crate::spawner::{InFlight, SPAWNERS, SpawnQueue};
 use crate::sys::Epoll;
 use crate::timers::Timer;
 use gaffer_shim::journal::{Position, RunIdWire};
@@ -148,9 +148,10 @@ pub struct Live {
 /// The thread's state.
 pub struct Control {
     pub epoll: Epoll,
-    pace: Pace,
+    pub pace: Pace,
     pub inbox: Arc<Mailbox<Event>>,
     pub disk: Arc<Mailbox<DiskJob>>,
+    pub queue: Arc<SpawnQueue>,
     pub share: &'static Share,
     /// Starts one more spawner; false: it cannot.
     pub more_spawners: Box<dyn FnMut(i32) -> bool>,
@@ -199,6 +200,7 @@ pub struct Control {
 pub struct Parts {
     pub inbox: Arc<Mailbox<Event>>,
     pub disk: Arc<Mailbox<DiskJob>>,
+    pub queue: Arc<SpawnQueue>,
     pub share: &'static Share,
     pub more_spawners: Box<dyn FnMut(i32) -> bool>,
     pub nofile: u64,
@@ -235,6 +237,7 @@ impl Control {
             pace: Pace::default(),
             inbox: parts.inbox,
             disk: parts.disk,
+            queue: parts.queue,
             share: parts.share,
             more_spawners: parts.more_spawners,
             spawners: SPAWNERS,
@@ -276,11 +279,11 @@ impl Control {
     pub fn run(mut self) {
         let mut events = Vec::new();
         while !self.left {
-            let timeout_ms = self.timeout_ms();
+            let timeout_ns = self.timeout_ms().map(|ms| ms * 1_000_000);
             let epoll = &self.epoll;
-            let mail = self
-                .pace
-                .wait(&self.inbox, timeout_ms, |ms| epoll.wait(ms, &mut events));
+            self.pace
+                .wait(&self.inbox, timeout_ns, |ns| epoll.wait(ns, &mut events));
+            let mail = self.pace.take(&self.inbox);
             let round = std::mem::take(&mut events);
             // A new daemon is heard before the one in charge: its `Hello` fences what that one left in its socket.
             let (news, rest): (Vec<_>, Vec<_>) =

@@ -1,4 +1,7 @@
-//! The disk thread: the only one that waits for storage. Journal, pumps, segments, removals.
+//! The disk thread: journal, pumps, segments, removals. It waits for storage so that others need not.
+//!
+//! Its state is behind a lock ([`Desk`]): an exit that a standing order follows is recorded by the spawner that
+//! carries it out, while this thread sleeps. Mail is taken under the same lock, so order is kept whoever takes it.
 //!
 //! Order at an exit: drain, count survivors, append `Exited`, and only then is control told, who reaps.
 
@@ -16,7 +19,7 @@ use rustix::fd::OwnedFd;
 use std::collections::VecDeque;
 use std::io;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 
 /// How long an exit waits for pipes that never become empty.
 const DRAIN_NS: u64 = 100_000_000;
@@ -101,7 +104,6 @@ pub struct Disk {
     pub spawners: Arc<SpawnQueue>,
     /// Pipes are registered here by spawners.
     pub epoll: Arc<Epoll>,
-    pace: Pace,
     pump: Pump,
     /// Appends that found no room, in order; nothing overtakes them.
     waiting: VecDeque<(Record, Event)>,
@@ -112,7 +114,85 @@ pub struct Disk {
     after_sync: Vec<Event>,
 }
 
+/// So many facts are one append at most. Spawners that sleep wait for the first ones.
+const STARTS_AT_ONCE: usize = 16;
+const ENDS_AT_ONCE: usize = 64;
+
 const INBOX: u64 = 1;
+
+/// Facts to be appended together, and what follows: either starts or ends.
+#[derive(Default)]
+struct Batch {
+    records: Vec<Record>,
+    starts: Vec<SpawnJob>,
+    ends: Vec<Event>,
+}
+
+impl Batch {
+    fn start(&mut self, record: Record, job: SpawnJob) {
+        self.records.push(record);
+        self.starts.push(job);
+    }
+
+    fn end(&mut self, record: Record, event: Event) {
+        self.records.push(record);
+        self.ends.push(event);
+    }
+}
+
+/// The state, for whoever has its lock.
+pub struct Desk {
+    disk: Mutex<Disk>,
+    inbox: Arc<Mailbox<DiskJob>>,
+}
+
+impl Desk {
+    /// Of a thread that is to [`Desk::run`].
+    pub fn new(disk: Disk) -> Desk {
+        Desk {
+            inbox: disk.inbox.clone(),
+            disk: Mutex::new(disk),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Disk> {
+        self.disk.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The disk thread, until the process ends.
+    pub fn run(&self) -> ! {
+        let epoll = self.lock().epoll.clone();
+        let (mut pace, mut events) = (Pace::default(), Vec::new());
+        loop {
+            let deadline = self.lock().deadline_ns();
+            let timeout_ns = deadline.map(|at| at.saturating_sub(now().1));
+            pace.wait(&self.inbox, timeout_ns, |ns| epoll.wait(ns, &mut events));
+            let mut disk = self.lock();
+            disk.turn(pace.take(&self.inbox), &events);
+        }
+    }
+
+    /// Records an end for the disk thread, and gives the start that follows. The end is given back if that thread is at
+    /// work.
+    pub fn try_exit(&self, exit: Box<Exit>) -> Result<Option<SpawnJob>, Box<Exit>> {
+        let mut disk = match self.disk.try_lock() {
+            Ok(disk) => disk,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            Err(TryLockError::WouldBlock) => return Err(exit),
+        };
+        let before = disk.deadline_ns();
+        disk.take(self.inbox.take());
+        let job = disk.exit(*exit, None);
+        disk.tell_dropped();
+        if let Some(at) = disk.deadline_ns()
+            && before.is_none_or(|before| at < before)
+        {
+            // The disk thread sleeps longer than that.
+            self.inbox.ring();
+        }
+        Ok(job)
+    }
+}
 
 impl Disk {
     /// Ready to run.
@@ -134,7 +214,6 @@ impl Disk {
             control,
             spawners,
             epoll,
-            pace: Pace::default(),
             pump,
             waiting: VecDeque::new(),
             retry_at: 0,
@@ -144,55 +223,103 @@ impl Disk {
         })
     }
 
-    /// Until the process ends.
-    pub fn run(mut self) -> ! {
-        let mut events = Vec::new();
-        loop {
-            let timeout_ms = self.timeout_ms();
-            let jobs = self
-                .pace
-                .wait(&self.inbox, timeout_ms, |ms| self.epoll.wait(ms, &mut events));
-            for job in jobs {
-                self.handle(job);
+    /// One turn: mail, then what pipes and clocks say.
+    fn turn(&mut self, mail: VecDeque<DiskJob>, events: &[(u64, u32)]) {
+        self.take(mail);
+        for (token, _) in events {
+            if *token != INBOX {
+                // Of a pipe that is closed meanwhile, or another one by now: then there is nothing, or the next look
+                // comes early.
+                self.pump.ready(*token, &self.journal);
             }
-            self.tell_synced();
-            for (token, _) in &events {
-                if *token != INBOX {
-                    self.pump.ready(*token, &self.journal);
+        }
+        let (_, now) = now();
+        self.pump.due(now, &self.journal);
+        self.tell_dropped();
+        self.retry(now);
+        self.sweep(now);
+    }
+
+    /// Does what the mail asks for, in its order. Facts of the same kind that come one after the other are one append.
+    fn take(&mut self, mail: VecDeque<DiskJob>) {
+        let mut batch = Batch::default();
+        for job in mail {
+            match job {
+                DiskJob::Intend { key, spawn, inflight } => {
+                    if batch.starts.len() >= STARTS_AT_ONCE || !batch.ends.is_empty() {
+                        self.append_batch(&mut batch);
+                    }
+                    self.busy();
+                    self.intend(key, spawn, inflight, &mut batch);
+                }
+                DiskJob::Exit(exit) => {
+                    if batch.ends.len() >= ENDS_AT_ONCE || !batch.starts.is_empty() {
+                        self.append_batch(&mut batch);
+                    }
+                    if let Some(job) = self.exit(*exit, Some(&mut batch)) {
+                        self.spawners.push(job);
+                    }
+                }
+                // These append nothing.
+                DiskJob::Attach(_) | DiskJob::MakeCgroup { .. } | DiskJob::Sweep { .. } => self.handle(job),
+                _ => {
+                    self.append_batch(&mut batch);
+                    self.handle(job);
                 }
             }
-            let (_, now) = now();
-            self.pump.due(now, &self.journal);
-            if std::mem::take(&mut self.pump.told) {
-                self.tell(Event::Dropped {
-                    position: Default::default(),
-                });
-            }
-            self.retry(now);
-            self.sweep(now);
+        }
+        self.append_batch(&mut batch);
+        self.tell_synced();
+    }
+
+    /// What cannot be appended together is tried one by one.
+    fn append_batch(&mut self, batch: &mut Batch) {
+        let Batch {
+            records,
+            starts,
+            ends,
+        } = std::mem::take(batch);
+        if records.is_empty() {
+            return;
+        }
+        if self.waiting.is_empty()
+            && let Ok(position) = self.journal.append(&records)
+        {
+            self.control.send_all(ends.into_iter().map(|mut event| {
+                event.set_position(position);
+                event
+            }));
+            return self.spawners.push_all(starts.into_iter());
+        }
+        // All are starts, or all are ends.
+        for (record, event) in records.iter().zip(ends) {
+            self.append(record.clone(), event, false);
+        }
+        for (record, job) in records.iter().zip(starts) {
+            self.intend_alone(record, job);
         }
     }
 
-    fn timeout_ms(&self) -> Option<u64> {
+    fn tell_dropped(&mut self) {
+        if std::mem::take(&mut self.pump.told) {
+            self.tell(Event::Dropped {
+                position: Default::default(),
+            });
+        }
+    }
+
+    /// When something is due; `None` at rest.
+    fn deadline_ns(&self) -> Option<u64> {
         let retry = (!self.waiting.is_empty()).then_some(self.retry_at);
         let sweep = (!self.sweeps.is_empty()).then_some(self.sweep_at);
-        let next = self
-            .pump
-            .next_deadline_ns()
-            .into_iter()
-            .chain(retry)
-            .chain(sweep)
-            .min()?;
-        let (_, now) = now();
-        Some(next.saturating_sub(now).div_ceil(1_000_000))
+        let pump = self.pump.next_deadline_ns();
+        pump.into_iter().chain(retry).chain(sweep).min()
     }
 
     fn handle(&mut self, job: DiskJob) {
         match job {
-            DiskJob::Intend { key, spawn, inflight } => {
-                self.busy();
-                self.intend(key, spawn, inflight);
-            }
+            // Not one by one: see `take`.
+            DiskJob::Intend { .. } | DiskJob::Exit(_) => {}
             DiskJob::Attach(pipes) => {
                 for attach in pipes {
                     // A pipe without a stream is closed: the program gets EPIPE, nobody gets silence.
@@ -200,10 +327,6 @@ impl Disk {
                 }
             }
             DiskJob::Append { record, event } => self.append(*record, event, false),
-            DiskJob::Exit(exit) => {
-                self.busy();
-                self.exit(*exit);
-            }
             DiskJob::Survey { key, run, cgroup } => self.survey(key, run, cgroup),
             DiskJob::Bounds {
                 conn,
@@ -252,35 +375,57 @@ impl Disk {
         }
     }
 
-    fn intend(&mut self, key: u64, spawn: Box<Spawn>, inflight: Arc<crate::spawner::InFlight>) {
-        let refused = match self.try_intend(&spawn) {
+    fn intend(
+        &mut self,
+        key: u64,
+        spawn: Box<Spawn>,
+        inflight: Arc<crate::spawner::InFlight>,
+        batch: &mut Batch,
+    ) {
+        match self.begins(&spawn) {
             Ok(begins) => {
-                return self.spawners.push(SpawnJob {
+                let record = intent_of(&spawn, begins);
+                let job = SpawnJob {
                     key,
                     spawn,
                     inflight,
                     begins,
-                });
+                };
+                batch.start(record, job);
             }
-            Err(error) => error,
-        };
-        self.control.send(Event::Refused {
-            key,
-            code: RefusedCode::Journal,
-            text: format!("cannot write the intent: {refused}"),
-        });
+            Err(error) => self.refuse(key, &error),
+        }
     }
 
-    /// Gives where the streams end.
-    fn try_intend(&mut self, spawn: &Spawn) -> io::Result<[u64; 2]> {
+    /// Where the streams end. While something waits to be appended there is no room for more.
+    fn begins(&mut self, spawn: &Spawn) -> io::Result<[u64; 2]> {
         if !self.waiting.is_empty() {
             return Err(rustix::io::Errno::NOSPC.into());
         }
-        let out_offset = self.pump.end_of(&spawn.log_dir, "stdout", spawn.bounds)?;
-        let err_offset = self.pump.end_of(&spawn.log_dir, "stderr", spawn.bounds)?;
-        let begins = [out_offset, err_offset];
-        self.journal.append(&[intent_of(spawn, begins)])?;
-        Ok(begins)
+        if self.pump.is_new(&spawn.log_dir) {
+            return Ok([0; 2]);
+        }
+        let mut end = |name| self.pump.end_of(&spawn.log_dir, name, spawn.bounds);
+        Ok([end("stdout")?, end("stderr")?])
+    }
+
+    fn intend_alone(&mut self, record: &Record, job: SpawnJob) {
+        let appended = match self.waiting.is_empty() {
+            true => self.journal.append(std::slice::from_ref(record)).map(drop),
+            false => Err(rustix::io::Errno::NOSPC.into()),
+        };
+        match appended {
+            Ok(()) => self.spawners.push(job),
+            Err(error) => self.refuse(job.key, &error),
+        }
+    }
+
+    fn refuse(&self, key: u64, error: &io::Error) {
+        self.control.send(Event::Refused {
+            key,
+            code: RefusedCode::Journal,
+            text: format!("cannot write the intent: {error}"),
+        });
     }
 
     /// Appends a fact that must not be lost, now or as soon as there is room, then tells control.
@@ -330,7 +475,9 @@ impl Disk {
         }
     }
 
-    fn exit(&mut self, mut exit: Exit) {
+    /// Records an end, alone or with others, and gives the start that follows it by standing order.
+    fn exit(&mut self, mut exit: Exit, batch: Option<&mut Batch>) -> Option<SpawnJob> {
+        self.busy();
         crate::stop::at(9);
         let drained = self.pump.drain(exit.run, now().1 + DRAIN_NS, &self.journal);
         let cgroup = exit.cgroup.as_deref();
@@ -353,6 +500,9 @@ impl Disk {
         };
         if let Some(job) = exit.next.take() {
             if survivors == 0 && !exit.sync {
+                if let Some(batch) = batch {
+                    self.append_batch(batch);
+                }
                 return self.succeed(record, exit.key, *job);
             }
             self.sweeps.extend(own_cgroup(&job.spawn));
@@ -363,11 +513,16 @@ impl Disk {
             succeeded: false,
             position: Default::default(),
         };
-        self.append(record, event, exit.sync);
+        match batch {
+            Some(batch) if !exit.sync => batch.end(record, event),
+            // What is synced is told later: what comes before it need not wait for it.
+            _ => self.append(record, event, exit.sync),
+        }
+        None
     }
 
-    /// Carries out a standing order.
-    fn succeed(&mut self, mut exited: Record, key: u64, mut job: SpawnJob) {
+    /// Carries out a standing order, as far as it is to be recorded.
+    fn succeed(&mut self, mut exited: Record, key: u64, mut job: SpawnJob) -> Option<SpawnJob> {
         if let Record::Exited {
             successor,
             out_offset,
@@ -392,7 +547,7 @@ impl Disk {
         if succeeded {
             // First: control has to know of the run before its spawner can tell of it.
             self.tell(event);
-            return self.spawners.push(job);
+            return Some(job);
         }
         if let Record::Exited { successor, .. } = &mut both[0] {
             *successor = None;
@@ -416,6 +571,7 @@ impl Disk {
         };
         self.append(unborn, event, false);
         self.sweeps.extend(own_cgroup(&job.spawn));
+        None
     }
 
     fn survivors(&self, run: RunIdWire, cgroup: Option<&str>, leader: Option<u32>) -> u32 {

@@ -88,10 +88,7 @@ fn take_over(dir: &Path, share: &'static Share) -> io::Result<()> {
         }
         let (_, at) = now();
         let timeout = guard.pump.next_deadline_ns();
-        epoll.wait(
-            timeout.map(|due| due.saturating_sub(at).div_ceil(1_000_000)),
-            &mut events,
-        );
+        epoll.wait(timeout.map(|due| due.saturating_sub(at)), &mut events);
         for (token, _) in &events {
             if *token == CHILDREN {
                 let mut buffer = [0u8; 512];

@@ -55,13 +55,31 @@ impl<T> Mailbox<T> {
         }
     }
 
+    /// Several at once.
+    pub fn send_all(&self, messages: impl Iterator<Item = T>) {
+        let mut state = self.lock();
+        state.queue.extend(messages);
+        drop(state);
+        self.ring();
+    }
+
     /// Leaves a message for the next time somebody looks. Something else will make them look.
     pub fn leave(&self, message: T) {
         self.lock().queue.push_back(message);
     }
 
+    /// Makes its reader look although there is no message.
+    pub fn ring(&self) {
+        let mut state = self.lock();
+        if !state.rung && !state.napping {
+            state.rung = true;
+            // As in `send`.
+            let _ = rustix::io::write(&self.bell, &1u64.to_ne_bytes());
+        }
+    }
+
     /// All that has come.
-    fn take(&self) -> VecDeque<T> {
+    pub fn take(&self) -> VecDeque<T> {
         let mut state = self.lock();
         if std::mem::take(&mut state.rung) {
             let mut count = [0; 8];
@@ -82,7 +100,7 @@ impl<T> AsRawFd for Mailbox<T> {
 const BURST: usize = 8;
 const BURST_NS: u64 = 8_000_000;
 /// How long mail waits in a burst.
-const NAP_MS: u64 = 1;
+const NAP_NS: u64 = 1_000_000;
 
 /// How often a thread looks at its mail: at once, unless it comes in a burst. Then once in a millisecond, so that
 /// a thousand starts do not wake it a thousand times. Nothing of it is left at rest.
@@ -91,23 +109,35 @@ pub struct Pace {
     /// When mail was there lately, the oldest at `turn`.
     looks: [u64; BURST],
     turn: usize,
+    /// Mail is about to come that nobody has to be woken for.
+    expects: bool,
 }
 
 impl Pace {
-    /// Waits for mail or anything else, and gives the mail.
+    /// The next wait is a nap: what others are doing for us now is soon done, and sooner if they need not wake us.
+    pub fn expect(&mut self) {
+        self.expects = true;
+    }
+
+    /// Waits for mail or anything else.
     pub fn wait<T>(
         &mut self,
         inbox: &Mailbox<T>,
-        timeout_ms: Option<u64>,
+        timeout_ns: Option<u64>,
         wait: impl FnOnce(Option<u64>),
-    ) -> VecDeque<T> {
+    ) {
         let oldest = self.looks[self.turn];
-        if oldest > 0 && mono_ns().saturating_sub(oldest) < BURST_NS {
+        let is_burst = oldest > 0 && mono_ns().saturating_sub(oldest) < BURST_NS;
+        if std::mem::take(&mut self.expects) || is_burst {
             inbox.lock().napping = true;
-            wait(Some(timeout_ms.unwrap_or(NAP_MS).min(NAP_MS)));
+            wait(Some(timeout_ns.unwrap_or(NAP_NS).min(NAP_NS)));
         } else {
-            wait(timeout_ms);
+            wait(timeout_ns);
         }
+    }
+
+    /// Takes the mail after a wait.
+    pub fn take<T>(&mut self, inbox: &Mailbox<T>) -> VecDeque<T> {
         let mail = inbox.take();
         if !mail.is_empty() {
             self.looks[self.turn] = mono_ns();

@@ -1,9 +1,9 @@
 //! Moves what programs write into their streams: pipe → staging pipe → segment, by splice.
 //!
 //! A byte is always in a pipe or in a file, and both outlive a killed shim. The first bytes after silence
-//! move at once. Small batches in quick succession are collected: the pipe is disarmed for up to 3 ms,
-//! after it was grown to 1 MiB (on 64 KiB that nap would throttle the program). One empty nap ends it, so
-//! there is no timer at rest.
+//! move at once. Small batches in quick succession are collected: the pipe is disarmed for up to 3 ms, and no longer than
+//! it takes to fill a quarter of it at the pace of the last batch, after it was grown to 1 MiB (on 64 KiB that nap
+//! would throttle the program). One empty nap ends it, so there is no timer at rest.
 
 use crate::disk::Attach;
 use crate::log::Journal;
@@ -15,19 +15,21 @@ use gaffer_shim::journal::{Record, RunIdWire};
 use gaffer_shim::message::LogBounds;
 use rustix::fd::{AsRawFd, OwnedFd};
 use std::borrow::Cow;
-use std::collections::{HashMap, VecDeque};
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap, VecDeque};
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
 /// Batches closer together than this are collected.
 const QUICK_NS: u64 = 10_000_000;
-/// How long a pipe is left alone while collecting.
+/// How long a pipe is left alone while collecting, at most and at least.
 const NAP_NS: u64 = 3_000_000;
+const NAP_MIN_NS: u64 = 250_000;
 /// Wanted size of busy pipes.
 const PIPE_BYTES: usize = 1 << 20;
 /// Streams that keep their segment open.
-const OPEN_MAX: usize = 32;
+const OPEN_MAX: usize = 24;
 /// Streams that are remembered, unless more have a pipe.
 const STREAMS_MAX: usize = 1024;
 /// Pause before a full disk is tried again.
@@ -100,7 +102,8 @@ pub struct Pump {
     /// So many streams are looked through for those to forget.
     streams_max: usize,
     open: VecDeque<u64>,
-    naps: VecDeque<(u64, u64)>,
+    /// When a pipe is looked at again, the next one first.
+    naps: BinaryHeap<Reverse<(u64, u64)>>,
     retries: VecDeque<(u64, u64)>,
     /// Losses that are told when their second is over, also if nothing more is lost.
     untold: VecDeque<(u64, u64)>,
@@ -129,7 +132,7 @@ impl Pump {
             names: HashMap::new(),
             streams_max: STREAMS_MAX,
             open: VecDeque::new(),
-            naps: VecDeque::new(),
+            naps: BinaryHeap::new(),
             retries: VecDeque::new(),
             untold: VecDeque::new(),
             told: false,
@@ -159,6 +162,12 @@ impl Pump {
             self.remember(dir, stream);
         }
         Ok(end)
+    }
+
+    /// Nothing was ever written there.
+    pub fn is_new(&self, dir: &str) -> bool {
+        use rustix::fs::{Access, access};
+        !self.names.contains_key(dir) && access(dir, Access::EXISTS) == Err(rustix::io::Errno::NOENT)
     }
 
     fn known(&self, dir: &str, name: &str) -> Option<u64> {
@@ -297,15 +306,17 @@ impl Pump {
         if pipe.parked.is_some() {
             return;
         }
-        let quick = now.saturating_sub(pipe.last_batch_ns) < QUICK_NS;
+        let took = now.saturating_sub(pipe.last_batch_ns);
+        let quick = took < QUICK_NS;
         pipe.last_batch_ns = now;
         if quick && !pipe.grown {
             // SAFETY: descriptors and numbers only.
             let grown = unsafe { libc::fcntl(pipe.fd.as_raw_fd(), libc::F_SETPIPE_SZ, PIPE_BYTES) };
             pipe.grown = grown >= PIPE_BYTES as i32;
         }
-        if quick && pipe.grown && count < PIPE_BYTES / 4 {
-            self.naps.push_back((now + NAP_NS, id));
+        let nap = nap_ns(took, count);
+        if quick && pipe.grown && nap >= NAP_MIN_NS {
+            self.naps.push(Reverse((now + nap, id)));
         } else {
             self.arm(id);
         }
@@ -324,7 +335,7 @@ impl Pump {
 
     /// When something is due here; `None` at rest.
     pub fn next_deadline_ns(&self) -> Option<u64> {
-        let nap = self.naps.front().map(|(at, _)| *at);
+        let nap = self.naps.peek().map(|Reverse((at, _))| *at);
         let retry = self.retries.front().map(|(at, _)| *at);
         let untold = self.untold.front().map(|(at, _)| *at);
         nap.into_iter().chain(retry).chain(untold).min()
@@ -332,10 +343,10 @@ impl Pump {
 
     /// Naps that are over, full disks to be tried again.
     pub fn due(&mut self, now: u64, journal: &Journal) {
-        while let Some((at, id)) = self.naps.front().copied()
+        while let Some(Reverse((at, id))) = self.naps.peek().copied()
             && at <= now
         {
-            self.naps.pop_front();
+            self.naps.pop();
             match self.move_some(id, journal) {
                 Moved::End => self.detach(id, journal),
                 Moved::Nothing => self.arm(id),
@@ -590,6 +601,16 @@ impl Staging {
             bytes: usize::try_from(bytes).unwrap_or(4096),
         })
     }
+}
+
+/// How long a pipe may be left alone when so many bytes came in so many nanoseconds: until it is a quarter full. One that
+/// was half full already is behind, and not left alone.
+fn nap_ns(took: u64, count: usize) -> u64 {
+    if count >= PIPE_BYTES / 2 {
+        return 0;
+    }
+    let quarter = took.saturating_mul(PIPE_BYTES as u64 / 4) / (count as u64).max(1);
+    quarter.min(NAP_NS)
 }
 
 /// Empties a staging pipe into nothing.

@@ -75,8 +75,11 @@ impl Live {
 }
 
 impl Control {
-    /// Answers a request.
+    /// Answers a request; one without a number is not waited for.
     pub fn reply(&mut self, conn: u64, req: u64, answer: Answer) {
+        if req == 0 {
+            return;
+        }
         self.say(
             conn,
             &FromShim::Reply {

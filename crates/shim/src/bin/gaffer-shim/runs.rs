@@ -377,6 +377,13 @@ impl Control {
         });
         self.ending += 1;
         exit.next = self.take_order(key);
+        if exit.next.is_some() {
+            // By a spawner that has nothing else to do: one hand-over less before the next start.
+            match self.queue.hand(exit) {
+                Ok(()) => return self.pace.expect(),
+                Err(back) => exit = back,
+            }
+        }
         self.disk.send(DiskJob::Exit(exit));
     }
 

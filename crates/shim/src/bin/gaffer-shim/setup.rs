@@ -4,7 +4,7 @@
 use crate::child::RESERVED;
 use crate::conn::Conn;
 use crate::control::{Control, IDLE_MS, Parts};
-use crate::disk::Disk;
+use crate::disk::{Desk, Disk};
 use crate::guard;
 use crate::log::Journal;
 use crate::mailbox::Mailbox;
@@ -308,7 +308,7 @@ fn note_shim(dir: &Path, pid: u32) {
 fn split(world: World, options: &Options) -> Result<(), SetupError> {
     let mut pidfd: i32 = -1;
     let args = CloneArgs {
-        flags: sys::CLONE_FILES | sys::CLONE_PIDFD,
+        flags: sys::flag::FILES | sys::flag::PIDFD,
         pidfd: &raw mut pidfd as u64,
         exit_signal: libc::SIGCHLD as u64,
         ..CloneArgs::default()
@@ -362,7 +362,10 @@ fn shim(world: World, options: &Options, guard_pid: u32) -> Result<(), SetupErro
             .stack_size(256 << 10)
     };
     let pipes = disk.epoll.clone();
-    thread("disk").spawn(move || disk.run())?;
+    let desk = Arc::new(Desk::new(disk));
+    let disk_desk = desk.clone();
+    thread("disk").spawn(move || disk_desk.run())?;
+    let (control_queue, queue) = (queue.clone(), queue);
     let (start_journal, start_disk, start_control) = (journal.clone(), to_disk.clone(), to_control.clone());
     let more_spawners = move |number: i32| {
         let spawner = Spawner {
@@ -370,6 +373,7 @@ fn shim(world: World, options: &Options, guard_pid: u32) -> Result<(), SetupErro
             journal: start_journal.clone(),
             queue: queue.clone(),
             disk: start_disk.clone(),
+            desk: desk.clone(),
             control: start_control.clone(),
             kit: kit.clone(),
             pipes: pipes.clone(),
@@ -383,6 +387,7 @@ fn shim(world: World, options: &Options, guard_pid: u32) -> Result<(), SetupErro
     let mut control = Control::new(Parts {
         inbox: to_control,
         disk: to_disk,
+        queue: control_queue,
         share: world.share,
         more_spawners: Box::new(more_spawners),
         nofile: world.nofile_now,

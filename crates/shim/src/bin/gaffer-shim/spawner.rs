@@ -6,7 +6,7 @@
 
 use crate::child::Plan;
 use crate::control::{Born, Event, Failed};
-use crate::disk::{Attach, DiskJob};
+use crate::disk::{Attach, Desk, DiskJob, Exit};
 use crate::log::{Journal, now};
 use crate::mailbox::Mailbox;
 use crate::plan::{self, Failure, Kit};
@@ -20,12 +20,12 @@ use rustix::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::collections::VecDeque;
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering::SeqCst};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 /// Most spawners at once: each owns a share of the reserved descriptors.
-pub const SPAWNERS_MAX: i32 = 4;
-/// Spawners from the start: one sleeps in its child's exec while the other prepares.
-pub const SPAWNERS: i32 = 2;
+pub const SPAWNERS_MAX: i32 = 6;
+/// Spawners from the start: most of them sleep in a child's exec, or for a lock of the kernel, while others prepare.
+pub const SPAWNERS: i32 = 4;
 const STACK_BYTES: usize = 64 << 10;
 
 /// What control may look at while a spawner sleeps.
@@ -101,30 +101,70 @@ pub struct SpawnJob {
     pub begins: [u64; 2],
 }
 
+/// What a spawner is given to do.
+enum Work {
+    Start(SpawnJob),
+    /// An end with a standing order: the end is recorded first, in place of the disk thread.
+    Succeed(Box<Exit>),
+}
+
 /// Starts that wait for a spawner.
 #[derive(Default)]
 pub struct SpawnQueue {
-    jobs: Mutex<VecDeque<SpawnJob>>,
+    waiting: Mutex<Waiting>,
     news: Condvar,
 }
 
+#[derive(Default)]
+struct Waiting {
+    work: VecDeque<Work>,
+    /// Spawners that sleep, or were woken and have not yet looked.
+    idle: usize,
+}
+
 impl SpawnQueue {
-    /// At the end.
-    pub fn push(&self, job: SpawnJob) {
-        self.jobs
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push_back(job);
-        self.news.notify_one();
+    fn lock(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn pop(&self) -> SpawnJob {
-        let mut jobs = self.jobs.lock().unwrap_or_else(PoisonError::into_inner);
+    /// At the end.
+    pub fn push(&self, job: SpawnJob) {
+        self.push_all(std::iter::once(job));
+    }
+
+    /// Several at the end.
+    pub fn push_all(&self, jobs: impl Iterator<Item = SpawnJob>) {
+        let mut waiting = self.lock();
+        let before = waiting.work.len();
+        waiting.work.extend(jobs.map(Work::Start));
+        let wake = (waiting.work.len() - before).min(waiting.idle);
+        drop(waiting);
+        for _ in 0..wake {
+            self.news.notify_one();
+        }
+    }
+
+    /// To a spawner that has nothing else to do. Given back if there is none: an end must not wait for a start.
+    pub fn hand(&self, exit: Box<Exit>) -> Result<(), Box<Exit>> {
+        let mut waiting = self.lock();
+        if waiting.idle <= waiting.work.len() {
+            return Err(exit);
+        }
+        waiting.work.push_back(Work::Succeed(exit));
+        drop(waiting);
+        self.news.notify_one();
+        Ok(())
+    }
+
+    fn pop(&self) -> Work {
+        let mut waiting = self.lock();
         loop {
-            if let Some(job) = jobs.pop_front() {
-                return job;
+            if let Some(work) = waiting.work.pop_front() {
+                return work;
             }
-            jobs = self.news.wait(jobs).unwrap_or_else(PoisonError::into_inner);
+            waiting.idle += 1;
+            waiting = self.news.wait(waiting).unwrap_or_else(PoisonError::into_inner);
+            waiting.idle -= 1;
         }
     }
 }
@@ -135,6 +175,7 @@ pub struct Spawner {
     pub journal: Arc<Journal>,
     pub queue: Arc<SpawnQueue>,
     pub disk: Arc<Mailbox<DiskJob>>,
+    pub desk: Arc<Desk>,
     pub control: Arc<Mailbox<Event>>,
     pub kit: Arc<Kit>,
     /// The disk thread's, and what the guard sees: pipes are known to both before a program can write.
@@ -189,7 +230,13 @@ impl Spawner {
             base: None,
         });
         loop {
-            let job = self.queue.pop();
+            let job = match self.queue.pop() {
+                Work::Start(job) => job,
+                Work::Succeed(exit) => match self.succeed(exit) {
+                    Some(job) => job,
+                    None => continue,
+                },
+            };
             job.inflight.begun_ns.store(now().1, SeqCst);
             let outcome = match &mut bench {
                 Ok(bench) => self.spawn(&job, bench),
@@ -197,6 +244,17 @@ impl Spawner {
             };
             if let Err(failure) = outcome {
                 self.report_failure(&job, failure);
+            }
+        }
+    }
+
+    /// Does the disk thread's part of an exit, unless it is at work itself: then that is where the exit goes.
+    fn succeed(&self, exit: Box<Exit>) -> Option<SpawnJob> {
+        match self.desk.try_exit(exit) {
+            Ok(job) => job,
+            Err(exit) => {
+                self.disk.send(DiskJob::Exit(exit));
+                None
             }
         }
     }
@@ -282,7 +340,7 @@ impl Spawner {
         let mut result = -1;
         let before_ns = now().1;
         if let Some((path, fd)) = &cgroup {
-            args.flags |= sys::CLONE_INTO_CGROUP;
+            args.flags |= sys::flag::INTO_CGROUP;
             args.cgroup = fd.as_raw_fd() as u64;
             // SAFETY: the stack is this thread's and the plan outlives the sleep in here.
             result = unsafe { sys::clone_into(&args, crate::child::enter, (&raw mut *plan).cast()) };
@@ -290,7 +348,7 @@ impl Spawner {
             if result < 0 && -result as i32 != libc::EAGAIN && -result as i32 != libc::ENOMEM {
                 let error = io::Error::from_raw_os_error(-result as i32);
                 note = Some(format!("cannot be born into {path}: {error}"));
-                args.flags &= !sys::CLONE_INTO_CGROUP;
+                args.flags &= !sys::flag::INTO_CGROUP;
                 tree_remove(path);
                 cgroup_path = None;
             }
@@ -424,12 +482,12 @@ impl Spawner {
 /// As vfork, with a shared descriptor table and what tells control of the child.
 fn clone_args(inflight: &InFlight, stack: &Stack) -> CloneArgs {
     CloneArgs {
-        flags: sys::CLONE_VM
-            | sys::CLONE_VFORK
-            | sys::CLONE_FILES
-            | sys::CLONE_PIDFD
-            | sys::CLONE_PARENT_SETTID
-            | sys::CLONE_CLEAR_SIGHAND,
+        flags: sys::flag::VM
+            | sys::flag::VFORK
+            | sys::flag::FILES
+            | sys::flag::PIDFD
+            | sys::flag::PARENT_SETTID
+            | sys::flag::CLEAR_SIGHAND,
         pidfd: inflight.pidfd.as_ptr() as u64,
         parent_tid: inflight.pid.as_ptr() as u64,
         // None until the exec, so that reaping strangers cannot take a child that is being made.

@@ -1,33 +1,10 @@
 //! The kernel, thinly: system calls without errno for the child between clone and exec, and those few
 //! that the libraries at hand do not have.
 
+pub use gaffer_shim::clone::{CloneArgs, clone_into, flag};
 use rustix::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::io;
 
-/// `struct clone_args` of clone3(2).
-#[repr(C)]
-#[derive(Default)]
-pub struct CloneArgs {
-    pub flags: u64,
-    pub pidfd: u64,
-    pub child_tid: u64,
-    pub parent_tid: u64,
-    pub exit_signal: u64,
-    pub stack: u64,
-    pub stack_size: u64,
-    pub tls: u64,
-    pub set_tid: u64,
-    pub set_tid_size: u64,
-    pub cgroup: u64,
-}
-
-pub const CLONE_VM: u64 = 0x100;
-pub const CLONE_FILES: u64 = 0x400;
-pub const CLONE_PIDFD: u64 = 0x1000;
-pub const CLONE_VFORK: u64 = 0x4000;
-pub const CLONE_PARENT_SETTID: u64 = 0x10_0000;
-pub const CLONE_CLEAR_SIGHAND: u64 = 0x1_0000_0000;
-pub const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
 /// Wait for children of any exit signal.
 pub const WALL: i32 = 0x4000_0000;
 
@@ -68,67 +45,6 @@ pub unsafe fn call(number: libc::c_long, args: [usize; 5]) -> isize {
             inlateout("x0") args[0] as isize => result,
             in("x1") args[1], in("x2") args[2], in("x3") args[3], in("x4") args[4],
             options(nostack),
-        );
-    }
-    result
-}
-
-/// clone3 onto a stack of its own; the child calls `entry(argument)` there and must never return.
-///
-/// # Safety
-/// `args` must name a stack that nobody else uses until the child has executed or ended.
-#[cfg(target_arch = "x86_64")]
-pub unsafe fn clone_into(
-    args: &CloneArgs,
-    entry: unsafe extern "C" fn(*mut u8) -> !,
-    argument: *mut u8,
-) -> isize {
-    let result: isize;
-    // SAFETY: the child never comes out of this block; the parent sees an ordinary system call.
-    unsafe {
-        core::arch::asm!(
-            "syscall",
-            "test rax, rax",
-            "jnz 2f",
-            "xor ebp, ebp",
-            "mov rdi, r12",
-            "call r13",
-            "ud2",
-            "2:",
-            inlateout("rax") libc::SYS_clone3 as isize => result,
-            in("rdi") args, in("rsi") size_of::<CloneArgs>(),
-            in("r12") argument, in("r13") entry,
-            lateout("rcx") _, lateout("r11") _,
-        );
-    }
-    result
-}
-
-/// clone3 onto a stack of its own; the child calls `entry(argument)` there and must never return.
-///
-/// # Safety
-/// `args` must name a stack that nobody else uses until the child has executed or ended.
-#[cfg(target_arch = "aarch64")]
-pub unsafe fn clone_into(
-    args: &CloneArgs,
-    entry: unsafe extern "C" fn(*mut u8) -> !,
-    argument: *mut u8,
-) -> isize {
-    let result: isize;
-    // SAFETY: the child never comes out of this block; the parent sees an ordinary system call.
-    unsafe {
-        core::arch::asm!(
-            "svc 0",
-            "cbnz x0, 2f",
-            "mov x29, xzr",
-            "mov x0, x20",
-            "blr x21",
-            "brk 1",
-            "2:",
-            in("x8") libc::SYS_clone3,
-            inlateout("x0") args as *const CloneArgs => result,
-            in("x1") size_of::<CloneArgs>(),
-            in("x20") argument, in("x21") entry,
         );
     }
     result
@@ -187,15 +103,42 @@ impl Epoll {
     }
 
     /// Waits; without a timeout for ever. Gives `(token, events)`.
-    pub fn wait(&self, timeout_ms: Option<u64>, into: &mut Vec<(u64, u32)>) {
+    pub fn wait(&self, timeout_ns: Option<u64>, into: &mut Vec<(u64, u32)>) {
         let mut events = [libc::epoll_event { events: 0, u64: 0 }; 128];
-        let timeout = timeout_ms.map_or(-1, |ms| i32::try_from(ms).unwrap_or(i32::MAX));
-        // SAFETY: the buffer has 128 places.
-        let count = unsafe { libc::epoll_wait(self.0.as_raw_fd(), events.as_mut_ptr(), 128, timeout) };
+        let count = self.wait_exactly(timeout_ns, &mut events).unwrap_or_else(|| {
+            let ms = timeout_ns.map(|ns| ns.div_ceil(1_000_000));
+            let timeout = ms.map_or(-1, |ms| i32::try_from(ms).unwrap_or(i32::MAX));
+            // SAFETY: the buffer has 128 places.
+            unsafe { libc::epoll_wait(self.0.as_raw_fd(), events.as_mut_ptr(), 128, timeout) }
+        });
         into.clear();
         for event in events.iter().take(usize::try_from(count).unwrap_or(0)) {
             into.push((event.u64, event.events));
         }
+    }
+}
+
+impl Epoll {
+    /// By epoll_pwait2, whose clock is finer than a millisecond. `None`: this kernel (before 5.11) does not have it.
+    fn wait_exactly(&self, timeout_ns: Option<u64>, events: &mut [libc::epoll_event; 128]) -> Option<i32> {
+        let timeout = timeout_ns.map(|ns| [ns / 1_000_000_000, ns % 1_000_000_000]);
+        let timeout = timeout.as_ref().map_or(std::ptr::null(), |time| time.as_ptr());
+        // SAFETY: the buffer has 128 places; the time is two words of 64 bits, as this call has it everywhere.
+        let count = unsafe {
+            libc::syscall(
+                libc::SYS_epoll_pwait2,
+                self.0.as_raw_fd(),
+                events.as_mut_ptr(),
+                128,
+                timeout,
+                0usize,
+                0usize,
+            )
+        };
+        if count < 0 && io::Error::last_os_error().raw_os_error() == Some(libc::ENOSYS) {
+            return None;
+        }
+        Some(count as i32)
     }
 }
 
