@@ -72,9 +72,10 @@ pub fn floor(count: usize, program: &str) -> Result<()> {
         .create(true)
         .open(dir.path().join("journal"))?;
     raise_descriptors()?;
-    let _low: Vec<File> = (0..RESERVED)
-        .map(|_| File::open("/dev/null"))
-        .collect::<std::io::Result<_>>()?;
+    for _ in 0..RESERVED {
+        // Until the end of this process, but for the slots of starters.
+        std::mem::forget(File::open("/dev/null")?);
+    }
     let next = AtomicUsize::new(0);
     let begun = Instant::now();
     let mut runs = Vec::with_capacity(count);
@@ -133,6 +134,11 @@ fn starter(
     loop {
         let place = next.fetch_add(1, Ordering::Relaxed);
         if place >= count {
+            for slot in child.slots {
+                // The last ends to write to: else these pipes would never end.
+                // SAFETY: a slot of ours, which nobody uses any more.
+                unsafe { libc::close(slot) };
+            }
             return Ok(runs);
         }
         let name = format!("r{place}");

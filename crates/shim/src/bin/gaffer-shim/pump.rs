@@ -55,6 +55,14 @@ struct Pipe {
     shared: bool,
 }
 
+/// Pipes of a run.
+#[derive(Default)]
+struct Pipes {
+    ids: Vec<u64>,
+    /// When the last of them ends, somebody wants to know.
+    watched: bool,
+}
+
 /// Where the bytes of a pipe go.
 #[derive(Clone)]
 pub struct Target {
@@ -95,7 +103,9 @@ pub struct Pump {
     null: OwnedFd,
     /// Boxed, as half of the table is empty.
     pipes: HashMap<u64, Box<Pipe>>,
-    of_run: HashMap<RunIdWire, Vec<u64>>,
+    of_run: HashMap<RunIdWire, Pipes>,
+    /// A run whose end is watched for has no pipe any more.
+    pub dying: bool,
     streams: HashMap<u64, Stream>,
     /// By directory and name: those that are not empty. What is not in here has no byte.
     names: HashMap<Arc<str>, Vec<u64>>,
@@ -128,6 +138,7 @@ impl Pump {
             null,
             pipes: HashMap::new(),
             of_run: HashMap::new(),
+            dying: false,
             streams: HashMap::new(),
             names: HashMap::new(),
             streams_max: STREAMS_MAX,
@@ -219,6 +230,13 @@ impl Pump {
         stream
     }
 
+    /// Tells by `dying` when the last pipe of this run has ended.
+    pub fn watch_end_of(&mut self, run: RunIdWire) {
+        if let Some(pipes) = self.of_run.get_mut(&run) {
+            pipes.watched = true;
+        }
+    }
+
     fn forget_idle_streams(&mut self) {
         let used: std::collections::HashSet<u64> = self.pipes.values().filter_map(|p| p.stream).collect();
         self.streams.retain(|id, _| used.contains(id));
@@ -285,7 +303,7 @@ impl Pump {
             shared,
         };
         self.pipes.insert(id, Box::new(pipe));
-        self.of_run.entry(run).or_default().push(id);
+        self.of_run.entry(run).or_default().ids.push(id);
         Ok(())
     }
 
@@ -550,9 +568,10 @@ impl Pump {
             if pipe.shared {
                 self.epoll.remove(&pipe.fd);
             }
-            if let Some(ids) = self.of_run.get_mut(&pipe.run) {
-                ids.retain(|other| *other != id);
-                if ids.is_empty() {
+            if let Some(pipes) = self.of_run.get_mut(&pipe.run) {
+                pipes.ids.retain(|other| *other != id);
+                if pipes.ids.is_empty() {
+                    self.dying |= pipes.watched;
                     self.of_run.remove(&pipe.run);
                 }
             }
@@ -562,7 +581,8 @@ impl Pump {
     /// Empties the pipes of a run whose main process has ended. True: they are empty.
     pub fn drain(&mut self, run: RunIdWire, deadline_ns: u64, journal: &Journal) -> bool {
         let mut empty = true;
-        for id in self.of_run.get(&run).cloned().unwrap_or_default() {
+        let ids = self.of_run.get(&run).map(|pipes| pipes.ids.clone());
+        for id in ids.unwrap_or_default() {
             loop {
                 match self.move_some(id, journal) {
                     Moved::Bytes(_) if mono_ns() < deadline_ns => {}
