@@ -81,7 +81,9 @@ pub fn floor(count: usize, program: &str) -> Result<()> {
     let mut runs = Vec::with_capacity(count);
     std::thread::scope(|scope| -> Result<()> {
         let start = |number| starter(number, count, program, &base.0, &journal, &next);
-        let threads: Vec<_> = (0..STARTERS).map(|number| scope.spawn(move || start(number))).collect();
+        let threads: Vec<_> = (0..STARTERS)
+            .map(|number| scope.spawn(move || start(number)))
+            .collect();
         for thread in threads {
             runs.extend(thread.join().ok().context("a starter")??);
         }
@@ -105,7 +107,10 @@ pub fn floor(count: usize, program: &str) -> Result<()> {
 fn raise_descriptors() -> Result<()> {
     let mut limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
     limit.current = limit.maximum;
-    Ok(rustix::process::setrlimit(rustix::process::Resource::Nofile, limit)?)
+    Ok(rustix::process::setrlimit(
+        rustix::process::Resource::Nofile,
+        limit,
+    )?)
 }
 
 fn starter(
@@ -148,12 +153,20 @@ fn starter(
         let (err, err_end) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
         for (end, slot) in [&out_end, &err_end].into_iter().zip(child.slots) {
             // SAFETY: the slot holds a file of ours that nobody uses.
-            ensure!(unsafe { libc::dup3(end.as_raw_fd(), slot, libc::O_CLOEXEC) } >= 0, "dup3");
+            ensure!(
+                unsafe { libc::dup3(end.as_raw_fd(), slot, libc::O_CLOEXEC) } >= 0,
+                "dup3"
+            );
         }
         (&*journal).write_all(&fact)?;
         let mut pidfd = -1_i32;
         let args = CloneArgs {
-            flags: flag::VM | flag::VFORK | flag::FILES | flag::PIDFD | flag::CLEAR_SIGHAND | flag::INTO_CGROUP,
+            flags: flag::VM
+                | flag::VFORK
+                | flag::FILES
+                | flag::PIDFD
+                | flag::CLEAR_SIGHAND
+                | flag::INTO_CGROUP,
             pidfd: &raw mut pidfd as u64,
             exit_signal: libc::SIGCHLD as u64,
             stack: stack.as_mut_ptr() as u64,
@@ -163,7 +176,11 @@ fn starter(
         };
         // SAFETY: the stack is this thread's, which sleeps until the exec.
         let pid = unsafe { clone_into(&args, enter, (&raw mut child).cast()) };
-        ensure!(pid > 0, "clone3: {}", std::io::Error::from_raw_os_error(-pid as i32));
+        ensure!(
+            pid > 0,
+            "clone3: {}",
+            std::io::Error::from_raw_os_error(-pid as i32)
+        );
         (&*journal).write_all(fact.get(..FACTS[1]).unwrap_or_default())?;
         // SAFETY: the kernel opened it for us.
         let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
@@ -175,7 +192,10 @@ fn starter(
 }
 
 fn signal(pidfd: &OwnedFd) -> Result<()> {
-    Ok(rustix::process::pidfd_send_signal(pidfd, rustix::process::Signal::TERM)?)
+    Ok(rustix::process::pidfd_send_signal(
+        pidfd,
+        rustix::process::Signal::TERM,
+    )?)
 }
 
 /// Peek, drain, append, reap.

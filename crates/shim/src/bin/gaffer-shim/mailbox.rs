@@ -120,12 +120,7 @@ impl Pace {
     }
 
     /// Waits for mail or anything else.
-    pub fn wait<T>(
-        &mut self,
-        inbox: &Mailbox<T>,
-        timeout_ns: Option<u64>,
-        wait: impl FnOnce(Option<u64>),
-    ) {
+    pub fn wait<T>(&mut self, inbox: &Mailbox<T>, timeout_ns: Option<u64>, wait: impl FnOnce(Option<u64>)) {
         let oldest = self.looks[self.turn];
         let is_burst = oldest > 0 && mono_ns().saturating_sub(oldest) < BURST_NS;
         if std::mem::take(&mut self.expects) || is_burst {
