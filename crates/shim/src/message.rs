@@ -402,7 +402,7 @@ pub enum FromShim {
         #[n(0)]
         position: Position,
     },
-    /// To a request with a number.
+    /// To a request with a number; one with 0 is answered by nothing.
     #[n(2)]
     Reply {
         /// Of the request.

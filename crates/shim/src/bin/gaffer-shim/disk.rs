@@ -61,8 +61,6 @@ pub enum DiskJob {
     },
     /// Write the epoch down.
     Epoch { conn: u64, epoch: u32 },
-    /// An order stands beside this run.
-    Stands { run: RunIdWire },
     /// Make this cgroup for a run to come. If it cannot be made, its start will say so.
     MakeCgroup { path: String },
     /// Remove this cgroup when there is time.
@@ -235,9 +233,6 @@ impl Disk {
                 self.pump.ready(*token, &self.journal);
             }
         }
-        if std::mem::take(&mut self.pump.dying) {
-            self.spawners.alert();
-        }
         let (_, now) = now();
         self.pump.due(now, &self.journal);
         self.tell_dropped();
@@ -266,10 +261,7 @@ impl Disk {
                     }
                 }
                 // These append nothing.
-                DiskJob::Attach(_)
-                | DiskJob::Stands { .. }
-                | DiskJob::MakeCgroup { .. }
-                | DiskJob::Sweep { .. } => self.handle(job),
+                DiskJob::Attach(_) | DiskJob::MakeCgroup { .. } | DiskJob::Sweep { .. } => self.handle(job),
                 _ => {
                     self.append_batch(&mut batch);
                     self.handle(job);
@@ -355,7 +347,6 @@ impl Disk {
                     error,
                 });
             }
-            DiskJob::Stands { run } => self.pump.watch_end_of(run),
             DiskJob::MakeCgroup { path } => drop(std::fs::create_dir(path)),
             DiskJob::Sweep { cgroup } => {
                 if self.sweeps.is_empty() {
@@ -489,8 +480,6 @@ impl Disk {
         self.busy();
         crate::stop::at(9);
         let drained = self.pump.drain(exit.run, now().1 + DRAIN_NS, &self.journal);
-        // No news any more.
-        self.pump.dying = false;
         let cgroup = exit.cgroup.as_deref();
         let survivors = self.survivors(exit.run, cgroup, Some(exit.pid));
         let (wall_ms, mono_ns) = now();

@@ -1,7 +1,7 @@
 //! The shim process: `gaffer-shim --dir state/shims/<n> --fd 3`, started by a daemon.
 //!
 //! It becomes two processes with one descriptor table: the guard, which sleeps ([`guard`]), and the shim
-//! with four threads: control ([`control`]), disk ([`disk`]) and two spawners ([`spawner`]).
+//! with six threads: control ([`control`]), disk ([`disk`]) and four spawners ([`spawner`]).
 
 mod child;
 mod conn;

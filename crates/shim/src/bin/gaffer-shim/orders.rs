@@ -33,7 +33,6 @@ impl Control {
         }
         let cgroup = own_cgroup(&spawn);
         live.order = Some(spawn);
-        self.disk.send(DiskJob::Stands { run });
         if let Some(path) = cgroup {
             // Made while nobody waits for it.
             self.disk.send(DiskJob::MakeCgroup { path });

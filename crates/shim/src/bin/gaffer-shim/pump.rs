@@ -55,14 +55,6 @@ struct Pipe {
     shared: bool,
 }
 
-/// Pipes of a run.
-#[derive(Default)]
-struct Pipes {
-    ids: Vec<u64>,
-    /// When the last of them ends, somebody wants to know.
-    watched: bool,
-}
-
 /// Where the bytes of a pipe go.
 #[derive(Clone)]
 pub struct Target {
@@ -103,9 +95,7 @@ pub struct Pump {
     null: OwnedFd,
     /// Boxed, as half of the table is empty.
     pipes: HashMap<u64, Box<Pipe>>,
-    of_run: HashMap<RunIdWire, Pipes>,
-    /// A run whose end is watched for has no pipe any more.
-    pub dying: bool,
+    of_run: HashMap<RunIdWire, Vec<u64>>,
     streams: HashMap<u64, Stream>,
     /// By directory and name: those that are not empty. What is not in here has no byte.
     names: HashMap<Arc<str>, Vec<u64>>,
@@ -138,7 +128,6 @@ impl Pump {
             null,
             pipes: HashMap::new(),
             of_run: HashMap::new(),
-            dying: false,
             streams: HashMap::new(),
             names: HashMap::new(),
             streams_max: STREAMS_MAX,
@@ -230,13 +219,6 @@ impl Pump {
         stream
     }
 
-    /// Tells by `dying` when the last pipe of this run has ended.
-    pub fn watch_end_of(&mut self, run: RunIdWire) {
-        if let Some(pipes) = self.of_run.get_mut(&run) {
-            pipes.watched = true;
-        }
-    }
-
     fn forget_idle_streams(&mut self) {
         let used: std::collections::HashSet<u64> = self.pipes.values().filter_map(|p| p.stream).collect();
         self.streams.retain(|id, _| used.contains(id));
@@ -303,7 +285,7 @@ impl Pump {
             shared,
         };
         self.pipes.insert(id, Box::new(pipe));
-        self.of_run.entry(run).or_default().ids.push(id);
+        self.of_run.entry(run).or_default().push(id);
         Ok(())
     }
 
@@ -568,10 +550,9 @@ impl Pump {
             if pipe.shared {
                 self.epoll.remove(&pipe.fd);
             }
-            if let Some(pipes) = self.of_run.get_mut(&pipe.run) {
-                pipes.ids.retain(|other| *other != id);
-                if pipes.ids.is_empty() {
-                    self.dying |= pipes.watched;
+            if let Some(ids) = self.of_run.get_mut(&pipe.run) {
+                ids.retain(|other| *other != id);
+                if ids.is_empty() {
                     self.of_run.remove(&pipe.run);
                 }
             }
@@ -581,8 +562,7 @@ impl Pump {
     /// Empties the pipes of a run whose main process has ended. True: they are empty.
     pub fn drain(&mut self, run: RunIdWire, deadline_ns: u64, journal: &Journal) -> bool {
         let mut empty = true;
-        let ids = self.of_run.get(&run).map(|pipes| pipes.ids.clone());
-        for id in ids.unwrap_or_default() {
+        for id in self.of_run.get(&run).cloned().unwrap_or_default() {
             loop {
                 match self.move_some(id, journal) {
                     Moved::Bytes(_) if mono_ns() < deadline_ns => {}
@@ -640,5 +620,27 @@ fn throw_away(staging: &Staging, mut left: usize, null: &OwnedFd) {
             Ok(count) if count > 0 => left -= count,
             _ => return,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{NAP_MIN_NS, NAP_NS, PIPE_BYTES, nap_ns};
+
+    #[test]
+    fn a_pipe_is_left_alone_until_it_is_a_quarter_full() {
+        let ms = 1_000_000;
+        assert_eq!(nap_ns(ms, PIPE_BYTES / 8), 2 * ms);
+        assert_eq!(
+            nap_ns(ms, 100),
+            NAP_NS,
+            "a trickle: no longer than a reader may wait"
+        );
+        assert_eq!(nap_ns(ms, PIPE_BYTES / 2), 0, "it was nearly full");
+        assert!(
+            nap_ns(ms / 10, PIPE_BYTES / 4) < NAP_MIN_NS,
+            "a torrent is not left alone"
+        );
+        assert_eq!(nap_ns(0, 0), 0);
     }
 }

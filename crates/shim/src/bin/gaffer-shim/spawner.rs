@@ -120,13 +120,7 @@ struct Waiting {
     work: VecDeque<Work>,
     /// Spawners that sleep, or were woken and have not yet looked.
     idle: usize,
-    /// One of them is to look for a moment: work is about to come.
-    alert: bool,
 }
-
-/// How long a spawner looks for work that is about to come: a little longer than a dying process takes from closing its
-/// files to its end.
-const LOOK: std::time::Duration = std::time::Duration::from_micros(150);
 
 impl SpawnQueue {
     fn lock(&self) -> MutexGuard<'_, Waiting> {
@@ -162,17 +156,6 @@ impl SpawnQueue {
         Ok(())
     }
 
-    /// The pipes of a run have ended that an order stands beside: its end comes within microseconds, and waking a spawner
-    /// takes as long. So one is woken now.
-    pub fn alert(&self) {
-        let mut waiting = self.lock();
-        if waiting.idle > waiting.work.len() && !waiting.alert {
-            waiting.alert = true;
-            drop(waiting);
-            self.news.notify_one();
-        }
-    }
-
     fn pop(&self) -> Work {
         let mut waiting = self.lock();
         loop {
@@ -181,24 +164,8 @@ impl SpawnQueue {
             }
             waiting.idle += 1;
             waiting = self.news.wait(waiting).unwrap_or_else(PoisonError::into_inner);
-            if std::mem::take(&mut waiting.alert) {
-                waiting = self.look(waiting);
-            }
             waiting.idle -= 1;
         }
-    }
-
-    /// Without sleeping, for a moment, once per alert.
-    fn look<'a>(&'a self, mut waiting: MutexGuard<'a, Waiting>) -> MutexGuard<'a, Waiting> {
-        let begun = std::time::Instant::now();
-        while waiting.work.is_empty() && begun.elapsed() < LOOK {
-            drop(waiting);
-            for _ in 0..50 {
-                std::hint::spin_loop();
-            }
-            waiting = self.lock();
-        }
-        waiting
     }
 }
 
