@@ -149,15 +149,7 @@ fn starter(
         let name = format!("r{place}");
         rustix::fs::mkdirat(&base, name.as_str(), Mode::from_raw_mode(0o777))?;
         let group = rustix::fs::openat(&base, name.as_str(), flags, Mode::empty())?;
-        let (out, out_end) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
-        let (err, err_end) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
-        for (end, slot) in [&out_end, &err_end].into_iter().zip(child.slots) {
-            // SAFETY: the slot holds a file of ours that nobody uses.
-            ensure!(
-                unsafe { libc::dup3(end.as_raw_fd(), slot, libc::O_CLOEXEC) } >= 0,
-                "dup3"
-            );
-        }
+        let pipes = pipes_into(child.slots)?;
         (&*journal).write_all(&fact)?;
         let mut pidfd = -1_i32;
         let args = CloneArgs {
@@ -184,11 +176,20 @@ fn starter(
         (&*journal).write_all(fact.get(..FACTS[1]).unwrap_or_default())?;
         // SAFETY: the kernel opened it for us.
         let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
-        runs.push(Run {
-            pidfd,
-            pipes: [out, err],
-        });
+        runs.push(Run { pidfd, pipes });
     }
+}
+
+/// Two pipes whose other ends are in the slots.
+fn pipes_into(slots: [i32; 2]) -> Result<[OwnedFd; 2]> {
+    let (out, out_end) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
+    let (err, err_end) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
+    for (end, slot) in [&out_end, &err_end].into_iter().zip(slots) {
+        // SAFETY: the slot holds a file of ours that nobody uses.
+        let copied = unsafe { libc::dup3(end.as_raw_fd(), slot, libc::O_CLOEXEC) };
+        ensure!(copied >= 0, "dup3");
+    }
+    Ok([out, err])
 }
 
 fn signal(pidfd: &OwnedFd) -> Result<()> {

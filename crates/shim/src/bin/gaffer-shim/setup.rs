@@ -331,12 +331,18 @@ fn split(world: World, options: &Options) -> Result<(), SetupError> {
     }
 }
 
-fn shim(world: World, options: &Options, guard_pid: u32) -> Result<(), SetupError> {
-    // SAFETY: numbers only. Both are per process, not inherited or set for good by the fork.
+/// Orphans come to us, and nobody looks into our memory: both per process, not inherited or set for good by the fork.
+fn be_subreaper() -> io::Result<()> {
+    // SAFETY: numbers only.
     unsafe {
         sys::check(libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0))?;
         sys::check(libc::prctl(libc::PR_SET_DUMPABLE, 0, 0, 0, 0))?;
     }
+    Ok(())
+}
+
+fn shim(world: World, options: &Options, guard_pid: u32) -> Result<(), SetupError> {
+    be_subreaper()?;
     let journal = Arc::new(Journal::open(&world.dir, options.segment_bytes)?);
     let to_control = Arc::new(Mailbox::new()?);
     let to_disk = Arc::new(Mailbox::new()?);
