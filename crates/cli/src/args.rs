@@ -86,6 +86,8 @@ pub struct Globals {
     /// How long to wait for the outcome
     #[arg(long, global = true, hide = true, value_name = "D", value_parser = crate::when::parse_duration)]
     pub timeout: Option<Duration>,
+    #[command(flatten)]
+    pub fleet: crate::fleet::FleetArgs,
 }
 
 /// Forms of data.
@@ -187,6 +189,9 @@ pub enum Command {
     /// Write the jobs of a file in another form
     #[command(after_help = crate::help::EXPORT)]
     Export(ExportArgs),
+    /// Find nodes by look-up services
+    #[command(after_help = crate::help::LOOKUP)]
+    Lookup(crate::commands::lookup::LookupArgs),
     /// Check the node and this machine
     #[command(after_help = crate::help::DOCTOR)]
     Doctor(DoctorArgs),

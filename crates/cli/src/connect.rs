@@ -41,6 +41,11 @@ pub fn endpoint(globals: &Globals) -> Result<Endpoint, Failure> {
 
 /// A client for it; connects with the first request.
 pub fn client(globals: &Globals) -> Result<Client, Failure> {
+    Ok(Client::new(endpoint(globals)?, token(globals)?))
+}
+
+/// The token that the options or the environment name.
+pub fn token(globals: &Globals) -> Result<Option<String>, Failure> {
     let token = match &globals.token_file {
         None => std::env::var("GAFFER_TOKEN").ok(),
         Some(path) => {
@@ -49,10 +54,7 @@ pub fn client(globals: &Globals) -> Result<Client, Failure> {
             Some(text.trim().to_owned())
         }
     };
-    Ok(Client::new(
-        endpoint(globals)?,
-        token.filter(|token| !token.is_empty()),
-    ))
+    Ok(token.filter(|token| !token.is_empty()))
 }
 
 /// Asks a daemon to end: `stop`, `stop-all` or `leave`. The answer comes before the end.

@@ -93,6 +93,7 @@ fn globals() -> Globals {
         verbose: 0,
         yes: true,
         timeout: None,
+        fleet: crate::fleet::FleetArgs::default(),
     }
 }
 

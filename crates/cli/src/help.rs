@@ -21,22 +21,17 @@ pub const TOPICS: [(&str, &str); 7] = [
 ];
 
 /// Commands that exist in the design and come with later versions.
-pub const LATER: [&str; 14] = [
-    "top", "open", "task", "push", "queue", "schedule", "import", "node", "lookup", "login", "token", "user",
-    "key", "gc",
+pub const LATER: [&str; 13] = [
+    "top", "open", "task", "push", "queue", "schedule", "import", "node", "login", "token", "user", "key", "gc",
 ];
 
 /// Options that exist in the design and come with what they need: several nodes, automatic scaling, tokens.
-const LATER_OPTIONS: [&str; 9] = [
+const LATER_OPTIONS: [&str; 5] = [
     "--pin",
     "--total",
     "--rollback",
-    "--node",
     "--label",
     "--all-nodes",
-    "--batch",
-    "--pause",
-    "--min-ok",
 ];
 
 /// Examples of `start`.
@@ -248,6 +243,21 @@ Examples:
   gaffer doctor
   gaffer doctor --chaos             does it keep its promise on this machine?
   gaffer doctor --json | jq '.checks[] | select(.state != \"good\")'";
+/// Examples of `lookup`.
+pub const LOOKUP: &str = "\
+Services are named by --lookup (or -L), several times or with commas; all are taken together.
+
+Examples:
+  gaffer lookup ls -L http://10.0.0.7:5010
+  gaffer lookup watch -L http://10.0.0.7:5010";
+/// Examples of `lookup ls`.
+pub const LOOKUP_LS: &str = "Examples:
+  gaffer lookup ls -L http://10.0.0.7:5010
+  gaffer lookup ls -L http://10.0.0.7:5010 --json | jq -r '.[].node'";
+/// Examples of `lookup watch`.
+pub const LOOKUP_WATCH: &str = "Examples:
+  gaffer lookup watch -L http://10.0.0.7:5010
+  gaffer lookup watch -L unix:/run/l.sock --format jsonl | jq 'select(.event == \"remove_node\")'";
 /// Examples of `daemon`.
 pub const DAEMON: &str = "Examples:
   gaffer daemon start               in the background, for this user

@@ -12,6 +12,7 @@ mod ctl;
 mod escape;
 mod failure;
 mod file;
+mod fleet;
 mod foreground;
 mod help;
 mod old;
@@ -25,7 +26,7 @@ mod terminal;
 mod when;
 
 use args::{Cli, Command, Globals, JobCommand};
-use clap::FromArgMatches;
+use clap::{ArgMatches, FromArgMatches};
 use context::Context;
 use failure::Failure;
 use out::Out;
@@ -44,9 +45,9 @@ pub fn gaffer(words: impl IntoIterator<Item = OsString>) -> ExitCode {
     };
     let parsed = help::command()
         .try_get_matches_from(words)
-        .and_then(|matches| Cli::from_arg_matches(&matches));
-    let cli = match parsed {
-        Ok(cli) => cli,
+        .and_then(|matches| Ok((Cli::from_arg_matches(&matches)?, matches)));
+    let (cli, matches) = match parsed {
+        Ok(parsed) => parsed,
         Err(error) => {
             if let Some(failure) = help::later_option(&error) {
                 let _ = std::io::Write::write_all(
@@ -60,7 +61,7 @@ pub fn gaffer(words: impl IntoIterator<Item = OsString>) -> ExitCode {
             return ExitCode::from(if error.use_stderr() { 2 } else { 0 });
         }
     };
-    run(cli)
+    run(cli, &matches)
 }
 
 /// `gafferctl`: the same for the original's first command line.
@@ -93,10 +94,10 @@ fn run_old(words: &[String]) -> ExitCode {
     ended(&out, |runtime| runtime.block_on(old::run(cli)))
 }
 
-fn run(cli: Cli) -> ExitCode {
+fn run(cli: Cli, matches: &ArgMatches) -> ExitCode {
     let out = Out::new(&cli.globals);
     ended(&out, |runtime| {
-        runtime.block_on(dispatch(cli.command, &cli.globals))
+        runtime.block_on(dispatch(cli.command, matches, &cli.globals))
     })
 }
 
@@ -115,9 +116,9 @@ fn ended(out: &Out, command: impl FnOnce(&tokio::runtime::Runtime) -> Result<u8,
     }
 }
 
-async fn dispatch(command: Option<Command>, globals: &Globals) -> Result<u8, Failure> {
+async fn dispatch(command: Option<Command>, matches: &ArgMatches, globals: &Globals) -> Result<u8, Failure> {
     let out = Out::new(globals);
-    let Some(command) = command else {
+    let Some(mut command) = command else {
         out.bytes(help::MAIN.as_bytes())?;
         out.flush()?;
         return Ok(2);
@@ -125,6 +126,9 @@ async fn dispatch(command: Option<Command>, globals: &Globals) -> Result<u8, Fai
     if let Some(result) = about_itself(&out, &command) {
         out.flush()?;
         return result;
+    }
+    if globals.fleet.is_used() && !matches!(command, Command::Lookup(_)) {
+        return fleet::run(matches, &mut command, globals).await;
     }
     let ctx = Context::new(globals, out)?;
     let result = daily(&ctx, command).await;
@@ -225,6 +229,7 @@ async fn rare(ctx: &Context, command: Command) -> Result<u8, Failure> {
         Command::Init(args) => convert::init(ctx, &args),
         Command::Export(args) => convert::export(ctx, &args),
         Command::Doctor(args) => commands::doctor::doctor(ctx, &args).await,
+        Command::Lookup(args) => commands::lookup::lookup(ctx, &args).await,
         Command::Daemon(args) => commands::daemon::daemon(ctx, &args.verb).await,
         // All others have been dispatched.
         other => Err(Failure::failed(format!("no code for {other:?}"))),

@@ -7,6 +7,7 @@ use crate::args::{ColorChoice, Format, Globals};
 use crate::failure::{Failure, output};
 use crate::paint::{Paint, Role};
 use serde::Serialize;
+use serde_json::Value;
 use std::cell::RefCell;
 use std::io::{self, BufWriter, IsTerminal, Stdout, Write};
 
@@ -27,6 +28,14 @@ pub struct Out {
     utf8: bool,
     quiet: bool,
     stdout: RefCell<BufWriter<Stdout>>,
+    node: Option<OfNode>,
+}
+
+/// What is said is of one node among several.
+struct OfNode {
+    name: String,
+    width: usize,
+    documents: RefCell<Vec<Value>>,
 }
 
 impl Out {
@@ -53,7 +62,28 @@ impl Out {
             utf8: is_utf8(),
             quiet: globals.quiet,
             stdout: RefCell::new(BufWriter::with_capacity(BUFFER_BYTES, io::stdout())),
+            node: None,
         }
+    }
+
+    /// The same for one node among several: its name stands before each line, and in each item; whole documents are
+    /// kept for the end. It is no terminal: tables are not cut, nothing is redrawn.
+    pub fn of_node(mut self, name: &str, width: usize) -> Out {
+        self.terminal = false;
+        self.node = Some(OfNode {
+            name: name.to_owned(),
+            width,
+            documents: RefCell::default(),
+        });
+        self
+    }
+
+    /// Documents that were kept.
+    pub fn documents(&self) -> Vec<Value> {
+        self.node
+            .as_ref()
+            .map(|node| node.documents.take())
+            .unwrap_or_default()
     }
 
     /// What was asked for; text unless asked.
@@ -86,12 +116,16 @@ impl Out {
 
     /// A line of data.
     pub fn line(&self, text: &str) -> Result<(), Failure> {
-        let text = self.fit(text);
-        let mut stdout = self.stdout.borrow_mut();
-        stdout
-            .write_all(text.as_bytes())
-            .and_then(|()| stdout.write_all(b"\n"))
-            .map_err(|error| output(&error))
+        let mut text = match &self.node {
+            Some(node) => {
+                let name = format!("{:width$}", node.name, width = node.width);
+                format!("{}  {}", self.paint.name(&node.name, &name), self.fit(text))
+            }
+            None => self.fit(text),
+        };
+        text.push('\n');
+        // At once: the lines of several nodes go to the same place.
+        self.bytes(text.as_bytes())
     }
 
     /// Bytes as they are.
@@ -109,6 +143,10 @@ impl Out {
 
     /// A document.
     pub fn json<T: Serialize + ?Sized>(&self, value: &T) -> Result<(), Failure> {
+        if let Some(node) = &self.node {
+            node.documents.borrow_mut().push(document(value)?);
+            return Ok(());
+        }
         let text = match self.format {
             Format::Jsonl => serde_json::to_string(value),
             _ => serde_json::to_string_pretty(value),
@@ -121,15 +159,33 @@ impl Out {
     pub fn json_list<T: Serialize>(&self, items: &[T]) -> Result<(), Failure> {
         match self.format {
             Format::Jsonl => items.iter().try_for_each(|item| self.json_line(item)),
+            _ if self.node.is_some() => {
+                let items: Result<Vec<Value>, Failure> =
+                    items.iter().map(|item| self.with_node(item)).collect();
+                self.json(&items?)
+            }
             _ => self.json(items),
         }
     }
 
+    /// An item with the node it is of.
+    fn with_node<T: Serialize + ?Sized>(&self, item: &T) -> Result<Value, Failure> {
+        let mut item = document(item)?;
+        if let (Some(node), Some(fields)) = (&self.node, item.as_object_mut()) {
+            fields.insert("node".to_owned(), node.name.clone().into());
+        }
+        Ok(item)
+    }
+
     /// One item of a stream, on a line of its own.
     pub fn json_line<T: Serialize + ?Sized>(&self, value: &T) -> Result<(), Failure> {
-        let text = serde_json::to_string(value)
-            .map_err(|error| Failure::failed(format!("the answer is no JSON: {error}")))?;
-        self.bytes(text.as_bytes()).and_then(|()| self.bytes(b"\n"))
+        let text = match &self.node {
+            Some(_) => serde_json::to_string(&self.with_node(value)?),
+            None => serde_json::to_string(value),
+        };
+        let mut text = text.map_err(|error| Failure::failed(format!("the answer is no JSON: {error}")))?;
+        text.push('\n');
+        self.bytes(text.as_bytes())
     }
 
     /// A line for a person, on standard error, unless `-q`.
@@ -148,7 +204,10 @@ impl Out {
 
     /// Says why a command failed.
     pub fn fail(&self, failure: &Failure) {
-        let text = failure.render(&self.talk_paint);
+        let mut text = failure.render(&self.talk_paint);
+        if let Some(node) = self.node.as_ref().filter(|_| !text.is_empty()) {
+            text = format!("{}: {text}", node.name);
+        }
         let _ = self.flush();
         let _ = io::stderr().write_all(self.fit(&text).as_bytes());
     }
@@ -178,6 +237,10 @@ impl Out {
             to_ascii(text)
         }
     }
+}
+
+fn document<T: Serialize + ?Sized>(value: &T) -> Result<Value, Failure> {
+    serde_json::to_value(value).map_err(|error| Failure::failed(format!("the answer is no JSON: {error}")))
 }
 
 fn to_ascii(text: &str) -> String {

@@ -9,6 +9,7 @@ pub mod doctor;
 pub mod events;
 pub mod job;
 pub mod logs;
+pub mod lookup;
 pub mod ps;
 pub mod run;
 pub mod scale;

@@ -42,6 +42,12 @@ pub fn parse(words: &[String]) -> Result<OldCli, u8> {
 
 /// One old command.
 pub async fn run(cli: OldCli) -> Result<u8, Failure> {
+    if cli.globals.fleet.is_used() {
+        return Err(
+            Failure::usage("this command of the original has to do with one node only")
+                .hint("what to write today:  gaffer help old-commands"),
+        );
+    }
     let name = names::app_name(&cli.globals, &cli.old)?;
     let mut globals = cli.globals;
     globals.session = Some(name.clone());

@@ -15,7 +15,13 @@ const OLD: [&str; 10] = [
 ];
 
 /// Options that take a value and may stand before the command.
-const WITH_VALUE: [&str; 14] = [
+const WITH_VALUE: [&str; 20] = [
+    "--lookup",
+    "-L",
+    "--node",
+    "--batch",
+    "--pause",
+    "--min-ok",
     "--session",
     "--url",
     "--socket",
@@ -81,6 +87,10 @@ pub fn translate(words: Vec<String>) -> Said {
             words.push("run".to_owned());
             words.extend(dev_run(rest));
         }
+        "lookup:nodes" | "lookup:jobs" | "lookup:sessions" | "lookup:session" | "lookup:job" => {
+            words.extend(command.split(':').map(str::to_owned));
+            words.extend(rest);
+        }
         _ => {
             words.push(command);
             words.extend(rest);
@@ -99,6 +109,10 @@ fn is_old(command: &str, typed: &[&str], rest: &[String], has_program: bool) -> 
         };
         typed.iter().any(is)
     };
+    // Many nodes are looked at and changed by today's commands.
+    if typed(&["--lookup", "-L", "--node"]) && !OLD.contains(&command) {
+        return false;
+    }
     match command {
         // Processes have numbers; all other names are today's targets.
         "send" => first_name(rest, &["-s", "--stream"]).is_some_and(|name| {
@@ -289,6 +303,17 @@ mod tests {
                 continue;
             };
             assert_eq!(words.join(" "), today);
+        }
+    }
+
+    #[test]
+    fn many_nodes_are_asked_by_todays_commands() {
+        for (line, today) in [
+            ("gaffer lookup:jobs -L http://h", "gaffer lookup jobs -L http://h"),
+            ("gaffer -L http://h lookup:job a.b", "gaffer -L http://h lookup job a.b"),
+            ("gaffer -L http://h ps --app shop", "gaffer -L http://h ps --session shop"),
+        ] {
+            assert_eq!(said(line), Said::Today(today.split(' ').map(str::to_owned).collect()));
         }
     }
 

@@ -4,6 +4,7 @@ use crate::peer::SOON;
 use gaffer_testkit::{Builder, Lookupd, Node, Proxy, wait_until};
 use rustix::process::Signal;
 use serde_json::{Value, json};
+use std::time::Instant;
 
 fn node(name: &str, urls: &[String]) -> Builder {
     let text = format!("[gaffer]\nname = \"{name}\"\nlookup = {}\n", json!(urls));
@@ -28,6 +29,11 @@ fn knows(lookupd: &Lookupd, job: &str, node: &str) {
     wait_until(SOON, &format!("{job} at {node}"), || {
         lookupd.job(job).iter().any(|(name, _)| name == node)
     });
+}
+
+/// For SPECIFICATION.md, with `--no-capture`.
+fn measured(what: &str, since: Instant) {
+    eprintln!("measured: {what} after {:?}", since.elapsed());
 }
 
 #[track_caller]
@@ -65,8 +71,10 @@ fn s10_4_d48_a_service_that_was_away_learns_everything_again() {
     put(&mut alpha, "meanwhile");
     let (status, _) = alpha.http("DELETE", "/v1/jobs/shop/before?wait=20s", None);
     assert_eq!(status, 200);
+    let since = Instant::now();
     lookupd.start_again();
     knows(&lookupd, "shop.meanwhile", "alpha");
+    measured("service restarted: right again", since);
     assert!(lookupd.job("shop.before").is_empty());
 }
 
@@ -93,12 +101,16 @@ fn a_node_behind_a_dead_network_is_removed_and_comes_back_by_itself() {
     let mut alpha = node("alpha", &[format!("http://{}", proxy.address())]).start();
     put(&mut alpha, "web");
     knows(&lookupd, "shop.web", "alpha");
+    let since = Instant::now();
     proxy.cut();
     forgets(&lookupd, "shop.web");
+    measured("network cut, silent-after 900ms: node gone", since);
     assert!(lookupd.nodes().is_empty());
     put(&mut alpha, "api");
+    let since = Instant::now();
     proxy.mend();
     knows(&lookupd, "shop.api", "alpha");
+    measured("network mended: node back", since);
     knows(&lookupd, "shop.web", "alpha");
     assert_eq!(lookupd.nodes(), ["alpha"]);
 }
@@ -109,8 +121,10 @@ fn a_killed_node_is_gone_and_its_successor_is_there_with_what_it_adopted() {
     let mut alpha = node("alpha", &[lookupd.url()]).start();
     put(&mut alpha, "web");
     knows(&lookupd, "shop.web", "alpha");
+    let since = Instant::now();
     alpha.kill9();
     forgets(&lookupd, "shop.web");
+    measured("daemon killed: node gone", since);
     assert!(lookupd.nodes().is_empty());
     alpha.start_again();
     knows(&lookupd, "shop.web", "alpha");
