@@ -130,7 +130,7 @@ pub async fn live(plan: Plan, leash: Option<OwnedFd>, ready: impl FnOnce()) -> R
     crate::plugins::load(&app).await;
     let hooks = tokio::spawn(crate::webhooks::follow(app.clone()));
     let resting = tokio::spawn(crate::rest::watch(handle.clone()));
-    let mut registrar = Registrar::new(handle.clone(), plan.lookup_ping, |_, _| None);
+    let mut registrar = Registrar::new(handle.clone(), plan.lookup_ping);
     registrar.serve(&plan.daemon.lookup, &origin(&plan.daemon, &bound, &plan.socket));
     say_ready(&bound.addresses(), &plan.socket);
     if let Some(manager) = &manager {

@@ -12,7 +12,7 @@ use gaffer_api::client::{Message as Frame, WebSocket};
 use gaffer_api::lookup::{Message, PROTOCOL, Reply, Say};
 use gaffer_api::{Client, Endpoint};
 use gaffer_core::job::Retry;
-use gaffer_core::name::{JobId, RunId};
+use gaffer_core::name::JobId;
 use gaffer_core::retry::{Dice, delay};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
@@ -39,9 +39,6 @@ pub const PAUSE_MAX: Duration = Duration::from_secs(15);
 /// What runs where: processes by job.
 type Picture = BTreeMap<JobId, BTreeSet<u64>>;
 
-/// gaffer's number of a run.
-pub type Number = fn(&Handle, RunId) -> Option<u64>;
-
 /// How this node is called.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Identity {
@@ -58,18 +55,16 @@ pub struct Registrar {
     handle: Handle,
     life: String,
     ping_every: Duration,
-    number: Number,
     served: BTreeMap<String, (Identity, AbortHandle)>,
 }
 
 impl Registrar {
     /// Tells nobody yet.
-    pub fn new(handle: Handle, ping_every: Option<Duration>, number: Number) -> Registrar {
+    pub fn new(handle: Handle, ping_every: Option<Duration>) -> Registrar {
         Registrar {
             handle,
             life: life(),
             ping_every: ping_every.unwrap_or(PING_EVERY),
-            number,
             served: BTreeMap::new(),
         }
     }
@@ -102,7 +97,6 @@ impl Registrar {
                 url: url.clone(),
                 identity: identity.clone(),
                 ping_every: self.ping_every,
-                number: self.number,
             };
             let task = tokio::spawn(one.keep()).abort_handle();
             self.served.insert(url.clone(), (identity.clone(), task));
@@ -164,7 +158,6 @@ struct One {
     url: String,
     identity: Identity,
     ping_every: Duration,
-    number: Number,
 }
 
 impl One {
@@ -260,7 +253,7 @@ impl One {
                 .iter()
                 .filter(|instance| instance.pid.is_some());
             let runs = live.filter_map(|instance| instance.run);
-            let pids = runs.filter_map(|run| (self.number)(&self.handle, run)).collect();
+            let pids = runs.map(|run| self.handle.pid_of(run)).collect();
             (job.view.job, pids)
         })
         .collect()

@@ -53,6 +53,19 @@ fn s10_4_d48_what_is_loaded_and_what_happens_is_told() {
         nodes["nodes"][0],
         json!({"name": "alpha", "origin": format!("http://{}", alpha.addresses()[0]), "version": "0.1"})
     );
+    wait_until(SOON, "its process", || {
+        lookupd.job("shop.web") == [("alpha".to_owned(), 1)]
+    });
+    let pid = &lookupd.get("/findJob?name=shop.web")["sources"][0]["pids"][0];
+    assert!(
+        pid.as_u64().is_some_and(|pid| pid < 100),
+        "{pid} is a small number"
+    );
+    let (status, _) = alpha.http("POST", "/v1/jobs/shop/web/stop?wait=20s", None);
+    assert_eq!(status, 200);
+    wait_until(SOON, "its end", || {
+        lookupd.job("shop.web") == [("alpha".to_owned(), 0)]
+    });
     let (status, _) = alpha.http("DELETE", "/v1/jobs/shop/web?wait=20s", None);
     assert_eq!(status, 200);
     forgets(&lookupd, "shop.web");
