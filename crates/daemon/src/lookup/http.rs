@@ -4,10 +4,12 @@
 //! connects may look: there is no secret here, and nothing to be had but what nodes say of themselves.
 
 use crate::guard::{self, Guard};
+use crate::legacy::sockjs;
 use crate::lookup::node_socket;
 use crate::lookup::registry::{NODES_MAX, Registry};
 use crate::lookup::watch;
-use crate::peer::Uid;
+use crate::peer::{Peer, Uid};
+use crate::refusal::Written;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Path, Query, State};
@@ -27,6 +29,9 @@ use tower::ServiceExt;
 
 /// Longest time to the head of an answer.
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(10);
+
+/// The same where SockJS waits for the next event: its heartbeats are answers too.
+const POLL_TIME_MAX: Duration = Duration::from_secs(60);
 
 /// What handlers share.
 pub struct Service {
@@ -88,12 +93,25 @@ pub fn router(service: Shared) -> Router {
         .route("/findSession", get(find_session))
         .route("/ws", any(node_socket::upgrade))
         .route("/lookup/websocket", any(watch::upgrade))
+        .merge(sockjs::router("/lookup", watch::sockjs(service.clone())))
         .with_state(service)
 }
 
 /// One request: checked, routed, and dressed with what every answer carries.
-pub async fn answer(guard: &Guard, router: Router, request: Request<hyper::body::Incoming>) -> Response {
+pub async fn answer(
+    guard: &Guard,
+    router: Router,
+    from: Option<SocketAddr>,
+    request: Request<hyper::body::Incoming>,
+) -> Response {
     let (mut parts, body) = request.into_parts();
+    if let Some(from) = from {
+        parts.extensions.insert(Peer::Tcp { from, uid: None });
+    }
+    let time_max = match parts.uri.path().starts_with("/lookup/") {
+        true => POLL_TIME_MAX,
+        false => ANSWER_TIME_MAX,
+    };
     let origin = parts.headers.get(ORIGIN).cloned();
     let asks_first = parts.method == Method::OPTIONS;
     if asks_first {
@@ -105,7 +123,7 @@ pub async fn answer(guard: &Guard, router: Router, request: Request<hyper::body:
         Ok(()) if asks_first => StatusCode::NO_CONTENT.into_response(),
         Ok(()) => {
             let routed = router.oneshot(Request::from_parts(parts, Body::new(body)));
-            match tokio::time::timeout(ANSWER_TIME_MAX, routed).await {
+            match tokio::time::timeout(time_max, routed).await {
                 Ok(Ok(response)) => of_router(response),
                 Err(_) => refused(StatusCode::SERVICE_UNAVAILABLE, "the answer took too long"),
             }
@@ -118,6 +136,9 @@ pub async fn answer(guard: &Guard, router: Router, request: Request<hyper::body:
 
 /// What the router itself refuses has no body.
 fn of_router(response: Response) -> Response {
+    if response.extensions().get::<Written>().is_some() {
+        return response;
+    }
     match response.status() {
         StatusCode::NOT_FOUND => refused(StatusCode::NOT_FOUND, "there is no such route"),
         StatusCode::METHOD_NOT_ALLOWED => {

@@ -228,11 +228,11 @@ impl Listener {
                 () = service.closed() => return,
             };
             match accepted {
-                Ok((stream, local)) => {
+                Ok((stream, ends)) => {
                     pause = Duration::from_millis(10);
                     let (service, router) = (service.clone(), router.clone());
                     tokio::spawn(async move {
-                        connection(service, router, stream, local).await;
+                        connection(service, router, stream, ends).await;
                         drop(permit);
                     });
                 }
@@ -245,28 +245,38 @@ impl Listener {
         }
     }
 
-    async fn accept(&self) -> io::Result<(Box<dyn Io>, Option<SocketAddr>)> {
+    async fn accept(&self) -> io::Result<(Box<dyn Io>, Ends)> {
         Ok(match &self.socket {
             Socket::Tcp(listener) => {
-                let (stream, _) = listener.accept().await?;
+                let (stream, from) = listener.accept().await?;
                 // Small answers follow small requests: holding them back only delays.
                 let _still_works = stream.set_nodelay(true);
-                let local = stream.local_addr().ok();
-                (Box::new(stream), local)
+                let ends = Ends {
+                    local: stream.local_addr().ok(),
+                    from: Some(from),
+                };
+                (Box::new(stream), ends)
             }
-            Socket::Unix(socket) => (Box::new(socket.listener.accept().await?.0), None),
+            Socket::Unix(socket) => (Box::new(socket.listener.accept().await?.0), Ends::default()),
         })
     }
+}
+
+/// Both ends of a TCP connection.
+#[derive(Clone, Copy, Default)]
+struct Ends {
+    local: Option<SocketAddr>,
+    from: Option<SocketAddr>,
 }
 
 trait Io: AsyncRead + AsyncWrite + Unpin + Send {}
 impl<T: AsyncRead + AsyncWrite + Unpin + Send> Io for T {}
 
-async fn connection(service: Shared, router: Router, stream: Box<dyn Io>, local: Option<SocketAddr>) {
-    let guard = Arc::new(service.guard(local));
+async fn connection(service: Shared, router: Router, stream: Box<dyn Io>, ends: Ends) {
+    let guard = Arc::new(service.guard(ends.local));
     let one = service_fn(move |request| {
         let (guard, router) = (guard.clone(), router.clone());
-        async move { Ok::<_, Infallible>(answer(&guard, router, request).await) }
+        async move { Ok::<_, Infallible>(answer(&guard, router, ends.from, request).await) }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())

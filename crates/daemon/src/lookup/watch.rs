@@ -1,6 +1,8 @@
-//! `/lookup/websocket`: what happens, from now on. A watcher that reads too slowly is told how much it has missed, and
-//! its connection ends: it asks for the lists again, instead of believing an old picture.
+//! `/lookup/websocket`, and SockJS beneath `/lookup`: what happens, from now on. A watcher that reads too slowly is told
+//! how much it has missed, and its connection ends: it asks for the lists again, instead of believing an old picture.
 
+use crate::legacy::conversation::{Conversation, Outbox};
+use crate::legacy::sockjs::Open;
 use crate::lookup::http::{Shared, crowded};
 use crate::lookup::node_socket::goodbye;
 use axum::extract::State;
@@ -61,13 +63,56 @@ async fn serve(service: Shared, mut events: Receiver<Arc<str>>, mut socket: WebS
     }
 }
 
-async fn missed(socket: &mut WebSocket, count: u64) {
+fn too_slow(count: u64) -> String {
     // Texts and numbers always have a JSON form.
-    let text = serde_json::to_string(&Event::Missed { count }).unwrap_or_default();
+    serde_json::to_string(&Event::Missed { count }).unwrap_or_default()
+}
+
+async fn missed(socket: &mut WebSocket, count: u64) {
+    let text = too_slow(count);
     if matches!(
         timeout(SEND_TIME_MAX, socket.send(Message::Text(text.into()))).await,
         Ok(Ok(()))
     ) {
         goodbye(socket, "read faster, or ask for the lists again").await;
+    }
+}
+
+/// The same for whoever speaks SockJS. Too many: the conversation is over before it has begun.
+pub fn sockjs(service: Shared) -> Open {
+    Arc::new(move |conversation, _request| {
+        if let Ok(permit) = service.sockets.clone().try_acquire_owned() {
+            let (events, service) = (service.registry.watch(), service.clone());
+            tokio::spawn(async move {
+                let Conversation {
+                    mut incoming,
+                    outgoing,
+                } = conversation;
+                tokio::select! {
+                    () = tell(&outgoing, events) => {}
+                    () = service.closed() => {}
+                    // What it says means nothing; that it is gone does.
+                    () = async { while incoming.recv().await.is_some() {} } => {}
+                }
+                // Whoever carries says goodbye, and has its place until it has.
+                drop(outgoing);
+                while incoming.recv().await.is_some() {}
+                drop(permit);
+            });
+        }
+    })
+}
+
+/// Tells what happens until nobody listens any more, or too slowly.
+async fn tell(out: &Outbox, mut events: Receiver<Arc<str>>) {
+    loop {
+        let (text, is_last) = match events.recv().await {
+            Ok(event) => (event.to_string(), false),
+            Err(RecvError::Lagged(count)) => (too_slow(count), true),
+            Err(RecvError::Closed) => return,
+        };
+        if out.send(text).await.is_err() || is_last {
+            return;
+        }
     }
 }

@@ -39,10 +39,16 @@ impl Socket {
 
     /// The next JSON text; none if the connection ends.
     pub async fn next(&mut self) -> Option<Value> {
+        let text = self.text().await?;
+        Some(serde_json::from_str(&text).expect("JSON"))
+    }
+
+    /// The next text; none if the connection ends.
+    pub async fn text(&mut self) -> Option<String> {
         loop {
             let message = tokio::time::timeout(SOON, self.0.next()).await.expect("in time");
             match message {
-                Some(Ok(Message::Text(text))) => return Some(serde_json::from_str(&text).expect("JSON")),
+                Some(Ok(Message::Text(text))) => return Some(text.to_string()),
                 Some(Ok(Message::Close(_)) | Err(_)) | None => return None,
                 Some(Ok(_)) => {}
             }

@@ -154,6 +154,44 @@ async fn s10_3_watchers_are_told_everything_in_order() {
 }
 
 #[tokio::test]
+async fn s10_3_watchers_may_speak_sockjs() {
+    let lookupd = Lookupd::start(&[]);
+    let info = request(&lookupd, "GET", "/lookup/info", &[]);
+    assert_eq!(info.status, 200);
+    assert!(info.text().contains("\"websocket\":true"), "{}", info.text());
+    let mut connection = Connection::new(Address::Tcp(lookupd.address())).with_timeout(SOON);
+    let mut poll = |word: &str| {
+        let path = format!("/lookup/000/one/{word}");
+        let answer = connection.request("POST", &path, &[], b"[]").expect("an answer");
+        (answer.status, answer.text())
+    };
+    assert_eq!(poll("xhr"), (200, "o\n".to_owned()));
+    let mut alpha = Socket::node(&lookupd, "alpha").await;
+    alpha.done(job("REGISTER_JOB", "s.web")).await;
+    let mut heard = String::new();
+    while !heard.contains("add_job") {
+        let (status, frame) = poll("xhr");
+        assert!(status == 200 && frame.starts_with('a'), "{status} {frame}");
+        heard.push_str(&frame);
+    }
+    for part in ["add_node", "identify", "s.web"] {
+        assert!(heard.contains(part), "{heard}");
+    }
+    // What a watcher says is taken, and means nothing.
+    assert_eq!(poll("xhr_send").0, 204);
+    let mut framed = Socket::open(&lookupd, "/lookup/000/two/websocket").await;
+    assert_eq!(framed.text().await.as_deref(), Some("o"));
+    drop(alpha);
+    let gone = framed.text().await.unwrap_or_default();
+    assert!(
+        gone.starts_with("a[\"{") && gone.contains("remove_node"),
+        "{gone}"
+    );
+    let unknown = request(&lookupd, "GET", "/lookup/000/one/smoke", &[]);
+    assert_eq!(unknown.status, 404);
+}
+
+#[tokio::test]
 async fn hazard_b5_a_watcher_that_does_not_read_is_told_and_dropped_and_delays_nobody() {
     let lookupd = Lookupd::start(&[]);
     let mut slow = Socket::open(&lookupd, "/lookup/websocket").await;
@@ -225,6 +263,7 @@ fn hazard_b2_a_web_page_elsewhere_cannot_use_it() {
         "/findJob?name=x",
         "/ws",
         "/lookup/websocket",
+        "/lookup/info",
     ] {
         for headers in [
             [("Host", "evil.test"), ("Accept", "*/*")],
