@@ -22,17 +22,12 @@ pub const TOPICS: [(&str, &str); 7] = [
 
 /// Commands that exist in the design and come with later versions.
 pub const LATER: [&str; 13] = [
-    "top", "open", "task", "push", "queue", "schedule", "import", "node", "login", "token", "user", "key", "gc",
+    "top", "open", "task", "push", "queue", "schedule", "import", "node", "login", "token", "user", "key",
+    "gc",
 ];
 
 /// Options that exist in the design and come with what they need: several nodes, automatic scaling, tokens.
-const LATER_OPTIONS: [&str; 5] = [
-    "--pin",
-    "--total",
-    "--rollback",
-    "--label",
-    "--all-nodes",
-];
+const LATER_OPTIONS: [&str; 5] = ["--pin", "--total", "--rollback", "--label", "--all-nodes"];
 
 /// Examples of `start`.
 pub const START: &str = "\

@@ -310,10 +310,19 @@ mod tests {
     fn many_nodes_are_asked_by_todays_commands() {
         for (line, today) in [
             ("gaffer lookup:jobs -L http://h", "gaffer lookup jobs -L http://h"),
-            ("gaffer -L http://h lookup:job a.b", "gaffer -L http://h lookup job a.b"),
-            ("gaffer -L http://h ps --app shop", "gaffer -L http://h ps --session shop"),
+            (
+                "gaffer -L http://h lookup:job a.b",
+                "gaffer -L http://h lookup job a.b",
+            ),
+            (
+                "gaffer -L http://h ps --app shop",
+                "gaffer -L http://h ps --session shop",
+            ),
         ] {
-            assert_eq!(said(line), Said::Today(today.split(' ').map(str::to_owned).collect()));
+            assert_eq!(
+                said(line),
+                Said::Today(today.split(' ').map(str::to_owned).collect())
+            );
         }
     }
 
