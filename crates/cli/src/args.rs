@@ -192,6 +192,9 @@ pub enum Command {
     /// Find nodes by look-up services
     #[command(after_help = crate::help::LOOKUP)]
     Lookup(crate::commands::lookup::LookupArgs),
+    /// Nodes that you can name: look at them, add one, forget one
+    #[command(after_help = crate::help::NODE)]
+    Node(crate::commands::node::NodeArgs),
     /// Check the node and this machine
     #[command(after_help = crate::help::DOCTOR)]
     Doctor(DoctorArgs),
@@ -370,6 +373,9 @@ pub struct ScaleArgs {
     /// Beyond scale.min and scale.max
     #[arg(long)]
     pub force: bool,
+    /// So many over the chosen nodes, spread evenly; takes jobs without a number
+    #[arg(long, value_name = "N", conflicts_with = "auto")]
+    pub total: Option<u32>,
     #[command(flatten)]
     pub wait: WaitOptions,
 }

@@ -48,13 +48,16 @@ pub fn client(globals: &Globals) -> Result<Client, Failure> {
 pub fn token(globals: &Globals) -> Result<Option<String>, Failure> {
     let token = match &globals.token_file {
         None => std::env::var("GAFFER_TOKEN").ok(),
-        Some(path) => {
-            let text = std::fs::read_to_string(path)
-                .map_err(|error| Failure::usage(format!("{} cannot be read: {error}", path.display())))?;
-            Some(text.trim().to_owned())
-        }
+        Some(path) => token_in(path)?,
     };
     Ok(token.filter(|token| !token.is_empty()))
+}
+
+/// The token in a file.
+pub fn token_in(path: &Path) -> Result<Option<String>, Failure> {
+    let text = std::fs::read_to_string(path)
+        .map_err(|error| Failure::usage(format!("{} cannot be read: {error}", path.display())))?;
+    Ok(Some(text.trim().to_owned()).filter(|token| !token.is_empty()))
 }
 
 /// Asks a daemon to end: `stop`, `stop-all` or `leave`. The answer comes before the end.

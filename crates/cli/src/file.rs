@@ -148,7 +148,7 @@ pub fn load(out: &Out, bundle: &Bundle) -> Result<Config, Failure> {
 }
 
 /// The screen of `gaffer check`.
-fn invalid(out: &Out, diagnostics: &Diagnostics) -> Failure {
+pub fn invalid(out: &Out, diagnostics: &Diagnostics) -> Failure {
     let mut text = diagnostics.render(out.talk_paint.is_on());
     if !text.ends_with('\n') {
         text.push('\n');

@@ -1,24 +1,18 @@
 //! One command over many nodes: which nodes, in which order, and what comes of it.
 //!
-//! A node decides for itself: each is asked over its own API, as if the command had been typed there. The look-up
-//! services say only where nodes claim to be, so a token goes to nobody but this machine: elsewhere it would be
-//! handed to whoever registered.
+//! A node decides for itself: each is asked over its own API, as if the command had been typed there.
 
 use crate::args::{Cli, Command, Globals, JobCommand};
-use crate::commands::lookup::Services;
 use crate::context::Context;
 use crate::failure::Failure;
-use crate::out::Out;
+use crate::nodes::{ANSWER_TIME_MAX, Known, chosen};
+use crate::out::{Out, Table};
+use crate::table::{Cell, Column};
 use crate::target::{Target, parse, resolve};
 use clap::{ArgMatches, Args, FromArgMatches};
 use futures_util::future::join_all;
-use gaffer_api::lookup::NodeInfo;
-use gaffer_api::{Client, Endpoint};
 use serde_json::{Value, json};
 use std::time::Duration;
-
-/// How long a node may take to say what it has.
-const ANSWER_TIME_MAX: Duration = Duration::from_secs(10);
 
 /// Options that choose nodes.
 #[derive(Args, Clone, Debug, Default)]
@@ -36,6 +30,12 @@ pub struct FleetArgs {
     /// Only these nodes: a name or a pattern
     #[arg(long, global = true, hide = true, value_name = "P")]
     pub node: Vec<String>,
+    /// Only nodes with this label, as in zone=eu
+    #[arg(long, global = true, hide = true, value_name = "K=V")]
+    pub label: Vec<String>,
+    /// All nodes of your own file, or of the look-up services
+    #[arg(long, global = true, hide = true)]
+    pub all_nodes: bool,
     /// Nodes at once, for what changes something: 2 or 25%
     #[arg(long, global = true, hide = true, value_name = "N|P%")]
     pub batch: Option<Share>,
@@ -93,7 +93,7 @@ impl Share {
 impl FleetArgs {
     /// Whether nodes are to be chosen at all.
     pub fn is_used(&self) -> bool {
-        !self.lookup.is_empty() || !self.node.is_empty()
+        !self.lookup.is_empty() || !self.node.is_empty() || !self.label.is_empty() || self.all_nodes
     }
 }
 
@@ -154,13 +154,14 @@ fn single(command: &Command) -> Option<&str> {
 
 /// A node of the command.
 struct Member {
-    name: String,
-    client: Client,
+    known: Known,
+    /// Its own targets, where they are not the same for all.
+    words: Option<Vec<String>>,
 }
 
 /// What came of it at one node.
 enum Came {
-    Done(u8, Vec<Value>),
+    Done(u8, Vec<Value>, Vec<Table>),
     Failed(Failure),
     Skipped,
 }
@@ -169,7 +170,11 @@ enum Came {
 pub async fn run(matches: &ArgMatches, command: &mut Command, globals: &Globals) -> Result<u8, Failure> {
     let here = Context::new(globals, Out::new(globals))?;
     let fleet = &globals.fleet;
-    let members = members(&here, fleet).await?;
+    let mut members: Vec<Member> = chosen(&here)
+        .await?
+        .into_iter()
+        .map(|known| Member { known, words: None })
+        .collect();
     if let Some(target) = single(command) {
         let member = only(&here, globals, members, target).await?;
         let ctx = here_at(globals, &member, None)?;
@@ -185,9 +190,14 @@ pub async fn run(matches: &ArgMatches, command: &mut Command, globals: &Globals)
         return Err(Failure::usage("no target is named").hint("all jobs of the session:  --all"));
     }
     let wanted = targets.clone();
+    if let Command::Scale(args) = command
+        && let Some(total) = args.total
+    {
+        share(globals, &mut members, &wanted, total).await?;
+    }
     let width = members
         .iter()
-        .map(|one| one.name.chars().count())
+        .map(|one| one.known.name.chars().count())
         .max()
         .unwrap_or(0);
     let work = Work {
@@ -204,80 +214,6 @@ pub async fn run(matches: &ArgMatches, command: &mut Command, globals: &Globals)
     report(&here, &members, came)
 }
 
-/// The nodes that the options choose.
-async fn members(here: &Context, fleet: &FleetArgs) -> Result<Vec<Member>, Failure> {
-    let services = Services::of(&fleet.lookup)?;
-    let known = services.nodes(here).await?;
-    let chosen: Vec<&NodeInfo> = known
-        .iter()
-        .filter(|node| {
-            fleet.node.is_empty() || fleet.node.iter().any(|pattern| matches_name(pattern, &node.name))
-        })
-        .collect();
-    let mut members = Vec::new();
-    for node in &chosen {
-        let namesakes = chosen.iter().filter(|other| other.name == node.name).count();
-        let name = match namesakes {
-            1 => node.name.clone(),
-            _ => format!("{} ({})", node.name, node.origin),
-        };
-        match Endpoint::parse(&node.origin) {
-            Ok(endpoint) => {
-                let token = crate::connect::token(&here.globals)?.filter(|_| is_here(&endpoint));
-                members.push(Member {
-                    name: crate::escape::escape(&name).into_owned(),
-                    client: Client::new(endpoint, token),
-                });
-            }
-            Err(error) => here
-                .out
-                .talk(&format!("warning: {name} cannot be asked: {error}")),
-        }
-    }
-    if members.is_empty() {
-        let names: Vec<String> = known
-            .iter()
-            .map(|node| crate::escape::escape(&node.name).into_owned())
-            .collect();
-        let failure = Failure::not_found(match fleet.node.as_slice() {
-            [] => "the look-up service knows no node".to_owned(),
-            patterns => format!("no node `{}`", patterns.join("`, `")),
-        });
-        return Err(match names.as_slice() {
-            [] => failure.hint("nodes name it in gaffer.toml:  [gaffer] lookup = [\"http://…\"]"),
-            names => failure.hint(format!("there are: {}", names.join(" "))),
-        });
-    }
-    Ok(members)
-}
-
-/// Whether it is on this machine.
-fn is_here(endpoint: &Endpoint) -> bool {
-    match endpoint {
-        Endpoint::Unix(_) => true,
-        Endpoint::Tcp(host, _) => host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback()),
-    }
-}
-
-/// `web*`: stars stand for any text.
-fn matches_name(pattern: &str, name: &str) -> bool {
-    let mut parts = pattern.split('*');
-    let Some(mut rest) = parts.next().and_then(|first| name.strip_prefix(first)) else {
-        return false;
-    };
-    let mut parts: Vec<&str> = parts.collect();
-    let Some(last) = parts.pop() else {
-        return rest.is_empty();
-    };
-    for part in parts {
-        match rest.find(part) {
-            Some(at) => rest = &rest[at + part.len()..],
-            None => return false,
-        }
-    }
-    rest.ends_with(last)
-}
-
 fn again(matches: &ArgMatches) -> Result<Command, Failure> {
     let cli = Cli::from_arg_matches(matches).map_err(|error| Failure::usage(error.to_string()))?;
     cli.command.ok_or_else(|| Failure::usage("there is no command"))
@@ -285,11 +221,11 @@ fn again(matches: &ArgMatches) -> Result<Command, Failure> {
 
 fn here_at(globals: &Globals, member: &Member, tag: Option<usize>) -> Result<Context, Failure> {
     let out = match tag {
-        Some(width) => Out::new(globals).of_node(&member.name, width),
+        Some(width) => Out::new(globals).of_node(&member.known.name, width),
         None => Out::new(globals),
     };
     let mut ctx = Context::new(globals, out)?;
-    ctx.client = member.client.clone();
+    ctx.client = member.known.client.clone();
     Ok(ctx)
 }
 
@@ -308,7 +244,7 @@ async fn only(
             Ok(words) if !words.is_empty() => found.push(member),
             Ok(_) => {}
             Err(failure) => here.out.fail(&Failure {
-                message: format!("{}: {}", member.name, failure.message),
+                message: format!("{}: {}", member.known.name, failure.message),
                 ..failure
             }),
         }
@@ -317,7 +253,7 @@ async fn only(
         1 => Ok(found.remove(0)),
         0 => Err(Failure::not_found(format!("no node has `{target}`")).hint("what there is:  gaffer ps")),
         _ => {
-            let names: Vec<&str> = found.iter().map(|one| one.name.as_str()).collect();
+            let names: Vec<&str> = found.iter().map(|one| one.known.name.as_str()).collect();
             Err(
                 Failure::usage(format!("several nodes have `{target}`; name one with --node"))
                     .hint(names.join(" ")),
@@ -349,6 +285,78 @@ async fn having(ctx: &Context, words: &[String]) -> Result<Vec<String>, Failure>
     Ok(here)
 }
 
+/// Gives each node its part of so many instances: as even as can be, the first ones have one more. Nothing is asked of
+/// anybody unless all of them answer, or the total would not be one.
+async fn share(
+    globals: &Globals,
+    members: &mut [Member],
+    jobs: &[String],
+    total: u32,
+) -> Result<(), Failure> {
+    if let Some(word) = jobs.iter().find(|word| with_equals(word).contains('=')) {
+        return Err(Failure::usage(format!("`{word}` has a number of its own"))
+            .hint("with --total, jobs have none:  gaffer scale web --total 10"));
+    }
+    let answers = join_all(members.iter().map(|member| async {
+        let ctx = here_at(globals, member, None)?;
+        having(&ctx, jobs).await
+    }));
+    let mut owners: Vec<Vec<String>> = Vec::new();
+    for (answer, member) in answers.await.into_iter().zip(members.iter()) {
+        owners.push(answer.map_err(|failure| {
+            Failure {
+                message: format!("{}: {}; nothing was changed", member.known.name, failure.message),
+                ..failure
+            }
+            .hint("without it:  --node names the others")
+        })?);
+    }
+    for member in members.iter_mut() {
+        member.words = Some(Vec::new());
+    }
+    for job in jobs {
+        let having: Vec<usize> = (0..members.len())
+            .filter(|at| owners[*at].contains(job))
+            .collect();
+        if having.is_empty() {
+            return Err(Failure::not_found(format!("no node has `{job}`")).hint("what there is:  gaffer ps"));
+        }
+        let nodes = u32::try_from(having.len()).unwrap_or(u32::MAX);
+        for (at, part) in having.into_iter().zip(parts_of(total, nodes)) {
+            members[at]
+                .words
+                .get_or_insert_default()
+                .push(format!("{job}={part}"));
+        }
+    }
+    Ok(())
+}
+
+/// 7 over 3: 3 2 2.
+fn parts_of(total: u32, nodes: u32) -> impl Iterator<Item = u32> {
+    (0..nodes).map(move |at| total / nodes + u32::from(at < total % nodes))
+}
+
+/// The rows of one more node, beneath those of the same columns.
+fn add_table(tables: &mut Vec<Table>, node: &str, (mut columns, rows): Table) {
+    let title = Column {
+        title: "NODE".to_owned(),
+        right: false,
+    };
+    columns.insert(0, title);
+    let rows = rows.into_iter().map(|mut row| {
+        row.insert(0, Cell::name(node));
+        row
+    });
+    match tables
+        .iter_mut()
+        .find(|(same, _)| same.iter().map(|c| &c.title).eq(columns.iter().map(|c| &c.title)))
+    {
+        Some((_, all)) => all.extend(rows),
+        None => tables.push((columns, rows.collect())),
+    }
+}
+
 /// One command, for each node.
 struct Work<'a> {
     matches: &'a ArgMatches,
@@ -370,8 +378,12 @@ impl Work<'_> {
     async fn try_at(&self, member: &Member) -> Result<Came, Failure> {
         let ctx = here_at(self.globals, member, Some(self.width))?;
         let mut command = again(self.matches)?;
+        if let Command::Scale(args) = &mut command {
+            // What this node gets of it is in its words.
+            args.total = None;
+        }
         if !self.wanted.is_empty() {
-            let mut words = self.wanted.clone();
+            let mut words = member.words.as_ref().unwrap_or(&self.wanted).clone();
             if self.scale {
                 words = words.iter().map(|word| with_equals(word)).collect();
             }
@@ -386,7 +398,7 @@ impl Work<'_> {
         let result = crate::daily(&ctx, command).await;
         ctx.out.flush()?;
         Ok(match result {
-            Ok(exit) => Came::Done(exit, ctx.out.documents()),
+            Ok(exit) => Came::Done(exit, ctx.out.documents(), ctx.out.tables()),
             Err(failure) => Came::Failed(failure),
         })
     }
@@ -407,7 +419,7 @@ async fn rolling(here: &Context, work: &Work<'_>, members: &[Member], fleet: &Fl
     for batch in members.chunks(size) {
         if !came.is_empty() {
             let asked = came.iter().filter(|one| !matches!(one, Came::Skipped)).count();
-            let good = came.iter().filter(|one| matches!(one, Came::Done(0, _))).count();
+            let good = came.iter().filter(|one| matches!(one, Came::Done(0, ..))).count();
             if good < fleet.min_ok.of(asked) {
                 let left = members.len() - came.len();
                 here.out.say(&format!(
@@ -427,14 +439,18 @@ fn report(here: &Context, members: &[Member], came: Vec<Came>) -> Result<u8, Fai
     let asked = came.len();
     let all_skipped = came.iter().all(|one| matches!(one, Came::Skipped));
     let mut documents = Vec::new();
+    let mut tables = Vec::new();
     let mut lists = Vec::new();
     let mut failures = Vec::new();
     let (mut exits, mut rows) = (Vec::new(), false);
     for (member, came) in members.iter().zip(came) {
         match came {
             Came::Skipped => {}
-            Came::Done(exit, found) => {
+            Came::Done(exit, found, shown) => {
                 exits.push(exit);
+                for table in shown {
+                    add_table(&mut tables, &member.known.name, table);
+                }
                 let status = if exit == 0 { "ok" } else { "failed" };
                 for document in found {
                     match document {
@@ -442,9 +458,8 @@ fn report(here: &Context, members: &[Member], came: Vec<Came>) -> Result<u8, Fai
                             rows = true;
                             lists.extend(items);
                         }
-                        other => {
-                            documents.push(json!({"node": member.name, "status": status, "result": other}))
-                        }
+                        other => documents
+                            .push(json!({"node": member.known.name, "status": status, "result": other})),
                     }
                 }
             }
@@ -455,9 +470,10 @@ fn report(here: &Context, members: &[Member], came: Vec<Came>) -> Result<u8, Fai
                 } else {
                     "failed"
                 };
-                documents.push(json!({"node": member.name, "status": status, "error": failure.message}));
+                documents
+                    .push(json!({"node": member.known.name, "status": status, "error": failure.message}));
                 failures.push(Failure {
-                    message: format!("{}: {}", member.name, failure.message),
+                    message: format!("{}: {}", member.known.name, failure.message),
                     ..failure
                 });
             }
@@ -470,6 +486,10 @@ fn report(here: &Context, members: &[Member], came: Vec<Came>) -> Result<u8, Fai
     if here.out.is_text() || rows {
         failures.iter().for_each(|failure| here.out.fail(failure));
     }
+    for (columns, rows) in tables {
+        here.out.table(&columns, rows)?;
+    }
+    here.out.flush()?;
     if !here.out.is_text() {
         match rows {
             true => here.out.json_list(&lists)?,
@@ -494,18 +514,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nodes_are_chosen_by_name_or_pattern() {
-        for (pattern, name, fits) in [
-            ("alpha", "alpha", true),
-            ("alpha", "alpha2", false),
-            ("al*", "alpha", true),
-            ("*pha", "alpha", true),
-            ("a*p*a", "alpha", true),
-            ("a*x*a", "alpha", false),
-            ("*", "", true),
-        ] {
-            assert_eq!(matches_name(pattern, name), fits, "{pattern} {name}");
-        }
+    fn a_total_is_spread_evenly() {
+        let of = |total, nodes| parts_of(total, nodes).collect::<Vec<_>>();
+        assert_eq!(of(7, 3), [3, 2, 2]);
+        assert_eq!(of(1, 2), [1, 0]);
+        assert_eq!(of(0, 2), [0, 0]);
     }
 
     #[test]

@@ -21,13 +21,12 @@ pub const TOPICS: [(&str, &str); 7] = [
 ];
 
 /// Commands that exist in the design and come with later versions.
-pub const LATER: [&str; 13] = [
-    "top", "open", "task", "push", "queue", "schedule", "import", "node", "login", "token", "user", "key",
-    "gc",
+pub const LATER: [&str; 12] = [
+    "top", "open", "task", "push", "queue", "schedule", "import", "login", "token", "user", "key", "gc",
 ];
 
-/// Options that exist in the design and come with what they need: several nodes, automatic scaling, tokens.
-const LATER_OPTIONS: [&str; 5] = ["--pin", "--total", "--rollback", "--label", "--all-nodes"];
+/// Options that exist in the design and come with what they need.
+const LATER_OPTIONS: [&str; 2] = ["--pin", "--rollback"];
 
 /// Examples of `start`.
 pub const START: &str = "\
@@ -253,6 +252,33 @@ pub const LOOKUP_LS: &str = "Examples:
 pub const LOOKUP_WATCH: &str = "Examples:
   gaffer lookup watch -L http://10.0.0.7:5010
   gaffer lookup watch -L unix:/run/l.sock --format jsonl | jq 'select(.event == \"remove_node\")'";
+/// Examples of `node`.
+pub const NODE: &str = "\
+Your own file is $GAFFER_CONFIG, else ~/.config/gaffer/config.toml. With --lookup (-L) the nodes are those of the service.
+
+Examples:
+  gaffer node add alpha http://10.0.1.1:5000
+  gaffer node ls
+  gaffer ps --all-nodes";
+/// Examples of `node ls`.
+pub const NODE_LS: &str = "Examples:
+  gaffer node ls
+  gaffer node ls -L http://10.0.0.7:5010 --label zone=eu
+  gaffer node ls --json | jq -r '.[] | select(.status != \"ok\").node'";
+/// Examples of `node show`.
+pub const NODE_SHOW: &str = "Examples:
+  gaffer node show alpha
+  gaffer node show alpha -L http://10.0.0.7:5010";
+/// Examples of `node add`.
+pub const NODE_ADD: &str = "\
+--token-file names the file with the token that it takes; --label, repeatable, is what to choose it by.
+
+Examples:
+  gaffer node add alpha http://10.0.1.1:5000 --label zone=eu
+  gaffer node add beta http://10.0.1.2:5000 --token-file ~/.config/gaffer/beta.token";
+/// Examples of `node rm`.
+pub const NODE_RM: &str = "Examples:
+  gaffer node rm alpha";
 /// Examples of `daemon`.
 pub const DAEMON: &str = "Examples:
   gaffer daemon start               in the background, for this user

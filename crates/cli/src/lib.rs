@@ -15,6 +15,7 @@ mod file;
 mod fleet;
 mod foreground;
 mod help;
+mod nodes;
 mod old;
 mod out;
 mod paint;
@@ -127,7 +128,7 @@ async fn dispatch(command: Option<Command>, matches: &ArgMatches, globals: &Glob
         out.flush()?;
         return result;
     }
-    if globals.fleet.is_used() && !matches!(command, Command::Lookup(_)) {
+    if globals.fleet.is_used() && !matches!(command, Command::Lookup(_) | Command::Node(_)) {
         return fleet::run(matches, &mut command, globals).await;
     }
     let ctx = Context::new(globals, out)?;
@@ -229,6 +230,7 @@ async fn rare(ctx: &Context, command: Command) -> Result<u8, Failure> {
         Command::Init(args) => convert::init(ctx, &args),
         Command::Export(args) => convert::export(ctx, &args),
         Command::Doctor(args) => commands::doctor::doctor(ctx, &args).await,
+        Command::Node(args) => commands::node::node(ctx, &args).await,
         Command::Lookup(args) => commands::lookup::lookup(ctx, &args).await,
         Command::Daemon(args) => commands::daemon::daemon(ctx, &args.verb).await,
         // All others have been dispatched.

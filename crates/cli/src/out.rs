@@ -6,6 +6,7 @@
 use crate::args::{ColorChoice, Format, Globals};
 use crate::failure::{Failure, output};
 use crate::paint::{Paint, Role};
+use crate::table::{Cell, Column, lines};
 use serde::Serialize;
 use serde_json::Value;
 use std::cell::RefCell;
@@ -36,7 +37,11 @@ struct OfNode {
     name: String,
     width: usize,
     documents: RefCell<Vec<Value>>,
+    tables: RefCell<Vec<Table>>,
 }
+
+/// Columns, and the rows beneath them.
+pub type Table = (Vec<Column>, Vec<Vec<Cell>>);
 
 impl Out {
     /// As the options, the environment and the terminal say.
@@ -74,6 +79,7 @@ impl Out {
             name: name.to_owned(),
             width,
             documents: RefCell::default(),
+            tables: RefCell::default(),
         });
         self
     }
@@ -84,6 +90,25 @@ impl Out {
             .as_ref()
             .map(|node| node.documents.take())
             .unwrap_or_default()
+    }
+
+    /// Tables that were kept.
+    pub fn tables(&self) -> Vec<Table> {
+        self.node
+            .as_ref()
+            .map(|node| node.tables.take())
+            .unwrap_or_default()
+    }
+
+    /// A table. Of one node among several it is kept, so that all become one.
+    pub fn table(&self, columns: &[Column], rows: Vec<Vec<Cell>>) -> Result<(), Failure> {
+        if let Some(node) = &self.node {
+            node.tables.borrow_mut().push((columns.to_vec(), rows));
+            return Ok(());
+        }
+        lines(columns, &rows, self.width(), &self.paint)
+            .iter()
+            .try_for_each(|line| self.line(line))
     }
 
     /// What was asked for; text unless asked.

@@ -2,6 +2,7 @@
 
 use gaffer_testkit::{Lookupd, Node, wait_until};
 use serde_json::{Value, json};
+use std::path::Path;
 use std::process::{Command, Output};
 use std::time::Duration;
 
@@ -16,7 +17,11 @@ struct Fleet {
 
 fn node(name: &str, services: &[Lookupd]) -> Node {
     let urls: Vec<String> = services.iter().map(Lookupd::url).collect();
-    let text = format!("[gaffer]\nname = \"{name}\"\nlookup = {}\n", json!(urls));
+    let text = format!(
+        "[gaffer]\nname = \"{name}\"\nlookup = {}\nlabels = {{ zone = \"{}\" }}\n",
+        json!(urls),
+        &name[..1]
+    );
     Node::builder()
         .bind("127.0.0.1:0")
         .config("gaffer.toml", &text)
@@ -47,6 +52,17 @@ impl Fleet {
             alpha,
             beta,
         }
+    }
+
+    /// Without look-up services, with a file of one's own.
+    fn own(&self, config: &Path, words: &[&str]) -> Output {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_gaffer"));
+        command.env_clear().current_dir("/").env("GAFFER_CONFIG", config);
+        command
+            .args(["--session", "shop"])
+            .args(words)
+            .output()
+            .expect("gaffer runs")
     }
 
     fn run(&self, words: &[&str]) -> Output {
@@ -159,6 +175,72 @@ fn with_lookup_a_command_goes_to_every_node_that_has_what_it_names() {
         "{several}"
     );
     assert!(fleet.says(0, &["job", "show", "only"]).contains("only"));
+}
+
+#[test]
+fn what_all_nodes_show_is_one_table_with_their_names() {
+    let fleet = Fleet::start();
+    let said = fleet.says(0, &["ps"]);
+    let first: Vec<&str> = said
+        .lines()
+        .filter_map(|line| line.split_whitespace().next())
+        .collect();
+    assert_eq!(first, ["NODE", "alpha", "beta", "beta"], "{said}");
+    let said = fleet.says(0, &["ps", "--label", "zone=b"]);
+    assert_eq!(said.lines().count(), 3, "{said}");
+    let none = fleet.says(3, &["ps", "--label", "zone=c"]);
+    assert!(none.contains("no node has the label zone=c"), "{none}");
+}
+
+#[test]
+fn a_total_is_spread_over_the_nodes_that_have_the_job() {
+    let mut fleet = Fleet::start();
+    fleet.says(0, &["scale", "web", "only", "--total", "3"]);
+    let target = |node: &mut Node, job: &str| node.get(&format!("/v1/jobs/shop/{job}"))["target"].clone();
+    assert_eq!(target(&mut fleet.alpha, "web"), 2);
+    assert_eq!(target(&mut fleet.beta, "web"), 1);
+    assert_eq!(target(&mut fleet.beta, "only"), 3);
+    let own = fleet.says(2, &["scale", "web=1", "--total", "3"]);
+    assert!(own.contains("`web=1` has a number of its own"), "{own}");
+    let none = fleet.says(3, &["scale", "nothing", "--total", "3"]);
+    assert!(none.contains("no node has `nothing`"), "{none}");
+}
+
+#[test]
+fn nodes_can_be_named_in_a_file_of_ones_own() {
+    let mut fleet = Fleet::start();
+    let dir = tempfile::tempdir().expect("a folder");
+    let config = dir.path().join("gaffer/config.toml");
+    let text = |output: &Output| {
+        let both = [output.stdout.as_slice(), output.stderr.as_slice()].concat();
+        String::from_utf8_lossy(&both).into_owned()
+    };
+    let none = fleet.own(&config, &["ps", "--all-nodes"]);
+    assert!(none.status.code() == Some(3) && text(&none).contains("gaffer node add"));
+    for (name, node) in [("one", &fleet.alpha), ("two", &fleet.beta)] {
+        let url = format!("http://{}", node.addresses()[0]);
+        let added = fleet.own(
+            &config,
+            &["node", "add", name, &url, "--label", &format!("n={name}")],
+        );
+        assert!(added.status.success(), "{}", text(&added));
+    }
+    let again = fleet.own(&config, &["node", "add", "one", "unix:/x"]);
+    assert_eq!(again.status.code(), Some(4), "{}", text(&again));
+    let listed = fleet.own(&config, &["node", "ls", "--json"]);
+    let listed: Value = serde_json::from_slice(&listed.stdout).expect("JSON");
+    assert_eq!(listed[0]["node"], "one");
+    assert_eq!(listed[1]["status"], "ok");
+    assert_eq!(listed[1]["jobs"], 2);
+    let stopped = fleet.own(&config, &["stop", "web", "--label", "n=two"]);
+    assert!(stopped.status.success(), "{}", text(&stopped));
+    assert_eq!(wish(&mut fleet.beta, "web"), "stopped");
+    assert_eq!(wish(&mut fleet.alpha, "web"), "running");
+    let shown = fleet.own(&config, &["node", "show", "two"]);
+    assert!(text(&shown).contains("labels       zone=b"), "{}", text(&shown));
+    assert!(fleet.own(&config, &["node", "rm", "two"]).status.success());
+    let gone = fleet.own(&config, &["node", "show", "two"]);
+    assert!(text(&gone).contains("there are: one"), "{}", text(&gone));
 }
 
 #[test]

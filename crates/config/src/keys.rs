@@ -285,6 +285,14 @@ pub(crate) const WEBHOOK: &[Key] = &[
     key("session", Type::Name, "of the file", L, Run, "session of this object"),
 ];
 
+/// Keys of `[node.X]` in the user's own file.
+#[rustfmt::skip] // A table reads better as one.
+pub(crate) const NODE: &[Key] = &[
+    key("url", Type::Text, "", D, Run, "where it is: `http://HOST:PORT` or `unix:PATH`; required"),
+    key("token_file", Type::Path, "", D, Run, "file with the token that it takes; no other node is given it"),
+    key("labels", Type::Map, "what the node says", D, Run, "to choose it by, with `--label`"),
+];
+
 /// Keys of `plugin.toml`.
 #[rustfmt::skip] // A table reads better as one.
 pub(crate) const PLUGIN: &[Key] = &[

@@ -54,6 +54,7 @@ mod template;
 mod thermos;
 mod toml_text;
 mod units;
+mod user_nodes;
 mod webhook;
 
 pub use bundle::{Bundle, GatherOptions, Kind, find_file, gather};
@@ -77,4 +78,5 @@ pub use thermos::{
     Destination, Logger, Resources, ThermosContext, ThermosTask, is_thermos, load_thermos, load_thermos_json,
 };
 pub use units::{UnitError, format_duration, format_size, parse_duration, parse_size, shell_quote};
+pub use user_nodes::{UserNode, UserNodes, is_node_name, user_nodes, with_node, without_node};
 pub use webhook::{Webhook, WebhookFormat};

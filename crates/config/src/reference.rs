@@ -1,7 +1,7 @@
 //! The reference page of `gaffer.toml`, from the table of keys.
 
 use crate::diff::ChangeClass;
-use crate::keys::{DAEMON, JOB, Key, OLD, PLUGIN, TOP, Use, WEBHOOK};
+use crate::keys::{DAEMON, JOB, Key, NODE, OLD, PLUGIN, TOP, Use, WEBHOOK};
 use crate::kind::Type;
 
 const HEAD: &str = "\
@@ -52,6 +52,7 @@ pub fn reference_markdown() -> String {
     section(&mut out, "Top level", TOP);
     section(&mut out, "`[job.X]`", JOB);
     section(&mut out, "`[webhook.X]`", WEBHOOK);
+    section(&mut out, "`[node.X]` in the user's own `config.toml`", NODE);
     section(&mut out, "`[gaffer]`", DAEMON);
     section(&mut out, "`plugin.toml`", PLUGIN);
     out.push_str(FILES);

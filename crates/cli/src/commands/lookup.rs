@@ -6,7 +6,7 @@
 use crate::ask::interrupted;
 use crate::context::Context;
 use crate::failure::Failure;
-use crate::table::{Cell, Column, lines};
+use crate::table::{Cell, Column};
 use crate::when;
 use clap::{Args, Subcommand};
 use futures_util::StreamExt;
@@ -246,9 +246,7 @@ async fn ls(ctx: &Context, services: &Services) -> Result<u8, Failure> {
             ]
         })
         .collect();
-    for line in lines(&columns, &cells, ctx.out.width(), &ctx.out.paint) {
-        ctx.out.line(&line)?;
-    }
+    ctx.out.table(&columns, cells)?;
     Ok(0)
 }
 

@@ -10,6 +10,7 @@ pub mod events;
 pub mod job;
 pub mod logs;
 pub mod lookup;
+pub mod node;
 pub mod ps;
 pub mod run;
 pub mod scale;

@@ -4,6 +4,7 @@ use crate::args::PsArgs;
 use crate::ask::interrupted;
 use crate::context::Context;
 use crate::failure::Failure;
+use crate::out::Table;
 use crate::paint::{Role, state};
 use crate::table::{Cell, Column, cut, lines};
 use crate::target::{Scope, Selected};
@@ -219,9 +220,8 @@ pub async fn ps(ctx: &Context, args: &PsArgs) -> Result<u8, Failure> {
         ctx.out.json_list(&rows)?;
         return Ok(worst);
     }
-    for line in table(ctx, args, &rows) {
-        ctx.out.line(&line)?;
-    }
+    let (columns, cells) = table(ctx, args, &rows);
+    ctx.out.table(&columns, cells)?;
     if ctx.out.terminal {
         let node = ctx.client.node().await.map(|node| node.node).unwrap_or_default();
         ctx.out.line(&footer(ctx, &rows, &jobs, &node))?;
@@ -277,7 +277,7 @@ async fn rows(ctx: &Context, args: &PsArgs) -> Result<(Vec<Row>, Vec<Job>, u8), 
     Ok((rows, shown, worst))
 }
 
-fn table(ctx: &Context, args: &PsArgs, rows: &[Row]) -> Vec<String> {
+fn table(ctx: &Context, args: &PsArgs, rows: &[Row]) -> Table {
     let with_session = with_session(ctx, rows);
     let named: Vec<String> = args.columns.iter().map(|column| column.to_lowercase()).collect();
     let chosen: Vec<&str> = if named.is_empty() {
@@ -305,7 +305,7 @@ fn table(ctx: &Context, args: &PsArgs, rows: &[Row]) -> Vec<String> {
             },
         );
     }
-    let cells: Vec<Vec<Cell>> = rows
+    let cells = rows
         .iter()
         .map(|row| {
             let (glyph, role) = state(&row.of.state);
@@ -316,7 +316,7 @@ fn table(ctx: &Context, args: &PsArgs, rows: &[Row]) -> Vec<String> {
                 .collect()
         })
         .collect();
-    lines(&columns, &cells, ctx.out.width(), &ctx.out.paint)
+    (columns, cells)
 }
 
 /// On a narrow terminal the figures go first: what it is and why is what somebody looks for.
@@ -412,7 +412,8 @@ async fn watch(ctx: &Context, args: &PsArgs) -> Result<u8, Failure> {
 }
 
 fn draw(ctx: &Context, args: &PsArgs, rows: &[Row], jobs: &[Job], node: &str) -> Result<(), Failure> {
-    let table = table(ctx, args, rows);
+    let (columns, cells) = table(ctx, args, rows);
+    let table = lines(&columns, &cells, ctx.out.width(), &ctx.out.paint);
     let room = ctx.out.height().saturating_sub(2).max(1);
     let mut screen = String::from("\x1b[H");
     for line in table.iter().take(room) {

@@ -10,6 +10,10 @@ use gaffer_api::types::JobsRequest;
 
 /// `scale`.
 pub async fn scale(ctx: &Context, args: &ScaleArgs) -> Result<u8, Failure> {
+    if args.total.is_some() {
+        return Err(Failure::usage("--total spreads over several nodes")
+            .hint("choose them:  -L URL, --node P, --label K=V or --all-nodes"));
+    }
     let mut changes = Vec::new();
     for text in &args.changes {
         changes.push(if args.auto {

@@ -15,10 +15,11 @@ const OLD: [&str; 10] = [
 ];
 
 /// Options that take a value and may stand before the command.
-const WITH_VALUE: [&str; 20] = [
+const WITH_VALUE: [&str; 21] = [
     "--lookup",
     "-L",
     "--node",
+    "--label",
     "--batch",
     "--pause",
     "--min-ok",
@@ -110,7 +111,7 @@ fn is_old(command: &str, typed: &[&str], rest: &[String], has_program: bool) -> 
         typed.iter().any(is)
     };
     // Many nodes are looked at and changed by today's commands.
-    if typed(&["--lookup", "-L", "--node"]) && !OLD.contains(&command) {
+    if typed(&["--lookup", "-L", "--node", "--label", "--all-nodes"]) && !OLD.contains(&command) {
         return false;
     }
     match command {

@@ -1,0 +1,251 @@
+//! Nodes that a command can go to: those that look-up services know, else those of the user's own file.
+//!
+//! A look-up service says only where nodes claim to be, so a token goes to nobody but this machine: elsewhere it would
+//! be handed to whoever registered. What the user's file says of a node is the user's own word.
+
+use crate::commands::lookup::Services;
+use crate::context::Context;
+use crate::failure::Failure;
+use crate::out::Out;
+use futures_util::future::join_all;
+use gaffer_api::types::Node;
+use gaffer_api::{Client, Endpoint};
+use gaffer_config::{UserNodes, user_nodes};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// How long a node may take to say what it has.
+pub const ANSWER_TIME_MAX: Duration = Duration::from_secs(10);
+
+/// A node that can be asked.
+pub struct Known {
+    /// Its name, fit for a terminal.
+    pub name: String,
+    /// Where it is said to be.
+    pub url: String,
+    /// Talks to it.
+    pub client: Client,
+    /// Its labels as the user's file says them; none: it is to be asked.
+    labels: Option<BTreeMap<String, String>>,
+}
+
+/// The user's file: `$GAFFER_CONFIG`, else `gaffer/config.toml` where the user's configuration is.
+pub fn file() -> Option<PathBuf> {
+    let of = |name: &str| {
+        std::env::var_os(name)
+            .filter(|value| !value.is_empty())
+            .map(PathBuf::from)
+    };
+    of("GAFFER_CONFIG").or_else(|| {
+        let config = of("XDG_CONFIG_HOME").filter(|dir| dir.is_absolute());
+        let config = config.or_else(|| Some(of("HOME")?.join(".config")))?;
+        Some(config.join("gaffer/config.toml"))
+    })
+}
+
+/// Its text and its nodes; a file that is missing is empty.
+pub fn read(out: &Out, path: &Path) -> Result<(String, UserNodes), Failure> {
+    let text = match std::fs::read_to_string(path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
+        Err(error) => {
+            return Err(Failure::usage(format!(
+                "{} cannot be read: {error}",
+                path.display()
+            )));
+        }
+    };
+    let nodes = user_nodes(path, &text).map_err(|wrong| crate::file::invalid(out, &wrong))?;
+    Ok((text, nodes))
+}
+
+/// All nodes: of the look-up services that are named, else of the user's file.
+pub async fn all(here: &Context) -> Result<Vec<Known>, Failure> {
+    match here.globals.fleet.lookup.as_slice() {
+        [] => of_file(here),
+        urls => of_services(here, &Services::of(urls)?).await,
+    }
+}
+
+fn of_file(here: &Context) -> Result<Vec<Known>, Failure> {
+    let Some(path) = file() else {
+        return Ok(Vec::new());
+    };
+    let mut known = Vec::new();
+    for (name, node) in read(&here.out, &path)?.1 {
+        let endpoint = Endpoint::parse(&node.url)
+            .map_err(|error| Failure::usage(format!("{}: [node.{name}]: {error}", path.display())))?;
+        let token = match &node.token_file {
+            Some(file) => crate::connect::token_in(file)?,
+            None => crate::connect::token(&here.globals)?.filter(|_| is_here(&endpoint)),
+        };
+        known.push(Known {
+            client: Client::new(endpoint, token),
+            url: node.url,
+            labels: Some(node.labels).filter(|labels| !labels.is_empty()),
+            name,
+        });
+    }
+    Ok(known)
+}
+
+async fn of_services(here: &Context, services: &Services) -> Result<Vec<Known>, Failure> {
+    let nodes = services.nodes(here).await?;
+    let mut known = Vec::new();
+    for node in &nodes {
+        let namesakes = nodes.iter().filter(|other| other.name == node.name).count();
+        let name = match namesakes {
+            1 => node.name.clone(),
+            _ => format!("{} ({})", node.name, node.origin),
+        };
+        let name = crate::escape::escape(&name).into_owned();
+        match Endpoint::parse(&node.origin) {
+            Ok(endpoint) => {
+                let token = crate::connect::token(&here.globals)?.filter(|_| is_here(&endpoint));
+                known.push(Known {
+                    name,
+                    url: node.origin.clone(),
+                    client: Client::new(endpoint, token),
+                    labels: None,
+                });
+            }
+            Err(error) => here
+                .out
+                .talk(&format!("warning: {name} cannot be asked: {error}")),
+        }
+    }
+    Ok(known)
+}
+
+/// The nodes that `--node` and `--label` choose, at least one.
+pub async fn chosen(here: &Context) -> Result<Vec<Known>, Failure> {
+    let fleet = &here.globals.fleet;
+    let known = all(here).await?;
+    let names: Vec<String> = known.iter().map(|node| node.name.clone()).collect();
+    let is_named = |node: &Known| {
+        fleet.node.is_empty()
+            || fleet.node.iter().any(|pattern| {
+                let bare = node.name.split(" (").next().unwrap_or_default();
+                matches_name(pattern, bare)
+            })
+    };
+    let named: Vec<Known> = known.into_iter().filter(is_named).collect();
+    let chosen = labelled(here, named).await?;
+    if chosen.is_empty() {
+        return Err(none(here, &names));
+    }
+    Ok(chosen)
+}
+
+fn none(here: &Context, names: &[String]) -> Failure {
+    let fleet = &here.globals.fleet;
+    match (names, fleet.node.as_slice(), fleet.label.as_slice()) {
+        ([], ..) if fleet.lookup.is_empty() => Failure::not_found("no node is known")
+            .hint_pair("name one:  gaffer node add NAME URL", "or ask:  -L URL"),
+        ([], ..) => Failure::not_found("the look-up service knows no node")
+            .hint("nodes name it in gaffer.toml:  [gaffer] lookup = [\"http://…\"]"),
+        (_, patterns, []) => Failure::not_found(format!("no node `{}`", patterns.join("`, `")))
+            .hint(format!("there are: {}", names.join(" "))),
+        (_, _, labels) => Failure::not_found(format!("no node has the label {}", labels.join(" ")))
+            .hint(format!("there are: {}", names.join(" "))),
+    }
+}
+
+/// Those that have all labels that are asked for.
+async fn labelled(here: &Context, nodes: Vec<Known>) -> Result<Vec<Known>, Failure> {
+    let mut wanted = Vec::new();
+    for label in &here.globals.fleet.label {
+        wanted.push(pair(label)?);
+    }
+    if wanted.is_empty() {
+        return Ok(nodes);
+    }
+    let told = nodes.iter().map(|node| async {
+        match &node.labels {
+            Some(labels) => Ok(labels.clone()),
+            None => about(node).await.map(|about| about.labels),
+        }
+    });
+    let mut chosen = Vec::new();
+    for (told, node) in join_all(told).await.into_iter().zip(nodes) {
+        match told {
+            Ok(labels)
+                if wanted
+                    .iter()
+                    .all(|(key, value)| labels.get(*key).is_some_and(|has| has == value)) =>
+            {
+                chosen.push(node);
+            }
+            Ok(_) => {}
+            Err(failure) => here.out.talk(&format!(
+                "warning: {} does not say its labels: {}",
+                node.name, failure.message
+            )),
+        }
+    }
+    Ok(chosen)
+}
+
+/// `zone=eu`
+pub fn pair(label: &str) -> Result<(&str, &str), Failure> {
+    label
+        .split_once('=')
+        .filter(|(key, _)| !key.is_empty())
+        .ok_or_else(|| {
+            Failure::usage(format!("`{label}` is no label")).hint("write KEY=VALUE, as in zone=eu")
+        })
+}
+
+/// What a node says of itself.
+pub async fn about(node: &Known) -> Result<Node, Failure> {
+    let answer = tokio::time::timeout(ANSWER_TIME_MAX, node.client.node()).await;
+    Ok(answer.map_err(|_| Failure::new(69, "no answer within 10s"))??)
+}
+
+/// Whether it is on this machine.
+fn is_here(endpoint: &Endpoint) -> bool {
+    match endpoint {
+        Endpoint::Unix(_) => true,
+        Endpoint::Tcp(host, _) => host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback()),
+    }
+}
+
+/// `web*`: stars stand for any text.
+fn matches_name(pattern: &str, name: &str) -> bool {
+    let mut parts = pattern.split('*');
+    let Some(mut rest) = parts.next().and_then(|first| name.strip_prefix(first)) else {
+        return false;
+    };
+    let mut parts: Vec<&str> = parts.collect();
+    let Some(last) = parts.pop() else {
+        return rest.is_empty();
+    };
+    for part in parts {
+        match rest.find(part) {
+            Some(at) => rest = &rest[at + part.len()..],
+            None => return false,
+        }
+    }
+    rest.ends_with(last)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nodes_are_chosen_by_name_or_pattern() {
+        for (pattern, name, fits) in [
+            ("alpha", "alpha", true),
+            ("alpha", "alpha2", false),
+            ("al*", "alpha", true),
+            ("*pha", "alpha", true),
+            ("a*p*a", "alpha", true),
+            ("a*x*a", "alpha", false),
+            ("*", "", true),
+        ] {
+            assert_eq!(matches_name(pattern, name), fits, "{pattern} {name}");
+        }
+    }
+}
