@@ -391,6 +391,14 @@ pub struct RunRequest {
     /// Give it a terminal.
     #[serde(default)]
     pub pty: bool,
+    /// Columns of that terminal from its start; 80 if not said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 1)]
+    pub cols: Option<u16>,
+    /// Rows of that terminal from its start; 24 if not said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 1)]
+    pub rows: Option<u16>,
 }
 
 /// `POST /v1/runs/{run}/input`: the body is the bytes; these are its query parameters.

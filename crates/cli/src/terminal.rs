@@ -1,7 +1,7 @@
 //! The terminal of the user: raw mode that is always left again, the keys that leave a program, sizes, signal names.
 
 use crate::failure::Failure;
-use rustix::termios::{OptionalActions, Termios, tcgetattr, tcsetattr};
+use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr};
 use std::io::{stdin, stdout};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -31,6 +31,12 @@ impl Drop for Raw {
         let _ = tcsetattr(stdin(), OptionalActions::Drain, &self.before);
         let _ = rustix::io::write(stdout(), b"\r\n");
     }
+}
+
+/// Columns and rows of the terminal; `None`: there is none, or it does not know.
+pub fn size() -> Option<(u16, u16)> {
+    let size = tcgetwinsize(stdin()).ok()?;
+    (size.ws_col > 0 && size.ws_row > 0).then_some((size.ws_col, size.ws_row))
 }
 
 /// Changes of the terminal's size.

@@ -130,6 +130,18 @@ fn a_one_off_of_a_job_can_be_had_on_the_terminal() {
     terminal.until("exit 0 after ");
 }
 
+#[test]
+fn a_one_off_on_the_terminal_begins_with_its_size() {
+    let mut node = node();
+    // What the program sees first, before anybody can have told it more.
+    let program = json!({ "cmd": ["sh", "-c", "stty size; read -r line"], "cwd": "/", "start": false });
+    node.put_job("default", "sized", &program);
+    let mut terminal = Terminal::start(node.cli_command(&["run", "sized", "--attach"]), 97, 31);
+    terminal.until("31 97");
+    terminal.types("\r");
+    assert_eq!(terminal.end().code(), Some(0), "{}", terminal.seen());
+}
+
 /// A command without any daemon, in a folder of its own.
 fn alone(root: &std::path::Path, words: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_gaffer"));

@@ -165,6 +165,7 @@ impl Launch {
             ports: BTreeMap::new(),
             stdin: Stdin::Null,
             pty: false,
+            pty_size: (80, 24),
             streams: Vec::new(),
             stdout: Output::Keep,
             stderr: Output::Keep,
@@ -212,6 +213,8 @@ pub struct Launch {
     pub stdin: Stdin,
     /// A terminal for the program.
     pub pty: bool,
+    /// Columns and rows of that terminal until somebody who attaches says otherwise.
+    pub pty_size: (u16, u16),
     /// Labels of two-way pipes on descriptors 3 and up.
     pub streams: Vec<String>,
     /// stdout kept?

@@ -123,6 +123,8 @@ pub struct OneOff {
     pub stdin: bool,
     /// Give it a terminal.
     pub pty: bool,
+    /// Columns and rows of that terminal from its start, if not 80 and 24.
+    pub pty_size: Option<(u16, u16)>,
     /// Instead of the job's `stop.timeout`.
     pub grace: Option<Duration>,
 }

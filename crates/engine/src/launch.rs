@@ -96,7 +96,10 @@ pub(crate) fn message_of(state: &State, launch: &Launch, expanded: Expanded) -> 
             .map(|&(resource, soft, hard)| Rlimit { resource, soft, hard })
             .collect(),
         own_session: launch.pty,
-        pty: launch.pty.then_some(PtySize { cols: 80, rows: 24 }),
+        pty: launch.pty.then_some(PtySize {
+            cols: launch.pty_size.0,
+            rows: launch.pty_size.1,
+        }),
         stdin: stdin(&expanded.stdin),
         streams: launch.streams.clone(),
         stdout: output(launch.stdout),

@@ -544,7 +544,7 @@ impl State {
         let launch = one_off_launch(&meta.spec.launch, one_off);
         let request = serde_json::json!({
             "env": one_off.env, "args": one_off.args, "stdin": one_off.stdin, "pty": one_off.pty,
-            "grace_ms": one_off.grace.map(millis),
+            "pty_size": one_off.pty_size, "grace_ms": one_off.grace.map(millis),
         });
         let (session, name) = (job.session.to_string(), job.job.to_string());
         prepared.verb = "run";
@@ -613,6 +613,7 @@ fn one_off_launch(launch: &Launch, one_off: &OneOff) -> Launch {
         launch.stdin = Stdin::Pipe;
     }
     launch.pty |= one_off.pty;
+    launch.pty_size = one_off.pty_size.unwrap_or(launch.pty_size);
     launch
 }
 
@@ -627,6 +628,7 @@ pub(crate) fn one_off_recovered(state: &mut State, job: JobId, n: u64, request: 
         args: serde_json::from_value(value["args"].clone()).unwrap_or_default(),
         stdin: value["stdin"].as_bool().unwrap_or_default(),
         pty: value["pty"].as_bool().unwrap_or_default(),
+        pty_size: serde_json::from_value(value["pty_size"].clone()).unwrap_or_default(),
         grace: value["grace_ms"].as_u64().map(Duration::from_millis),
     };
     let launch = Arc::new(one_off_launch(&meta.spec.launch, &one_off));

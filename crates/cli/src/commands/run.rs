@@ -7,6 +7,7 @@ use crate::context::Context;
 use crate::failure::Failure;
 use crate::private::Private;
 use crate::target::{Selected, Target, parse};
+use crate::terminal;
 use futures_util::StreamExt;
 use gaffer_api::Client;
 use gaffer_api::types::{Operation, Run, RunRequest, SignalRequest};
@@ -58,12 +59,16 @@ async fn on_node(ctx: &Context, args: &RunArgs, job: &str) -> Result<u8, Failure
             .ok_or_else(|| Failure::usage(format!("`{pair}` is no K=V")))?;
         env.insert(key.to_owned(), value.to_owned());
     }
+    // A program behind a pipe shall see one.
+    let pty = args.attach && std::io::stdin().is_terminal();
+    let (cols, rows) = pty.then(terminal::size).flatten().unzip();
     let request = RunRequest {
         env,
         args: args.args.clone(),
         stdin: args.attach,
-        // A program behind a pipe shall see one.
-        pty: args.attach && std::io::stdin().is_terminal(),
+        pty,
+        cols,
+        rows,
     };
     let patience = Patience::new(ctx, args.wait.no_wait);
     let mut operation = ctx

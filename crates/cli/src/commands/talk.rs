@@ -296,8 +296,7 @@ pub fn exit_code_of(exit_code: Option<i32>, signal: Option<&str>) -> u8 {
 }
 
 fn size() -> Result<Message, Failure> {
-    let size = rustix::termios::tcgetwinsize(std::io::stdin()).ok();
-    let (cols, rows) = size.map_or((80, 24), |size| (size.ws_col, size.ws_row));
+    let (cols, rows) = terminal::size().unwrap_or((80, 24));
     text(&AttachMessage::Resize { cols, rows })
 }
 

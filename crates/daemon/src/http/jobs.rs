@@ -586,6 +586,7 @@ pub async fn run(
     let id = names::job(&session, &job)?;
     find(&app, &id)?;
     let one_off = OneOff {
+        pty_size: pty_size(&request)?,
         grace: None,
         env: request.env.into_iter().collect(),
         args: request.args,
@@ -606,6 +607,22 @@ pub async fn run(
             .insert("run".to_owned(), run.to_string().into());
     }
     Ok(answer)
+}
+
+/// The size that a terminal has from its start; `None`: nobody cares.
+fn pty_size(request: &RunRequest) -> Answer<Option<(u16, u16)>> {
+    if (request.cols, request.rows) == (None, None) {
+        return Ok(None);
+    }
+    let (cols, rows) = (request.cols.unwrap_or(80), request.rows.unwrap_or(24));
+    if cols == 0 || rows == 0 {
+        return Err(Refusal::new(
+            Code::BadValue,
+            "a terminal has at least one of `cols` and of `rows`",
+        )
+        .hint("leave both out for 80 and 24"));
+    }
+    Ok(Some((cols, rows)))
 }
 
 /// Waits for the run of a slot to have an id.

@@ -198,6 +198,34 @@ fn a_one_off_has_a_run_and_an_exit_code() {
 }
 
 #[test]
+fn a_one_off_has_a_terminal_of_the_asked_size_from_its_start() {
+    let node = Node::start();
+    node.put("web", "stty size", &json!({"start": false}));
+    let printed = |request: &serde_json::Value| {
+        let operation = node
+            .ask("POST", "/v1/jobs/default/web/run?wait=20s", Some(request))
+            .json();
+        assert_eq!(operation["data"]["exit_code"], 0, "{operation}");
+        let run = operation["data"]["run"].as_str().expect("an id");
+        node.get(&format!("/v1/jobs/default/web/logs?run={run}")).lines()
+    };
+    let sized = printed(&json!({"pty": true, "cols": 91, "rows": 33}));
+    assert!(sized[0].to_string().contains("33 91"), "{sized:?}");
+    let plain = printed(&json!({"pty": true}));
+    assert!(plain[0].to_string().contains("24 80"), "{plain:?}");
+    let refused = node.ask(
+        "POST",
+        "/v1/jobs/default/web/run",
+        Some(&json!({"pty": true, "cols": 0})),
+    );
+    assert_eq!(
+        (refused.status, refused.code()),
+        (400, "bad-value".to_owned()),
+        "{refused:?}"
+    );
+}
+
+#[test]
 fn lists_come_in_pages() {
     let node = Node::start();
     for name in ["a", "b", "c"] {

@@ -7,6 +7,7 @@ use gaffer_shim::message::{
     FromShim, Heard, LogBounds, Output, ReplyError, Scope, Spawn, Stdin, Stop, ToShim, VERSION,
 };
 use gaffer_shim::stream::{ReadAt, StreamReader};
+use gaffer_testkit::process;
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -27,23 +28,62 @@ pub fn wait_for<T>(name: &str, mut what: impl FnMut() -> Option<T>) -> T {
     }
 }
 
-/// A directory that is gone afterwards.
+/// Name of what belongs to a test: `PREFIX PID - N`, of its directory and of its group of cgroups.
+const PREFIX: &str = "gaffer-shim-test-";
+
+/// A directory that is gone afterwards, and the processes that have to do with it.
 pub struct Scratch(pub PathBuf);
 
 impl Scratch {
     pub fn new() -> Scratch {
         use std::sync::atomic::{AtomicU32, Ordering};
         static NEXT: AtomicU32 = AtomicU32::new(0);
+        static SWEPT: std::sync::Once = std::sync::Once::new();
+        SWEPT.call_once(sweep);
         let n = NEXT.fetch_add(1, Ordering::Relaxed);
-        let path = std::env::temp_dir().join(format!("gaffer-shim-test-{}-{n}", std::process::id()));
+        let path = std::env::temp_dir().join(format!("{PREFIX}{}-{n}", std::process::id()));
         std::fs::create_dir_all(&path).unwrap();
         Scratch(path)
+    }
+
+    /// Its group of cgroups, which need not exist.
+    fn group(&self) -> Option<PathBuf> {
+        Some(group_root()?.join(self.0.file_name()?))
+    }
+
+    /// Ends what runs in its group or was started with its path, and what those started. True: nothing is left.
+    fn end_processes(&self) -> bool {
+        let ended = self.group().is_none_or(|group| process::end_cgroup(&group));
+        // With a slash at its end: `…-1` is no part of `…-12`.
+        let root = self.0.join("");
+        let left = process::of_node(&root, &root);
+        left.iter().for_each(process::kill);
+        ended && left.is_empty()
     }
 }
 
 impl Drop for Scratch {
     fn drop(&mut self) {
+        let start = Instant::now();
+        while !self.end_processes() && start.elapsed() < Duration::from_secs(5) {
+            wait_between_looks();
+        }
         let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// Ends and removes what tests left that were killed themselves.
+pub fn sweep() {
+    let groups = group_root().and_then(|root| std::fs::read_dir(root).ok());
+    let folders = std::fs::read_dir(std::env::temp_dir()).ok();
+    for entry in groups.into_iter().chain(folders).flatten().flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let owner = name
+            .strip_prefix(PREFIX)
+            .and_then(|rest| rest.split('-').next()?.parse().ok());
+        if owner.is_some_and(|owner| process::Process::read(owner).is_none()) {
+            drop(Scratch(std::env::temp_dir().join(name)));
+        }
     }
 }
 
@@ -146,7 +186,7 @@ impl Shim {
             panic!("no HelloReply")
         };
         let reader = Reader::open(&dir, Position::default()).unwrap();
-        let cgroup = make_cgroup();
+        let cgroup = make_cgroup(&scratch);
         Shim {
             scratch,
             dir,
@@ -375,40 +415,29 @@ impl Shim {
 
 impl Drop for Shim {
     fn drop(&mut self) {
-        // Runs first, so that the guard has nothing left to guard.
-        if let Some(cgroup) = &self.cgroup {
-            let _ = std::fs::write(format!("{cgroup}/cgroup.kill"), "1");
+        // Runs whose shim and guard are dead are nobody's: only the journal knows them.
+        while let Ok(Some((record, _))) = self.reader.read_next() {
+            self.records.push(record);
         }
         for record in &self.records {
-            if let Record::Started { run, pid, .. } = record
-                && std::fs::read(format!("/proc/{pid}/environ")).is_ok_and(|environ| {
-                    environ.windows(10).any(|w| w == b"GAFFER_RUN") && !run.to_string().is_empty()
-                })
+            if let Record::Started { pid, .. } = record
+                && let Some(found) = process::Process::read(*pid)
+                && found.env("GAFFER_RUN").is_some()
             {
-                kill(*pid, libc::SIGKILL);
+                process::kill(&found);
             }
-        }
-        if client::is_locked(&self.dir).unwrap_or(false) && !is_over(self.pid) {
-            kill(self.pid, libc::SIGKILL);
         }
         let start = Instant::now();
         while start.elapsed() < Duration::from_secs(5) {
-            if self.guard.try_wait().is_ok_and(|status| status.is_some()) {
-                break;
+            let ended = self.scratch.end_processes();
+            // Ours to wait for; it may have been already.
+            if ended && self.guard.try_wait().is_ok_and(|status| status.is_some()) {
+                return;
             }
             wait_between_looks();
         }
         let _ = self.guard.kill();
         let _ = self.guard.wait();
-        if let Some(cgroup) = &self.cgroup {
-            let start = Instant::now();
-            while std::fs::remove_dir(cgroup).is_err() && start.elapsed() < Duration::from_secs(5) {
-                for entry in std::fs::read_dir(cgroup).into_iter().flatten().flatten() {
-                    let _ = std::fs::remove_dir(entry.path());
-                }
-                wait_between_looks();
-            }
-        }
     }
 }
 
@@ -417,16 +446,19 @@ fn wait_between_looks() {
     std::thread::sleep(Duration::from_millis(1));
 }
 
-fn make_cgroup() -> Option<String> {
-    use std::sync::atomic::{AtomicU32, Ordering};
-    static NEXT: AtomicU32 = AtomicU32::new(0);
-    let root = ["/sys/fs/cgroup/unified", "/sys/fs/cgroup"]
+fn group_root() -> Option<&'static Path> {
+    ["/sys/fs/cgroup/unified", "/sys/fs/cgroup"]
         .into_iter()
-        .find(|root| Path::new(root).join("cgroup.procs").exists())?;
-    let n = NEXT.fetch_add(1, Ordering::Relaxed);
-    let path = format!("{root}/gaffer-shim-test-{}-{n}", std::process::id());
+        .map(Path::new)
+        .find(|root| root.join("cgroup.procs").exists())
+}
+
+fn make_cgroup(scratch: &Scratch) -> Option<String> {
+    let path = scratch.group()?;
     std::fs::create_dir(&path).ok()?;
-    Path::new(&path).join("cgroup.kill").exists().then_some(path)
+    path.join("cgroup.kill")
+        .exists()
+        .then(|| path.to_string_lossy().into_owned())
 }
 
 pub fn kill(pid: u32, signal: i32) {

@@ -2,6 +2,7 @@
 
 mod basics;
 mod harness;
+mod leftovers;
 mod orders;
 mod output;
 mod protocol;
