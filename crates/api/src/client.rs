@@ -6,6 +6,7 @@
 
 use crate::endpoint::Endpoint;
 use crate::error::{ApiError, Code, ErrorBody};
+use crate::tls::{Tls, TlsOptions};
 use futures_util::stream::{self, BoxStream, StreamExt};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::{Bytes, Incoming};
@@ -16,7 +17,7 @@ use hyper_util::rt::TokioIo;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::Mutex;
@@ -112,6 +113,9 @@ pub struct Client {
 struct Inner {
     endpoint: Endpoint,
     token: Option<String>,
+    tls: TlsOptions,
+    /// Made of the options when it is first needed.
+    made: OnceLock<Tls>,
     kept: Mutex<Option<Sender>>,
 }
 
@@ -143,12 +147,19 @@ impl Call {
 }
 
 impl Client {
-    /// A client; connects with the first request.
+    /// A client; connects with the first request. Over TLS it believes the authorities of the system.
     pub fn new(endpoint: Endpoint, token: Option<String>) -> Client {
+        Client::with_tls(endpoint, token, TlsOptions::default())
+    }
+
+    /// A client that has authorities or a certificate of its own.
+    pub fn with_tls(endpoint: Endpoint, token: Option<String>, tls: TlsOptions) -> Client {
         Client {
             inner: Arc::new(Inner {
                 endpoint,
                 token,
+                tls,
+                made: OnceLock::new(),
                 kept: Mutex::new(None),
             }),
         }
@@ -410,13 +421,21 @@ impl Client {
             Endpoint::Unix(path) => UnixStream::connect(path)
                 .await
                 .map(|io| Box::new(io) as Box<dyn Io>),
-            Endpoint::Tcp(host, port) => match TcpStream::connect((host.as_str(), *port)).await {
-                // Small requests and answers follow each other: waiting for more to send only delays them.
-                Ok(io) => io.set_nodelay(true).map(|()| Box::new(io) as Box<dyn Io>),
-                Err(error) => Err(error),
-            },
+            Endpoint::Tcp(host, port) => tcp(host, *port).await.map(|io| Box::new(io) as Box<dyn Io>),
+            Endpoint::Tls(host, port) => self.tls(host, *port).await,
         };
         connected.map_err(|source| self.unreachable(source))
+    }
+
+    async fn tls(&self, host: &str, port: u16) -> io::Result<Box<dyn Io>> {
+        let tls = match self.inner.made.get() {
+            Some(tls) => tls.clone(),
+            None => {
+                let tls = Tls::new(&self.inner.tls).map_err(io::Error::other)?;
+                self.inner.made.get_or_init(|| tls).clone()
+            }
+        };
+        Ok(Box::new(tls.connect(host, tcp(host, port).await?).await?))
     }
 
     fn unreachable(&self, source: io::Error) -> ClientError {
@@ -434,6 +453,13 @@ impl Client {
             "the connection ended before an answer came ({error})"
         )))
     }
+}
+
+async fn tcp(host: &str, port: u16) -> io::Result<TcpStream> {
+    let io = TcpStream::connect((host, port)).await?;
+    // Small requests and answers follow each other: waiting for more to send only delays them.
+    io.set_nodelay(true)?;
+    Ok(io)
 }
 
 fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, ClientError> {

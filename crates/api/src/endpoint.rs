@@ -11,6 +11,8 @@ pub enum Endpoint {
     Unix(PathBuf),
     /// Host (name or address, without brackets) and port.
     Tcp(String, u16),
+    /// The same over TLS.
+    Tls(String, u16),
 }
 
 /// Why a text is no endpoint.
@@ -27,7 +29,7 @@ pub struct EndpointError {
 pub const DEFAULT_PORT: u16 = 5000;
 
 impl Endpoint {
-    /// Reads `unix:/path`, `/path`, `http://host:port`, `host:port`, `[v6]:port`; the port may be missing.
+    /// Reads `unix:/path`, `/path`, `http://host:port`, `https://host:port`, `host:port`, `[v6]:port`; the port may be missing.
     pub fn parse(text: &str) -> Result<Endpoint, EndpointError> {
         let wrong = |why| EndpointError {
             text: text.to_owned(),
@@ -45,10 +47,8 @@ impl Endpoint {
         if text.starts_with('/') {
             return Ok(Endpoint::Unix(PathBuf::from(text)));
         }
-        if text.starts_with("https://") {
-            return Err(wrong("https is not yet supported"));
-        }
-        let rest = text.strip_prefix("http://").unwrap_or(text);
+        let secure = text.strip_prefix("https://");
+        let rest = secure.unwrap_or_else(|| text.strip_prefix("http://").unwrap_or(text));
         let rest = rest.strip_suffix('/').unwrap_or(rest);
         if rest.contains('/') {
             return Err(wrong("a path behind the host is not supported"));
@@ -63,15 +63,20 @@ impl Endpoint {
                 .parse()
                 .map_err(|_| wrong("the port is not a number up to 65535"))?,
         };
-        Ok(Endpoint::Tcp(host.to_owned(), port))
+        Ok(match secure {
+            Some(_) => Endpoint::Tls(host.to_owned(), port),
+            None => Endpoint::Tcp(host.to_owned(), port),
+        })
     }
 
     /// What goes into the `Host` header.
     pub fn authority(&self) -> String {
         match self {
             Endpoint::Unix(_) => "localhost".to_owned(),
-            Endpoint::Tcp(host, port) if host.contains(':') => format!("[{host}]:{port}"),
-            Endpoint::Tcp(host, port) => format!("{host}:{port}"),
+            Endpoint::Tcp(host, port) | Endpoint::Tls(host, port) if host.contains(':') => {
+                format!("[{host}]:{port}")
+            }
+            Endpoint::Tcp(host, port) | Endpoint::Tls(host, port) => format!("{host}:{port}"),
         }
     }
 }
@@ -98,6 +103,7 @@ impl fmt::Display for Endpoint {
         match self {
             Endpoint::Unix(path) => write!(f, "{}", path.display()),
             Endpoint::Tcp(..) => write!(f, "http://{}", self.authority()),
+            Endpoint::Tls(..) => write!(f, "https://{}", self.authority()),
         }
     }
 }
@@ -128,6 +134,9 @@ mod tests {
         assert_eq!(Endpoint::parse("http://127.0.0.1:5001/"), tcp("127.0.0.1", 5001));
         assert_eq!(Endpoint::parse("localhost"), tcp("localhost", 5000));
         assert_eq!(Endpoint::parse("[::1]:80"), tcp("::1", 80));
+        let tls = Endpoint::Tls("gaffer.example".to_owned(), 443);
+        assert_eq!(Endpoint::parse("https://gaffer.example:443"), Ok(tls.clone()));
+        assert_eq!(tls.to_string(), "https://gaffer.example:443");
     }
 
     #[test]
@@ -139,7 +148,6 @@ mod tests {
             "host:x",
             "host:1:2",
             "http://h:1/path",
-            "https://h",
             "[::1",
         ] {
             assert!(Endpoint::parse(text).is_err(), "{text}");

@@ -10,6 +10,7 @@ pub mod error;
 pub mod hooks;
 pub mod lookup;
 pub mod routes;
+pub mod tls;
 pub mod types;
 
 pub use client::{Client, ClientError};

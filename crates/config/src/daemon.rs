@@ -10,6 +10,17 @@ use std::time::Duration;
 /// What `shell = true` is where `[gaffer] shell` does not say.
 pub const DEFAULT_SHELL: &str = "/bin/sh";
 
+/// PEM files of the daemon's TLS.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TlsFiles {
+    /// Certificate and chain.
+    pub cert: PathBuf,
+    /// Private key.
+    pub key: PathBuf,
+    /// Authorities of which clients need a certificate.
+    pub client_ca: Option<PathBuf>,
+}
+
 /// Settings of the daemon. Options of `gafferd` and variables win over them.
 #[derive(Clone, Debug, PartialEq)]
 pub struct DaemonSettings {
@@ -27,6 +38,8 @@ pub struct DaemonSettings {
     pub socket_mode: u32,
     /// Store, shims, logs; none: the default place.
     pub state_dir: Option<PathBuf>,
+    /// HTTPS on all TCP addresses.
+    pub tls: Option<TlsFiles>,
     /// Refuse anonymous requests also from the daemon's own user.
     pub require_token: bool,
     /// `Host` allow-list beside the own names.
@@ -149,6 +162,7 @@ impl Default for DaemonSettings {
             socket_owner: None,
             socket_mode: 0o600,
             state_dir: None,
+            tls: None,
             require_token: false,
             allow_hosts: Vec::new(),
             allow_origins: Vec::new(),
@@ -206,6 +220,17 @@ pub(crate) fn settings(table: &Table, host: &dyn Host, report: &mut Report) -> D
         }
     }
     check_urls(table, report);
+    if let Some(node) = table.get("tls")
+        && settings.tls.is_none()
+    {
+        let message = "`tls` needs `cert` and `key`";
+        report.error(
+            node.span,
+            "gaffer.tls",
+            message,
+            "tls = {cert = \"FILE\", key = \"FILE\"}",
+        );
+    }
     if settings.socket_mode & 0o007 != 0
         && let Some(node) = table.get("socket_mode")
     {
@@ -321,7 +346,7 @@ fn check_address(address: &str) -> Result<(), &'static str> {
 fn strings(table: &Table, settings: &mut DaemonSettings, report: &Report) {
     let text = |key: &str| table.get(key).and_then(Node::as_str).map(str::to_owned);
     let path = |key: &str| {
-        let node = table.get(key)?;
+        let node = table.at(key)?;
         let folder = report.folder_of(node.span).unwrap_or(std::path::Path::new("/"));
         Some(folder.join(node.as_str()?))
     };
@@ -344,6 +369,11 @@ fn strings(table: &Table, settings: &mut DaemonSettings, report: &Report) {
     settings.bind = list("bind").unwrap_or(settings.bind.clone());
     settings.socket = path("socket");
     settings.state_dir = path("state_dir");
+    settings.tls = path("tls.cert").zip(path("tls.key")).map(|(cert, key)| TlsFiles {
+        cert,
+        key,
+        client_ca: path("tls.client_ca"),
+    });
     settings.allow_hosts = list("allow_hosts").unwrap_or_default();
     settings.allow_origins = list("allow_origins").unwrap_or_default();
     settings.advertise = text("advertise");

@@ -28,6 +28,7 @@ pub(crate) fn tree(text: &str, file: u32, source: &mut dyn Source, report: &mut 
     drop_strangers(&mut sections);
     let mut jobs = Jobs::new(Dialect::Ini);
     let mut daemon: Option<(Table, Span)> = None;
+    let mut ssl = None;
     let mut envs = Vec::new();
     let mut webhooks = None;
     for section in &sections {
@@ -53,6 +54,7 @@ pub(crate) fn tree(text: &str, file: u32, source: &mut dyn Source, report: &mut 
                     section.span,
                 ));
             }
+            ("ssl", None) => ssl = tls(section, report),
             ("auth", None) => warn_unused(
                 section,
                 "users and keys of the original are not read; `gaffer token create` makes new ones",
@@ -63,6 +65,12 @@ pub(crate) fn tree(text: &str, file: u32, source: &mut dyn Source, report: &mut 
     }
     for (job, section) in envs {
         jobs.add_env(job, &variables(&section.table), section.span, report);
+    }
+    if let Some(tls) = ssl {
+        daemon
+            .get_or_insert_with(|| (Table::default(), tls.span))
+            .0
+            .put("tls", tls);
     }
     let mut tree = jobs.into_tree(span);
     if let Some(webhooks) = webhooks {
@@ -177,7 +185,7 @@ impl Reader<'_> {
 
 fn refuse(section: &Section, report: &mut Report) {
     let name = section.name.as_str();
-    if ["ssl", "lookup_ssl"].contains(&name) {
+    if name == "lookup_ssl" {
         report.error(
             section.span,
             name,
@@ -199,6 +207,25 @@ fn refuse(section: &Section, report: &mut Report) {
         None => "there are [gaffer], [job:NAME], [env:NAME]".to_owned(),
     };
     report.error(section.span, name, format!("unknown section [{name}]"), &help);
+}
+
+/// `[ssl]` as `tls` of today.
+fn tls(section: &Section, report: &mut Report) -> Option<Node> {
+    let mut out = Table::default();
+    for (old, new) in [("certfile", "cert"), ("keyfile", "key")] {
+        let Some(file) = section.table.get(old) else {
+            let message = "[ssl] needs `certfile` and `keyfile`";
+            report.error(section.span, "gaffer.tls", message, "each names a PEM file");
+            return None;
+        };
+        out.put(new, file.clone());
+    }
+    for (key, entry) in section.table.iter() {
+        if !["certfile", "keyfile"].contains(&key) {
+            report.warning(entry.key, "gaffer.tls", format!("`{key}` has no effect"), "");
+        }
+    }
+    Some(Node::table(out, section.span))
 }
 
 fn warn_unused(section: &Section, message: &str, report: &mut Report) {

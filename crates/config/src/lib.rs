@@ -59,7 +59,9 @@ mod webhook;
 
 pub use bundle::{Bundle, GatherOptions, Kind, find_file, gather};
 pub use config::{Config, LoadedJob, Origin, load, load_again, load_job_json};
-pub use daemon::{Containment, DEFAULT_SHELL, DaemonSettings, History, LogLevel, LogsTotal, ShimGrouping};
+pub use daemon::{
+    Containment, DEFAULT_SHELL, DaemonSettings, History, LogLevel, LogsTotal, ShimGrouping, TlsFiles,
+};
 pub use diagnostic::{Diagnostic, Diagnostics, Excerpt, Severity};
 pub use diff::{Change, ChangeClass, diff};
 pub use expand::{ExpandError, Expanded, RunContext, expand};

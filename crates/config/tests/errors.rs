@@ -488,7 +488,7 @@ bind = [":5000"]"#, r#"2:9 `bind` has ":5000": the host is missing; all addresse
     (r#"[gaffer]
 log_level = "loud""#, r#"2:13 `log_level` cannot be "loud" ["loud"] | one of "error", "warn", "info", "debug", "trace""#),
     ("[gaffer]
-tls = {}", "2:1 `tls` is not yet supported [tls] | leave it out"),
+tls = {}", "2:7 `tls` needs `cert` and `key` [{}] | tls = {cert = \"FILE\", key = \"FILE\"}"),
     ("[gaffer]
 require_key = true", "2:1 unknown key `require_key` in [gaffer] [require_key] | use `require_token`"),
     (r#"[gaffer]

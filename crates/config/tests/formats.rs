@@ -228,10 +228,10 @@ error: unknown section [jobs:c]
   ┌─ gaffer.ini:11:1
 11│ [jobs:c]
   │ ^^^^^^^^ there are [gaffer], [job:NAME], [env:NAME]
-error: [ssl] is not yet supported
+error: [ssl] needs `certfile` and `keyfile`
   ┌─ gaffer.ini:13:1
 13│ [ssl]
-  │ ^^^^^ leave it out
+  │ ^^^^^ each names a PEM file
 warning: [job:d] has no `cmd`: it is left out
   ┌─ gaffer.ini:14:1
 14│ [job:d]

@@ -128,11 +128,11 @@ impl Bound {
     }
 
     /// As shown to people.
-    pub fn shown(&self) -> Vec<String> {
+    pub fn shown(&self, scheme: &str) -> Vec<String> {
         let mut shown: Vec<String> = self
             .addresses()
             .iter()
-            .map(|address| format!("http://{address}"))
+            .map(|address| format!("{scheme}://{address}"))
             .collect();
         let opened = self.opened.iter().map(|one| &one.bind);
         for bind in opened.chain(self.served.iter().map(|one| &one.bind)) {

@@ -50,11 +50,12 @@ pub struct Guard {
 }
 
 impl Guard {
-    /// A guard for a daemon that listens at `bound`; `node` is its host name, the lists are `[gaffer]`'s.
+    /// A guard for a daemon that listens at `bound`; `node` is its host name, `scheme` http or https, the lists are `[gaffer]`'s.
     pub fn new(
         own: Uid,
         require_token: bool,
         node: &str,
+        scheme: &str,
         bound: &[SocketAddr],
         allow_hosts: &[String],
         allow_origins: &[String],
@@ -76,7 +77,7 @@ impl Guard {
             origins.extend(
                 names
                     .iter()
-                    .map(|name| format!("http://{name}:{}", address.port())),
+                    .map(|name| format!("{scheme}://{name}:{}", address.port())),
             );
         }
         Guard {
@@ -248,6 +249,7 @@ mod tests {
             Uid(1000),
             false,
             "alpha",
+            "http",
             &bound,
             &["dev.test".into()],
             &["https://ok.test".into()],

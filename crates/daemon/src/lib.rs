@@ -27,6 +27,7 @@ pub mod reload;
 mod rest;
 pub mod setup;
 pub mod sink;
+pub mod tls;
 pub mod unit;
 pub mod view;
 pub mod webhooks;

@@ -17,6 +17,7 @@ use crate::peer::{Uid, user_name};
 use crate::pidfile::{self, PidFile};
 use crate::reload;
 use crate::setup::{File, Plan, SetupError};
+use crate::tls;
 use crate::writer;
 use gaffer::info::{ApplyOptions, Error};
 use gaffer::{Engine, Handle, OpenError};
@@ -47,6 +48,9 @@ pub enum LifeError {
     /// The engine.
     #[error("{0}")]
     Open(#[from] OpenError),
+    /// Certificates.
+    #[error("{0}")]
+    Tls(#[from] gaffer_api::tls::TlsError),
     /// Credentials and users.
     #[error("{0}")]
     Keyring(#[from] KeyringError),
@@ -76,13 +80,14 @@ impl LifeError {
     pub fn exit_code(&self) -> u8 {
         match self {
             LifeError::Setup(_)
+            | LifeError::Tls(_)
             | LifeError::Apply {
                 source: Error::Config(_),
                 ..
             } => 2,
-            LifeError::Listen(listen::ListenError::OffLoopback(_) | listen::ListenError::NotAnAddress(_)) => {
-                2
-            }
+            LifeError::Listen(
+                listen::ListenError::OffLoopback { .. } | listen::ListenError::NotAnAddress(_),
+            ) => 2,
             _ => 1,
         }
     }
@@ -106,8 +111,10 @@ pub async fn live(plan: Plan, leash: Option<OwnedFd>, ready: impl FnOnce()) -> R
     if let Some(path) = &plan.pidfile {
         pidfile::refuse_second(path)?;
     }
-    let mut bound = Bound::open(&plan.binds, plan.daemon.backlog, &plan.socket, &plan.access())?;
     let keyring = Keyring::open(&plan.engine.state_dir)?;
+    listen::check_reach(&plan.binds, plan.daemon.tls.is_some(), keyring.has_any())?;
+    let tls = plan.daemon.tls.as_ref().map(tls::config).transpose()?;
+    let mut bound = Bound::open(&plan.binds, plan.daemon.backlog, &plan.socket, &plan.access())?;
     let engine = Engine::open(plan.engine.clone()).await?;
     let handle = engine.handle();
     let lines = tokio::spawn(journal::follow(handle.clone()));
@@ -123,7 +130,7 @@ pub async fn live(plan: Plan, leash: Option<OwnedFd>, ready: impl FnOnce()) -> R
     let _pidfile = plan.pidfile.as_deref().map(PidFile::write).transpose()?;
     let (closing_tx, closing) = watch::channel(false);
     let (wishes_tx, mut wishes) = mpsc::channel(4);
-    let app = Arc::new(app(&plan, &handle, keyring, &bound, closing, wishes_tx));
+    let app = Arc::new(app(&plan, &handle, (keyring, tls), &bound, closing, wishes_tx));
     let router = router(app.clone());
     bound.serve(&app, &router);
     gaffer::give_back();
@@ -174,7 +181,7 @@ pub(crate) fn origin(daemon: &gaffer_config::DaemonSettings, bound: &Bound, sock
 fn app(
     plan: &Plan,
     handle: &Handle,
-    keyring: Keyring,
+    (keyring, tls): (Keyring, Option<Arc<rustls::ServerConfig>>),
     bound: &Bound,
     closing: watch::Receiver<bool>,
     wishes: mpsc::Sender<DaemonWish>,
@@ -183,7 +190,7 @@ fn app(
     App {
         handle: handle.clone(),
         keyring,
-        live: RwLock::new(Arc::new(reload::live(&plan.daemon, &node, bound))),
+        live: RwLock::new(Arc::new(reload::live(&plan.daemon, &node, bound, tls))),
         node: node.into(),
         config: plan.file.as_ref().map(|file| file.path.clone()),
         answers: Answers::default(),

@@ -28,10 +28,15 @@ pub enum ListenError {
     NotAnAddress(String),
     /// Reachable from elsewhere.
     #[error(
-        "cannot listen at {0}: it is reachable from other machines, which needs TLS and tokens, and both come with a \
-         later version; use 127.0.0.1 or the control socket (over ssh: ssh -L 5000:127.0.0.1:5000 HOST)"
+        "cannot listen at {address}: it is reachable from other machines, which needs {missing}; or use 127.0.0.1 or the \
+         control socket (over ssh: ssh -L 5000:127.0.0.1:5000 HOST)"
     )]
-    OffLoopback(SocketAddr),
+    OffLoopback {
+        /// Where.
+        address: SocketAddr,
+        /// What there is not, and how to get it.
+        missing: String,
+    },
     /// Somebody else is there.
     #[error(
         "cannot listen at {address}: the port is in use by another program (`ss -ltnp 'sport = :{}'` names it); \
@@ -77,10 +82,27 @@ pub fn parse_bind(text: &str) -> Result<Option<Bind>, ListenError> {
             .parse()
             .map_err(|_| ListenError::NotAnAddress(text.to_owned()))?,
     };
-    match address.ip().to_canonical().is_loopback() {
-        true => Ok(Some(Bind::Tcp(address))),
-        false => Err(ListenError::OffLoopback(address)),
-    }
+    Ok(Some(Bind::Tcp(address)))
+}
+
+/// Addresses that other machines reach need TLS, and a credential with which they can be used.
+pub fn check_reach(binds: &[Bind], has_tls: bool, has_credential: bool) -> Result<(), ListenError> {
+    let far = binds.iter().find_map(|bind| match bind {
+        Bind::Tcp(address) if !address.ip().to_canonical().is_loopback() => Some(*address),
+        _ => None,
+    });
+    let tls = "TLS ([gaffer] tls = {cert = FILE, key = FILE}, or --certfile and --keyfile)";
+    let credential = "a credential (`gaffer token create NAME --scope admin` while the daemon listens on loopback, or \
+                      `gafferd --create-admin-user`)";
+    let missing = match (has_tls, has_credential) {
+        (true, true) => return Ok(()),
+        (true, false) => credential.to_owned(),
+        (false, true) => tls.to_owned(),
+        (false, false) => format!("{tls} and {credential}"),
+    };
+    far.map_or(Ok(()), |address| {
+        Err(ListenError::OffLoopback { address, missing })
+    })
 }
 
 /// Listens on TCP.
@@ -296,11 +318,22 @@ mod tests {
         assert_eq!(parse_bind("[::1]:5000").expect("loopback"), tcp("[::1]:5000"));
         assert_eq!(parse_bind("none").expect("nothing"), None);
         for text in ["0.0.0.0:5000", "[::]:5000", "192.168.1.1:5000"] {
-            assert!(
-                matches!(parse_bind(text), Err(ListenError::OffLoopback(_))),
-                "{text}"
-            );
+            let binds = [parse_bind(text).expect("an address").expect("one")];
+            for (has_tls, has_credential) in [(false, false), (true, false), (false, true)] {
+                let refused = check_reach(&binds, has_tls, has_credential)
+                    .expect_err(text)
+                    .to_string();
+                assert_eq!(refused.contains("--certfile"), !has_tls, "{refused}");
+                assert_eq!(refused.contains("token create"), !has_credential, "{refused}");
+            }
+            assert!(check_reach(&binds, true, true).is_ok());
         }
+        let near = ["127.0.0.1:0", "[::1]:5000", "[::ffff:127.0.0.1]:1", "unix:/x"];
+        let near: Vec<Bind> = near
+            .iter()
+            .filter_map(|text| parse_bind(text).expect("fine"))
+            .collect();
+        assert!(near.len() == 4 && check_reach(&near, false, false).is_ok());
         for text in ["", "5000", "127.0.0.1", "host:5000", "localhost:x"] {
             assert!(
                 matches!(parse_bind(text), Err(ListenError::NotAnAddress(_))),

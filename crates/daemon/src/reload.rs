@@ -12,9 +12,10 @@ use crate::listen::Bind;
 use crate::peer::Uid;
 use crate::setup::{self, File, SetupError};
 use crate::sink::Sink;
-use crate::{journal, view, writer};
+use crate::{journal, listen, tls, view, writer};
 use gaffer::Tuning;
 use gaffer_config::{DaemonSettings, Diagnostics, Severity};
+use std::sync::Arc;
 
 /// What a file says and what it needs, ready to be taken over.
 struct Next {
@@ -23,6 +24,7 @@ struct Next {
     sink: Sink,
     binds: Vec<Bind>,
     opened: Vec<Opened>,
+    tls: Option<Arc<rustls::ServerConfig>>,
 }
 
 impl Life<'_> {
@@ -72,6 +74,10 @@ impl Life<'_> {
             true => self.plan.binds.clone(),
             false => setup::binds(&daemon.bind).map_err(|error| error.to_string())?,
         };
+        listen::check_reach(&binds, daemon.tls.is_some(), self.app.keyring.has_any())
+            .map_err(|error| error.to_string())?;
+        let tls = daemon.tls.as_ref().map(tls::config).transpose();
+        let tls = tls.map_err(|error| error.to_string())?;
         let opened = self
             .bound
             .open_missing(&binds)
@@ -82,6 +88,7 @@ impl Life<'_> {
             sink,
             binds,
             opened,
+            tls,
         })
     }
 
@@ -92,6 +99,7 @@ impl Life<'_> {
             sink,
             binds,
             opened,
+            tls,
         } = next;
         writer::write_to(sink);
         if !self.plan.fixed.level {
@@ -105,7 +113,7 @@ impl Life<'_> {
         if !later.is_empty() {
             tracing::warn!(keys = %later.join(","), "config.later");
         }
-        let live = live(&daemon, &self.app.node, &self.bound);
+        let live = live(&daemon, &self.app.node, &self.bound, tls);
         self.app.change(|now| *now = Live { later, ..live });
         self.plan.file = Some(file);
         self.plan.binds = binds;
@@ -125,18 +133,26 @@ impl Life<'_> {
 }
 
 /// What `[gaffer]` says about requests, with what is listened at.
-pub(crate) fn live(daemon: &DaemonSettings, node: &str, bound: &Bound) -> Live {
+pub(crate) fn live(
+    daemon: &DaemonSettings,
+    node: &str,
+    bound: &Bound,
+    tls: Option<Arc<rustls::ServerConfig>>,
+) -> Live {
+    let scheme = if tls.is_some() { "https" } else { "http" };
     Live {
         guard: Guard::new(
             Uid(rustix::process::geteuid().as_raw()),
             daemon.require_token,
             node,
+            scheme,
             &bound.addresses(),
             &daemon.allow_hosts,
             &daemon.allow_origins,
         )
         .with_legacy_origins(&daemon.legacy_origins),
-        listen: bound.shown(),
+        listen: bound.shown(scheme),
+        tls,
         labels: daemon.labels.clone(),
         metrics: daemon.metrics,
         legacy_api: daemon.legacy_api,

@@ -68,6 +68,8 @@ pub struct App {
 pub struct Live {
     /// Who may ask.
     pub guard: Guard,
+    /// TLS of the TCP listeners.
+    pub tls: Option<Arc<rustls::ServerConfig>>,
     /// Where we listen, as shown.
     pub listen: Vec<String>,
     /// `[gaffer] labels`.

@@ -13,6 +13,7 @@ use crate::legacy;
 use crate::listen::ControlSocket;
 use crate::peer::{self, Peer};
 use crate::refusal::{Refusal, Written};
+use crate::tls;
 use axum::Router;
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
@@ -32,7 +33,7 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tower::ServiceExt;
 
@@ -80,10 +81,22 @@ pub async fn serve_tcp(app: Shared, router: Router, listener: TcpListener) {
             // Small answers follow small requests: holding them back only delays.
             let _still_works = stream.set_nodelay(true);
             let peer = peer::of_tcp(&stream, from);
-            Some((serve(app.clone(), router.clone(), peer, stream)).boxed())
+            Some(serve_stream(app.clone(), router.clone(), peer, stream).boxed())
         },
     )
     .await;
+}
+
+/// A TCP connection, with TLS if that is what this daemon speaks now.
+async fn serve_stream(app: Shared, router: Router, peer: Peer, stream: TcpStream) {
+    let Some(config) = app.live().tls.clone() else {
+        return serve(app, router, peer, stream).await;
+    };
+    // A handshake takes as long as a header at most.
+    let accepted = tokio::time::timeout(HEADER_TIME_MAX, tls::accept(config, stream)).await;
+    if let Ok(Some(stream)) = accepted {
+        serve(app, router, peer, stream).await;
+    }
 }
 
 /// Serves a unix socket until the daemon ends.
