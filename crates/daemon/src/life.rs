@@ -100,6 +100,16 @@ fn system(what: &str) -> impl FnOnce(std::io::Error) -> LifeError + use<'_> {
     }
 }
 
+/// What there is to keep others out.
+type Secured = (Keyring, Option<Arc<rustls::ServerConfig>>);
+
+/// Reads credentials and certificates, and sees that they are enough for where it listens.
+fn secure(plan: &Plan) -> Result<Secured, LifeError> {
+    let keyring = Keyring::open(&plan.engine.state_dir)?;
+    listen::check_reach(&plan.binds, plan.daemon.tls.is_some(), keyring.has_any())?;
+    Ok((keyring, plan.daemon.tls.as_ref().map(tls::config).transpose()?))
+}
+
 /// Lives until it is asked to end; the exit code. `ready` is called once it serves.
 pub async fn live(plan: Plan, leash: Option<OwnedFd>, ready: impl FnOnce()) -> Result<u8, LifeError> {
     let manager = Manager::from_env();
@@ -111,9 +121,7 @@ pub async fn live(plan: Plan, leash: Option<OwnedFd>, ready: impl FnOnce()) -> R
     if let Some(path) = &plan.pidfile {
         pidfile::refuse_second(path)?;
     }
-    let keyring = Keyring::open(&plan.engine.state_dir)?;
-    listen::check_reach(&plan.binds, plan.daemon.tls.is_some(), keyring.has_any())?;
-    let tls = plan.daemon.tls.as_ref().map(tls::config).transpose()?;
+    let secured = secure(&plan)?;
     let mut bound = Bound::open(&plan.binds, plan.daemon.backlog, &plan.socket, &plan.access())?;
     let engine = Engine::open(plan.engine.clone()).await?;
     let handle = engine.handle();
@@ -130,7 +138,7 @@ pub async fn live(plan: Plan, leash: Option<OwnedFd>, ready: impl FnOnce()) -> R
     let _pidfile = plan.pidfile.as_deref().map(PidFile::write).transpose()?;
     let (closing_tx, closing) = watch::channel(false);
     let (wishes_tx, mut wishes) = mpsc::channel(4);
-    let app = Arc::new(app(&plan, &handle, (keyring, tls), &bound, closing, wishes_tx));
+    let app = Arc::new(app(&plan, &handle, secured, &bound, closing, wishes_tx));
     let router = router(app.clone());
     bound.serve(&app, &router);
     gaffer::give_back();
@@ -181,7 +189,7 @@ pub(crate) fn origin(daemon: &gaffer_config::DaemonSettings, bound: &Bound, sock
 fn app(
     plan: &Plan,
     handle: &Handle,
-    (keyring, tls): (Keyring, Option<Arc<rustls::ServerConfig>>),
+    (keyring, tls): Secured,
     bound: &Bound,
     closing: watch::Receiver<bool>,
     wishes: mpsc::Sender<DaemonWish>,
