@@ -110,8 +110,12 @@ codes! {
     WebhookNotFound = "webhook-not-found", 404, 3;
     /// No such operation, or it has been forgotten.
     OperationNotFound = "operation-not-found", 404, 3;
+    /// No such token or user.
+    CredentialNotFound = "credential-not-found", 404, 3;
     /// The job exists already.
     JobExists = "job-exists", 409, 4;
+    /// A token or user of this name exists already.
+    NameTaken = "name-taken", 409, 4;
     /// `If-Match` names another revision.
     RevisionMismatch = "revision-mismatch", 412, 4;
     /// The job comes from a file; it is changed there.

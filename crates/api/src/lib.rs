@@ -4,6 +4,7 @@
 //! `*_bytes`. Fields only get added. State objects carry `wish`, `state`, `summary`, `reason` and
 //! `reason_code`: clients derive nothing.
 
+pub mod access;
 pub mod client;
 pub mod endpoint;
 pub mod error;

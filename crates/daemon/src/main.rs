@@ -1,6 +1,7 @@
 //! `gafferd`: the daemon of a node.
 
 use clap::Parser;
+use gafferd::access::admin;
 use gafferd::background::{self, Side, Waiter};
 use gafferd::life::{self, LifeError};
 use gafferd::options::Options;
@@ -31,6 +32,9 @@ fn main() -> ExitCode {
 
 fn start(options: &Options) -> Result<u8, LifeError> {
     let plan = setup::plan(options)?;
+    if options.create_admin_user || options.list_admins {
+        return administrate(options, &plan);
+    }
     if options.doctor {
         return Ok(print_doctor(&plan));
     }
@@ -74,6 +78,20 @@ fn start(options: &Options) -> Result<u8, LifeError> {
         return Ok(error.exit_code());
     }
     lived
+}
+
+/// What is done with users while no daemon need run.
+fn administrate(options: &Options, plan: &Plan) -> Result<u8, LifeError> {
+    let dir = &plan.engine.state_dir;
+    if options.list_admins {
+        return Ok(admin::list(dir)?);
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|source| system("the runtime cannot be made", source))?;
+    let (name, password) = (options.username.clone(), options.password.clone());
+    Ok(runtime.block_on(admin::create(dir, name, password))?)
 }
 
 fn system(what: &str, source: std::io::Error) -> LifeError {

@@ -74,6 +74,27 @@ pub struct Options {
     #[command(flatten)]
     pub keys: KeyOptions,
 
+    /// Make a user with a key for everything, print the key and end
+    #[arg(long)]
+    pub create_admin_user: bool,
+
+    /// Name of that user; asked for if it is missing
+    #[arg(long, value_name = "NAME", requires = "create_admin_user")]
+    pub username: Option<String>,
+
+    /// Its password; better left out: it is asked for
+    #[arg(
+        long,
+        value_name = "TEXT",
+        requires = "create_admin_user",
+        hide_env_values = true
+    )]
+    pub password: Option<String>,
+
+    /// Print the users that are admins, with their keys, and end
+    #[arg(long)]
+    pub list_admins: bool,
+
     /// Print the OpenAPI document and end
     #[arg(long, hide = true)]
     pub print_openapi: bool,

@@ -5,11 +5,15 @@
 //! from the peer itself: whom the kernel says to be the daemon's own user or root is an admin where no credential is
 //! required.
 
+pub mod admin;
 pub mod identify;
 pub mod keyring;
 pub mod permissions;
+pub mod routes;
 pub mod secret;
+pub mod slot;
 pub mod store;
+pub mod tokens;
 
 use crate::peer::Peer;
 use gaffer_core::name::JobId;

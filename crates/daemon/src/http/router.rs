@@ -1,5 +1,6 @@
 //! The closed table of routes, and the document that is generated from it.
 
+use crate::access::routes::gate;
 use crate::http::{
     Shared, attach, events, jobs, logs, metrics, nodes, operations, plugins, runs, stats, stream, webhooks,
 };
@@ -69,6 +70,7 @@ fn routes() -> OpenApiRouter<Shared> {
         .routes(routes!(metrics::metrics))
         .merge(plugins::router())
         .merge(webhooks::router())
+        .merge(crate::access::tokens::router())
 }
 
 /// The router, with `/v1/openapi.json`.
@@ -79,6 +81,9 @@ pub fn router(app: Shared) -> Router {
         .route("/v1/openapi.json", axum::routing::get(openapi))
         .route("/openapi.json", axum::routing::get(openapi))
         .merge(crate::legacy::channel::router(&app))
+        .merge(crate::legacy::keys::router())
+        // Behind all routes: what is merged after it would not be asked.
+        .route_layer(axum::middleware::from_fn_with_state(app.clone(), gate))
         .fallback(crate::legacy::http::answer)
         .with_state(app)
 }

@@ -6,6 +6,7 @@
 
 use crate::access::Access;
 use crate::access::identify::identify;
+use crate::access::slot::{Bounded, Slot};
 use crate::guard;
 use crate::http::idempotency::{Asked, Digest, Remembered, Turn};
 use crate::http::{App, Shared, body};
@@ -20,7 +21,7 @@ use axum::response::{IntoResponse, Response};
 use futures_util::FutureExt;
 use gaffer_api::error::{ApiError, Code, ErrorBody};
 use http_body_util::{BodyExt, Limited};
-use hyper::body::Incoming;
+use hyper::body::{Body as _, Incoming};
 use hyper::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue};
 use hyper::http::request::Parts;
 use hyper::server::conn::http1;
@@ -159,7 +160,10 @@ async fn serve(
 ) {
     let _counted = Counted::new(&app);
     let (closing, own) = (app.clone(), app);
-    let service = service_fn(move |request| answer(own.clone(), router.clone(), peer.clone(), request));
+    let slot = Slot::default();
+    let stream = Bounded::new(stream, slot.clone());
+    let service =
+        service_fn(move |request| answer(own.clone(), router.clone(), peer.clone(), slot.clone(), request));
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEADER_TIME_MAX)
@@ -199,20 +203,23 @@ async fn answer(
     app: Shared,
     router: Router,
     peer: Peer,
+    slot: Slot,
     request: Request<Incoming>,
 ) -> Result<Response, Infallible> {
     let id = app.request_id();
     let (mut parts, body) = request.into_parts();
     let line =
         tracing::enabled!(tracing::Level::DEBUG).then(|| format!("{} {}", parts.method, parts.uri.path()));
+    slot.release();
     let (live, seen) = (app.live(), legacy::Seen::of(&parts));
     let routed = match (admit(&app, &parts, &peer), legacy::early(&live, &parts)) {
         (Err(refusal), _) => refusal.into_response(),
         (Ok(_), Some(early)) => early,
         (Ok(access), None) => {
             parts.extensions.insert(peer);
-            parts.extensions.insert(access);
-            carry_out(&app, router, parts, Body::new(body)).await
+            parts.extensions.insert(access.clone());
+            let response = carry_out(&app, router, parts, Body::new(body)).await;
+            live_with(response, &slot, &access)
         }
     };
     let response = finish(legacy::shaped(&live, &seen, routed), &id);
@@ -220,6 +227,17 @@ async fn answer(
         tracing::debug!(request = %id, line = %line, status = response.status().as_u16(), "request.answered");
     }
     Ok(response)
+}
+
+/// A stream, or what becomes a WebSocket, lives as long as the credential that opened it; an answer that is there already needs
+/// nothing more.
+fn live_with(response: Response, slot: &Slot, access: &Access) -> Response {
+    let whole = response.body().size_hint().exact().is_some();
+    if whole && response.status() != StatusCode::SWITCHING_PROTOCOLS {
+        return response;
+    }
+    slot.depend_on(access);
+    response
 }
 
 /// First whether it may come from where it comes from, then who it is.

@@ -36,6 +36,7 @@ pub mod feed;
 pub mod feeds;
 pub mod http;
 pub mod jobs;
+pub mod keys;
 pub mod names;
 pub mod objects;
 pub mod old;

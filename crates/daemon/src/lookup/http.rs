@@ -72,6 +72,7 @@ impl Service {
             Uid(rustix::process::geteuid().as_raw()),
             false,
             &self.host,
+            "http",
             &bound,
             &self.allow_hosts,
             &self.allow_origins,

@@ -131,10 +131,15 @@ impl Node {
 
     /// Waits for a text in the daemon's log.
     pub fn until_logged(&self, text: &str) {
-        until(text, || self.log.lock().expect("not poisoned").contains(text));
+        until(text, || self.log().contains(text));
     }
 
     /// Of the daemon.
+    /// All that it has logged.
+    pub fn log(&self) -> String {
+        self.log.lock().expect("not poisoned").clone()
+    }
+
     pub fn pid(&self) -> u32 {
         self.child.id()
     }
