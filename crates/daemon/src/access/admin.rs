@@ -31,16 +31,9 @@ pub async fn create(
         eprintln!("username '{name}' already exists. Please choose another");
         return Ok(1);
     }
-    let password = match password {
-        Some(password) => password,
-        None => {
-            let first = ask("Password: ", true)?;
-            if first != ask("Password (again): ", true)? {
-                eprintln!("error: the two passwords differ");
-                return Ok(1);
-            }
-            first
-        }
+    let Some(password) = password.map_or_else(ask_twice, |password| Ok(Some(password)))? else {
+        eprintln!("error: the two passwords differ");
+        return Ok(1);
     };
     if super::tokens::check_password(&password).is_err() {
         eprintln!(
@@ -91,6 +84,12 @@ pub fn list(state_dir: &Path) -> Result<u8, KeyringError> {
         println!("{} - {}", user.name, text.as_deref().unwrap_or("no key"));
     }
     Ok(0)
+}
+
+/// A password, if it is the same twice.
+fn ask_twice() -> io::Result<Option<String>> {
+    let first = ask("Password: ", true)?;
+    Ok((first == ask("Password (again): ", true)?).then_some(first))
 }
 
 /// One line of the terminal, or of the standard input.

@@ -85,12 +85,13 @@ fn s6_2_keys_are_made_listed_shown_and_revoked_with_their_subkeys() {
         let shown = with_key(&node, "GET", &format!("/keys/{parent}{option}"), &admin, &nothing).json();
         assert_eq!(shown["keys"].as_array().map(Vec::len), Some(2), "{option}");
     }
-    // D62: looking with the option changes nothing.
     let again = with_key(&node, "GET", &format!("/keys/{parent}"), &admin, &nothing).json();
-    assert!(again.get("keys").is_none());
+    assert!(
+        again.get("keys").is_none(),
+        "D62: looking with the option changes nothing"
+    );
     let objects = with_key(&node, "GET", "/keys?include_keys=true", &admin, &nothing).json();
     assert_eq!(objects["keys"][1]["label"], "deploy");
-    // D39: nobody gives what he has not.
     for more in [
         json!({"admin": true}),
         json!({"manage": ["bank"]}),
@@ -120,6 +121,11 @@ fn s6_2_keys_are_made_listed_shown_and_revoked_with_their_subkeys() {
             "{method} {path}"
         );
     }
+}
+
+#[test]
+fn s6_2_a_key_that_cannot_be_is_a_400() {
+    let (node, admin) = guarded();
     for wrong in [
         json!({"permissions": []}),
         json!({"permissions": {"read": ["a/b"]}}),
