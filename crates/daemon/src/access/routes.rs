@@ -107,52 +107,19 @@ pub const TABLE: &[(&str, &str, Need)] = &[
     ("GET", "/v1/webhooks/{}/{}", Need::ReadSession),
     ("PUT DELETE", "/v1/webhooks/{}/{}", Need::ManageSession),
     ("POST", "/v1/webhooks/{}/{}/test", Need::ManageSession),
-    // The API of 0.5 (specification, 6.2).
-    ("GET", "/", Need::Nothing),
-    ("GET", "/version", Need::Nothing),
-    ("GET", "/ping", Need::Nothing),
+    // Keys, users and channels of the original. Its other routes are not the router's: each asks the access itself.
     ("GET", "/auth", Need::Nothing),
-    ("GET", "/_plugin/**", Need::Nothing),
-    ("GET", "/sessions", Need::ManageAll),
-    ("GET", "/jobs", Need::ManageAll),
-    ("GET", "/pids", Need::ManageAll),
-    ("GET POST", "/jobs/{}", Need::ManageSession),
-    ("GET", "/jobs/{}/{}", Need::Read),
-    ("PUT DELETE", "/jobs/{}/{}", Need::Manage),
-    ("GET", "/jobs/{}/{}/stats", Need::Read),
-    ("GET", "/jobs/{}/{}/numprocesses", Need::Read),
-    ("POST", "/jobs/{}/{}/numprocesses", Need::Operate),
-    ("POST", "/jobs/{}/{}/signal", Need::Operate),
-    ("GET", "/jobs/{}/{}/state", Need::Read),
-    ("POST", "/jobs/{}/{}/state", Need::Operate),
-    ("GET", "/jobs/{}/{}/pids", Need::Read),
-    ("POST", "/jobs/{}/{}/commit", Need::Manage),
-    ("GET DELETE", "/{}", Need::Handler),
-    ("POST", "/{}/signal", Need::Handler),
-    ("GET", "/{}/stats", Need::Handler),
-    ("GET", "/{}/channel", Need::Handler),
-    ("GET", "/{}/channel/{}", Need::Handler),
     ("GET POST", "/keys", Need::Handler),
     ("GET DELETE", "/keys/{}", Need::Handler),
     ("GET POST", "/users", Need::Handler),
     ("GET PUT DELETE", "/users/{}", Need::Handler),
     ("PUT", "/users/{}/password", Need::Handler),
     ("PUT", "/users/{}/key", Need::Handler),
-    ("GET POST", "/channel/**", Need::Handler),
     ("GET", "/channel", Need::Nothing),
-    // The API of 0.4 knew no permissions: it is for those who may do all of it.
-    ("GET POST", "/processes", Need::ManageAll),
-    ("GET POST PUT DELETE", "/processes/**", Need::ManageAll),
-    ("GET", "/groups", Need::ManageAll),
-    ("GET POST DELETE", "/groups/**", Need::ManageAll),
-    ("GET", "/status/**", Need::ReadAll),
-    ("GET", "/stats", Need::ReadAll),
-    ("GET", "/stats/**", Need::ReadAll),
-    ("GET", "/watch", Need::ReadAll),
-    ("GET", "/watch/**", Need::ReadAll),
-    ("GET", "/streams/**", Need::ReadAll),
-    ("POST", "/streams/**", Need::ManageAll),
-    ("GET", "/wstreams/{}", Need::ManageAll),
+    ("GET POST", "/channel/**", Need::Handler),
+    ("GET", "/{}/channel", Need::Handler),
+    ("GET", "/{}/channel/{}", Need::Handler),
+    ("GET", "/wstreams/{}", Need::Handler),
 ];
 
 /// A path of the router in the form of the table.
@@ -344,8 +311,8 @@ mod tests {
         ] {
             assert_eq!(need(&method, path), None, "{method} {path}");
         }
-        assert_eq!(need(&Method::HEAD, "/jobs/{s}/{j}"), Some(Need::Read));
-        assert_eq!(need(&Method::OPTIONS, "/jobs"), Some(Need::Nothing));
-        assert_eq!(need(&Method::GET, "/watch/{*rest}"), Some(Need::ReadAll));
+        assert_eq!(need(&Method::HEAD, "/v1/jobs/{s}/{j}"), Some(Need::Read));
+        assert_eq!(need(&Method::OPTIONS, "/keys"), Some(Need::Nothing));
+        assert_eq!(need(&Method::GET, "/channel/{*rest}"), Some(Need::Handler));
     }
 }

@@ -54,13 +54,16 @@ impl LegacyError {
         StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
     }
 
-    /// `{"error", "reason", "errno"}`. What the original's framework refused has a number as `error`.
+    /// `{"error", "reason", "errno"}`. What the original's framework refused has a number as `error`; who may not ask
+    /// gets its one word as `reason`, and the sentence as `message`.
     pub fn body(&self) -> Value {
-        let error = match self.status {
-            401 | 403 | 405 if self.word != "forbidden_write" => json!(self.status),
-            _ => json!(self.word),
-        };
-        json!({ "error": error, "reason": self.reason, "errno": self.status })
+        match self.status {
+            401 | 403 if self.word != "forbidden_write" => {
+                json!({ "error": self.status, "reason": self.word, "errno": self.status, "message": self.reason })
+            }
+            405 => json!({ "error": self.status, "reason": self.reason, "errno": self.status }),
+            _ => json!({ "error": self.word, "reason": self.reason, "errno": self.status }),
+        }
     }
 }
 

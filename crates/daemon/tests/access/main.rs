@@ -1,6 +1,7 @@
 //! Who may do what: the real program, its credentials, its certificates.
 
 mod keys;
+mod legacy;
 mod matrix;
 #[path = "../api/node.rs"]
 #[expect(dead_code, reason = "other tests use the rest")]
