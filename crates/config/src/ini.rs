@@ -49,10 +49,8 @@ pub(crate) fn tree(text: &str, file: u32, source: &mut dyn Source, report: &mut 
             ("gaffer", None) => daemon = Some((settings(section, &sections, report), section.span)),
             ("endpoint", Some(_)) => {}
             ("webhooks", None) => {
-                webhooks = Some(Node::table(
-                    crate::webhook::from_ini(&section.table, report),
-                    section.span,
-                ));
+                let table = crate::webhook::from_ini(&section.table, report);
+                webhooks = Some(Node::table(table, section.span));
             }
             ("ssl", None) => ssl = tls(section, report),
             ("auth", None) => warn_unused(
