@@ -207,7 +207,9 @@ pub async fn about(node: &Known) -> Result<Node, Failure> {
 fn is_here(endpoint: &Endpoint) -> bool {
     match endpoint {
         Endpoint::Unix(_) => true,
-        Endpoint::Tcp(host, _) => host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback()),
+        Endpoint::Tcp(host, _) | Endpoint::Tls(host, _) => {
+            host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
+        }
     }
 }
 
