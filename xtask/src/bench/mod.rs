@@ -13,6 +13,7 @@ mod footprint;
 mod logs;
 mod respawn;
 mod start;
+mod subscribers;
 mod table;
 
 use crate::option;
@@ -46,7 +47,7 @@ impl Plan {
 
 type Measurement = (&'static str, fn(&Plan, &mut Table) -> Result<()>);
 
-const ALL: [Measurement; 7] = [
+const ALL: [Measurement; 8] = [
     ("start", start::start),
     ("stop", start::stop),
     ("respawn", respawn::respawn),
@@ -54,6 +55,7 @@ const ALL: [Measurement; 7] = [
     ("logs", logs::logs),
     ("adopt", control::adopt),
     ("control", control::control),
+    ("subscribers", subscribers::subscribers),
 ];
 
 /// Builds, measures what is asked for, prints the table. Fails when a target is missed.
