@@ -30,7 +30,7 @@ struct Round {
 /// One process, one and a thousand WebSockets.
 pub fn subscribers(plan: &Plan, table: &mut Table) -> Result<()> {
     let _raised = gaffer_shim::limit::raise();
-    let mut node = plan.node();
+    let mut node = Node::builder().bin_dir(&plan.bins).bind("127.0.0.1:0").start();
     let count = plan.many(1000);
     let (mut alone, mut crowd) = (Vec::new(), Vec::new());
     for number in 0..plan.rounds {
