@@ -10,6 +10,8 @@ use hyper::header::HeaderMap;
 use serde_json::Value;
 use std::time::Duration;
 
+mod task;
+
 type Result<T> = std::result::Result<T, ClientError>;
 
 /// Escapes a text for a path segment or a query value.

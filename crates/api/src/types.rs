@@ -5,6 +5,8 @@ use serde_json::Value;
 use std::collections::BTreeMap;
 use utoipa::ToSchema;
 
+pub mod task;
+
 /// A job: `GET /v1/jobs/{session}/{job}`.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct Job {

@@ -5,6 +5,8 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub mod task;
+
 /// `gaffer …`.
 #[derive(Debug, Parser)]
 #[command(
@@ -168,6 +170,9 @@ pub enum Command {
     /// Wait until something is so
     #[command(after_help = crate::help::WAIT)]
     Wait(WaitArgs),
+    /// Run, watch and end tasks: steps that run to their end
+    #[command(after_help = crate::help_task::TASK)]
+    Task(task::TaskArgs),
     /// Show what happened on the node
     #[command(after_help = crate::help::EVENTS)]
     Events(EventsArgs),

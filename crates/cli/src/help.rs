@@ -21,8 +21,8 @@ pub const TOPICS: [(&str, &str); 7] = [
 ];
 
 /// Commands that exist in the design and come with later versions.
-pub const LATER: [&str; 12] = [
-    "top", "open", "task", "push", "queue", "schedule", "import", "login", "token", "user", "key", "gc",
+pub const LATER: [&str; 11] = [
+    "top", "open", "push", "queue", "schedule", "import", "login", "token", "user", "key", "gc",
 ];
 
 /// Options that exist in the design and come with what they need.

@@ -15,11 +15,13 @@ mod file;
 mod fleet;
 mod foreground;
 mod help;
+mod help_task;
 mod nodes;
 mod old;
 mod out;
 mod paint;
 mod private;
+mod runner;
 mod stdin;
 mod table;
 mod target;
@@ -194,6 +196,7 @@ async fn daily(ctx: &Context, command: Command) -> Result<u8, Failure> {
         Command::Why(args) => why::why(ctx, &args).await,
         Command::Wait(args) => wait::wait(ctx, &args).await,
         Command::Job(args) => job(ctx, args.verb).await,
+        Command::Task(args) => commands::task::task(ctx, args.verb).await,
         other => rare(ctx, other).await,
     }
 }

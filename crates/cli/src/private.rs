@@ -12,6 +12,7 @@ use rustix::fd::{AsRawFd, OwnedFd};
 use rustix::fs::{FlockOperation, fcntl_lock, flock};
 use rustix::io::{FdFlags, fcntl_setfd};
 use rustix::pipe::{PipeFlags, pipe_with};
+use std::ffi::OsString;
 use std::fs::{DirBuilder, File};
 use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::net::UnixStream;
@@ -22,6 +23,8 @@ use tokio::process::{Child, Command};
 
 /// A daemon that does not serve by then is not going to.
 const READY_WITHIN: Duration = Duration::from_secs(20);
+/// A runner whose task is over has ended by then.
+const LET_GO_WITHIN: Duration = Duration::from_secs(10);
 /// Asked so often whether it serves.
 const READY_EVERY: Duration = Duration::from_millis(10);
 /// What an abandoned daemon had started has ended by then: the usual `stop.timeout` and a little.
@@ -33,21 +36,54 @@ const PREFIX: &str = "gaffer-private-";
 pub struct Private {
     /// Talks to it.
     pub client: Client,
-    dir: PathBuf,
+    place: Place,
     child: Child,
     leash: Option<OwnedFd>,
+}
+
+/// Where a private daemon lives, and what it is told beside that.
+#[derive(Clone, Debug)]
+pub struct Place {
+    /// Control socket.
+    pub socket: PathBuf,
+    /// Directory of its state.
+    pub state: PathBuf,
+    /// File of its log.
+    pub log: PathBuf,
+    /// More words.
+    pub words: Vec<OsString>,
+}
+
+impl Place {
+    fn in_dir(dir: &Path, words: Vec<OsString>) -> Place {
+        Place {
+            socket: dir.join("sock"),
+            state: dir.join("state"),
+            log: dir.join("daemon.log"),
+            words,
+        }
+    }
+
+    fn dir(&self) -> &Path {
+        self.state.parent().unwrap_or(&self.state)
+    }
 }
 
 impl Private {
     /// Starts one and waits until it serves.
     pub async fn start(out: &Out) -> Result<Private, Failure> {
+        Private::start_with(out, Vec::new()).await
+    }
+
+    /// The same, told more.
+    pub async fn start_with(out: &Out, words: Vec<OsString>) -> Result<Private, Failure> {
         let program = program()?;
         let base = base();
         for left in abandoned(&base) {
             clear(out, &program, &left).await;
         }
         let dir = directory(&base)?;
-        match Private::start_in(&program, &dir).await {
+        match Private::start_at(Place::in_dir(&dir, words)).await {
             Ok(private) => Ok(private),
             Err(failure) => {
                 remove(&dir);
@@ -56,31 +92,35 @@ impl Private {
         }
     }
 
-    async fn start_in(program: &Path, dir: &Path) -> Result<Private, Failure> {
+    /// Starts one in a place that is there already, and waits until it serves.
+    pub async fn start_at(place: Place) -> Result<Private, Failure> {
         let failed = |what: &str, error: &dyn std::fmt::Display| Failure::failed(format!("{what}: {error}"));
-        let log = dir.join("daemon.log");
-        let log_file = File::create(&log).map_err(|error| failed(&log.display().to_string(), &error))?;
+        let program = program()?;
+        let log_file = File::options()
+            .create(true)
+            .append(true)
+            .open(&place.log)
+            .map_err(|error| failed(&place.log.display().to_string(), &error))?;
         let (read, write) = leash().map_err(|error| failed("no pipe", &error))?;
-        let child = command(program, dir, &read)
+        let child = command(&program, &place, &read)
             .stderr(log_file)
             .spawn()
             .map_err(|error| failed(&format!("{} cannot be run", program.display()), &error))?;
         drop(read);
-        let socket = dir.join("sock");
-        let client = Client::new(Endpoint::Unix(socket), None);
+        let client = Client::new(Endpoint::Unix(place.socket.clone()), None);
         let mut private = Private {
             client,
-            dir: dir.to_owned(),
+            place,
             child,
             leash: Some(write),
         };
-        private.ready(&log).await?;
+        private.ready().await?;
         Ok(private)
     }
 
     /// Its directory: what is put there goes with it.
     pub fn dir(&self) -> &Path {
-        &self.dir
+        self.place.dir()
     }
 
     /// Kills it, and nothing that it has started.
@@ -93,18 +133,20 @@ impl Private {
     pub async fn start_again(&mut self) -> Result<(), Failure> {
         let failed =
             |error: std::io::Error| Failure::failed(format!("the daemon cannot be started again: {error}"));
-        let log = self.dir.join("daemon.log");
-        let log_file = File::options().append(true).open(&log).map_err(failed)?;
+        let log_file = File::options()
+            .append(true)
+            .open(&self.place.log)
+            .map_err(failed)?;
         let (read, write) = leash().map_err(|error| failed(error.into()))?;
-        self.child = command(&program()?, &self.dir, &read)
+        self.child = command(&program()?, &self.place, &read)
             .stderr(log_file)
             .spawn()
             .map_err(failed)?;
         self.leash = Some(write);
-        self.ready(&log).await
+        self.ready().await
     }
 
-    async fn ready(&mut self, log: &Path) -> Result<(), Failure> {
+    async fn ready(&mut self) -> Result<(), Failure> {
         let deadline = Instant::now() + READY_WITHIN;
         loop {
             let ended = self.child.try_wait().ok().flatten();
@@ -112,7 +154,7 @@ impl Private {
                 return Ok(());
             }
             if ended.is_some() || Instant::now() > deadline {
-                let said = std::fs::read_to_string(log).unwrap_or_default();
+                let said = std::fs::read_to_string(&self.place.log).unwrap_or_default();
                 let what = if ended.is_some() {
                     "the private daemon ended at once"
                 } else {
@@ -144,15 +186,22 @@ impl Private {
         self.leash = None;
     }
 
+    /// Lets go of it and waits until it has ended; what it has written stays.
+    pub async fn let_go(mut self) {
+        self.release();
+        // One that does not end goes on by itself: nothing depends on it here.
+        let _late = tokio::time::timeout(LET_GO_WITHIN, self.ended()).await;
+    }
+
     /// Lets go of it, waits until it has stopped everything, and removes its directory. One that was killed is succeeded
     /// by another for long enough to end what it has left.
     pub async fn finish(mut self, out: &Out) {
         self.release();
         match self.ended().await {
-            Some(_) => remove(&self.dir),
+            Some(_) => remove(self.dir()),
             None => match program() {
-                Ok(program) => clear(out, &program, &self.dir).await,
-                Err(_) => remove(&self.dir),
+                Ok(program) => clear(out, &program, self.dir()).await,
+                Err(_) => remove(self.dir()),
             },
         }
     }
@@ -175,7 +224,7 @@ pub fn program() -> Result<PathBuf, Failure> {
     })
 }
 
-fn base() -> PathBuf {
+pub fn base() -> PathBuf {
     let runtime = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
     runtime
         .filter(|dir| dir.is_absolute() && dir.is_dir())
@@ -208,13 +257,14 @@ fn leash() -> rustix::io::Result<(OwnedFd, OwnedFd)> {
 }
 
 /// The private daemon of a directory, at the end of a leash.
-fn command(program: &Path, dir: &Path, leash: &OwnedFd) -> Command {
+fn command(program: &Path, place: &Place, leash: &OwnedFd) -> Command {
     let mut command = Command::new(program);
     command
         .arg("--socket")
-        .arg(dir.join("sock"))
+        .arg(&place.socket)
         .arg("--state-dir")
-        .arg(dir.join("state"));
+        .arg(&place.state)
+        .args(&place.words);
     command
         .args(["--bind", "none", "--leash-fd"])
         .arg(leash.as_raw_fd().to_string());
@@ -280,7 +330,9 @@ async fn clear(out: &Out, program: &Path, dir: &Path) {
             out.talk("stopping what a killed gaffer left running");
         }
         let Ok((read, write)) = leash() else { return };
-        let started = command(program, dir, &read).stderr(Stdio::null()).spawn();
+        let started = command(program, &Place::in_dir(dir, Vec::new()), &read)
+            .stderr(Stdio::null())
+            .spawn();
         drop((read, write));
         let Ok(mut daemon) = started else { return };
         let ended = tokio::time::timeout(CLEARED_WITHIN, daemon.wait()).await;

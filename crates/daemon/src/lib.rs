@@ -7,6 +7,7 @@
 pub mod access;
 pub mod background;
 pub mod bound;
+pub mod checkpoint;
 pub mod doctor;
 pub mod guard;
 pub mod http;
@@ -30,5 +31,6 @@ pub mod sink;
 pub mod tls;
 pub mod unit;
 pub mod view;
+pub mod view_task;
 pub mod webhooks;
 pub mod writer;

@@ -20,7 +20,7 @@ use crate::setup::{File, Plan, SetupError};
 use crate::tls;
 use crate::writer;
 use gaffer::info::{ApplyOptions, Error};
-use gaffer::{Engine, Handle, OpenError};
+use gaffer::{Engine, Handle, OpenError, TasksLed};
 use std::net::SocketAddr;
 use std::os::fd::{FromRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -351,6 +351,8 @@ impl Life<'_> {
 
     async fn until_end(&mut self) -> End {
         let watchdog = self.manager.as_ref().and_then(Manager::watchdog);
+        // The task whose end is ours, when nobody waits for it.
+        let mut alone: Option<String> = None;
         loop {
             let end = |by: &str, wish| End {
                 by: by.into(),
@@ -363,7 +365,19 @@ impl Life<'_> {
                     Heard::Reload => self.reload().await,
                     Heard::Strangers => reap(),
                 },
-                () = leash_end(self.leash.as_ref()) => return end("the end of gaffer start", DaemonWish::StopAll),
+                () = leash_end(self.leash.as_ref()) => match &self.plan.engine.tasks_led {
+                    // What it runs belongs to its task, and goes on until that is over.
+                    TasksLed::Only(id) => {
+                        self.leash = None;
+                        alone = Some(id.clone());
+                    }
+                    TasksLed::All | TasksLed::Nothing => {
+                        return end("the end of gaffer start", DaemonWish::StopAll);
+                    }
+                },
+                () = task_over(&self.handle, alone.as_deref()) => {
+                    return end("the end of the task", DaemonWish::Stop);
+                }
                 code = self.handle.ended() => {
                     return End { by: "an essential job".into(), wish: DaemonWish::StopAll, code: Some(code) };
                 }
@@ -402,6 +416,14 @@ impl Life<'_> {
         }
         u8::try_from(end.code.unwrap_or(0)).unwrap_or(1)
     }
+}
+
+/// Resolves when a task is not led any more.
+async fn task_over(handle: &Handle, id: Option<&str>) {
+    let Some(id) = id else {
+        return std::future::pending().await;
+    };
+    handle.task_ended(id).await;
 }
 
 async fn beat(every: Option<Duration>) {

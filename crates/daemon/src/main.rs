@@ -21,6 +21,9 @@ fn main() -> ExitCode {
     if options.print_unit {
         return print_unit(&options);
     }
+    if let Some(file) = &options.read_checkpoint {
+        return print_checkpoint(file);
+    }
     match start(&options) {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
@@ -119,6 +122,19 @@ fn keep_memory_small() {
     // SAFETY: mallopt may be called while there is one thread.
     unsafe {
         libc::mallopt(libc::M_ARENA_MAX, 2);
+    }
+}
+
+fn print_checkpoint(file: &std::path::Path) -> ExitCode {
+    match gafferd::checkpoint::read(file) {
+        Ok(found) => {
+            println!("{found:#}");
+            ExitCode::SUCCESS
+        }
+        Err(why) => {
+            eprintln!("error: {why}");
+            ExitCode::FAILURE
+        }
     }
 }
 

@@ -114,6 +114,18 @@ pub struct Options {
     /// Stop all jobs and end when this descriptor reaches its end: the private daemon of `gaffer start`
     #[arg(long, value_name = "N", hide = true)]
     pub leash_fd: Option<i32>,
+
+    /// Checkpoint root of the tasks: a runner of one task (`--task`), or an observer that leads none
+    #[arg(long, value_name = "DIR", hide = true)]
+    pub task_root: Option<PathBuf>,
+
+    /// The task that this runner leads; it ends with the task, once its leash is broken
+    #[arg(long, value_name = "ID", hide = true, requires = "task_root")]
+    pub task: Option<String>,
+
+    /// Print what a checkpoint file says as JSON, as far as it can be read, and end
+    #[arg(long, value_name = "FILE", hide = true)]
+    pub read_checkpoint: Option<PathBuf>,
 }
 
 /// Options of the original that are keys of `[gaffer]`. They win over the file, also when it is read again.

@@ -2,7 +2,7 @@
 
 use crate::listen::{self, Bind};
 use crate::options::Options;
-use gaffer::{Containment, Settings, Tuning};
+use gaffer::{Containment, Settings, TasksLed, Tuning};
 use gaffer_config::{Bundle, DaemonSettings, Diagnostics, GatherOptions, LogLevel, RealHost};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -134,7 +134,7 @@ pub fn plan(options: &Options) -> Result<Plan, SetupError> {
     let path = match named {
         Some(path) => Some(find(&path, IN_FOLDER)?),
         // A private daemon has what it is told, and nothing else.
-        None if options.leash_fd.is_some() => None,
+        None if options.leash_fd.is_some() || options.task_root.is_some() => None,
         None => found()?,
     };
     let (file, daemon) = match path {
@@ -169,7 +169,12 @@ pub fn plan(options: &Options) -> Result<Plan, SetupError> {
         file,
         engine: Settings {
             config_file,
-            ..engine(&absolute(&state_dir)?, &daemon, options.leash_fd.is_some())
+            ..engine(
+                &absolute(&state_dir)?,
+                &daemon,
+                options.leash_fd.is_some() && options.task.is_none(),
+                &tasks(options)?,
+            )
         },
         binds,
         socket: absolute(&socket)?,
@@ -204,8 +209,26 @@ pub fn level_of(level: LogLevel) -> Level {
     }
 }
 
-fn engine(state_dir: &Path, daemon: &DaemonSettings, leashed: bool) -> Settings {
+/// Root of the tasks and which of them are led.
+fn tasks(options: &Options) -> Result<(Option<PathBuf>, TasksLed), SetupError> {
+    let root = options.task_root.as_deref().map(absolute).transpose()?;
+    let led = match (&root, &options.task) {
+        (None, _) => TasksLed::All,
+        (Some(_), Some(id)) => TasksLed::Only(id.clone()),
+        (Some(_), None) => TasksLed::Nothing,
+    };
+    Ok((root, led))
+}
+
+fn engine(
+    state_dir: &Path,
+    daemon: &DaemonSettings,
+    leashed: bool,
+    (tasks_root, tasks_led): &(Option<PathBuf>, TasksLed),
+) -> Settings {
     let mut settings = Settings::new(state_dir);
+    settings.tasks_root.clone_from(tasks_root);
+    settings.tasks_led.clone_from(tasks_led);
     if let Some(name) = &daemon.name {
         settings.node.clone_from(name);
     }

@@ -71,5 +71,5 @@ pub use gaffer_shim::limit::{SHIM_RESERVE, raise as raise_open_files};
 pub use gaffer_shim::memory::give_back;
 pub use gaffer_shim::stream::ReadAt;
 pub use handle::Handle;
-pub use settings::{Grouping, Settings, Tuning};
+pub use settings::{Grouping, Settings, TasksLed, Tuning};
 pub use settle::cause_word;

@@ -18,6 +18,29 @@ pub enum Grouping {
     Run,
 }
 
+/// Which tasks of its root a node leads.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum TasksLed {
+    /// All.
+    #[default]
+    All,
+    /// One, when it is asked for; the others belong to runners of their own.
+    Only(String),
+    /// None: it looks, and touches nothing.
+    Nothing,
+}
+
+impl TasksLed {
+    /// Is this one led here?
+    pub fn has(&self, id: &str) -> bool {
+        match self {
+            TasksLed::All => true,
+            TasksLed::Only(own) => own == id,
+            TasksLed::Nothing => false,
+        }
+    }
+}
+
 /// Settings of an engine. `Settings::new(dir)` has defaults for everything else.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -31,6 +54,10 @@ pub struct Settings {
     pub containment: Containment,
     /// If set: when this engine is killed and no successor comes within this time, the shims stop all runs.
     pub leash: Option<Duration>,
+    /// Checkpoint root of the tasks; none: `tasks` in the state directory.
+    pub tasks_root: Option<PathBuf>,
+    /// Which tasks of that root are led here.
+    pub tasks_led: TasksLed,
     /// The daemon's own file: `[gaffer]` counts there and is an error in any other. None: nobody's file is checked.
     pub config_file: Option<PathBuf>,
     /// What may change later, as it is at first.
@@ -106,6 +133,8 @@ impl Settings {
             shim: None,
             containment: Containment::default(),
             leash: None,
+            tasks_root: None,
+            tasks_led: TasksLed::default(),
             config_file: None,
             tuning: Tuning::default(),
         }
@@ -121,7 +150,10 @@ impl Settings {
 
     /// Checkpoint root of this node's tasks.
     pub(crate) fn tasks_dir(&self) -> PathBuf {
-        self.state_dir.join("tasks")
+        match &self.tasks_root {
+            Some(root) => root.clone(),
+            None => self.state_dir.join("tasks"),
+        }
     }
 
     pub(crate) fn leash(&self) -> Option<gaffer_shim::message::Leash> {

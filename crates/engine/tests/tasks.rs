@@ -56,6 +56,7 @@ impl Node {
             definition,
             sandbox: self.sandbox(),
             user: "root".into(),
+            log_dir: None,
             ports: Vec::new(),
         }
     }
@@ -93,13 +94,16 @@ impl Node {
         tokio::time::timeout(LONG, wait).await.expect("in time")
     }
 
-    fn kill(&self, id: &str, hard: bool) {
+    async fn kill(&self, id: &str, hard: bool) {
         let kill = TaskKill {
             state: TaskState::Killed,
             grace: None,
             hard,
         };
-        self.handle().task_kill(id, kill, &"ana".into()).expect("asked");
+        self.handle()
+            .task_kill(id, kill, &"ana".into())
+            .await
+            .expect("asked");
     }
 
     async fn end(mut self) {
@@ -236,7 +240,7 @@ async fn k07_a_kill_ends_the_steps_and_runs_the_final_ones() {
     ]);
     node.start("t", &task(steps, json!([]))).await;
     node.step_is("t", "a", "running").await;
-    node.kill("t", false);
+    node.kill("t", false).await;
     let info = node.over("t").await;
     assert_eq!(info.view.state, TaskState::Killed);
     assert_eq!(story(&info, "a"), "KILLED:-15");
@@ -254,7 +258,7 @@ async fn r13_the_same_id_with_another_definition_is_refused() {
     let other = node.new_task("t", &steps("true"));
     let refused = node.handle().task_start(other, "a test".into()).await;
     assert!(refused.is_err_and(|error| error.to_string().contains("another definition")));
-    node.kill("t", true);
+    node.kill("t", true).await;
     let info = node.over("t").await;
     assert_eq!(story(&info, "a"), "KILLED:-9");
     node.end().await;

@@ -16,6 +16,7 @@ pub mod run;
 pub mod scale;
 pub mod shell;
 pub mod talk;
+pub mod task;
 pub mod wait;
 pub mod webhook;
 pub mod why;

@@ -344,14 +344,15 @@ impl Foreground<'_> {
 }
 
 /// What ends a foreground program.
-struct Signals {
+pub struct Signals {
     interrupt: Signal,
     terminate: Signal,
     hangup: Signal,
 }
 
 impl Signals {
-    fn watch() -> Result<Signals, Failure> {
+    /// From now on they do not end this program by themselves.
+    pub fn watch() -> Result<Signals, Failure> {
         let watch = |kind| {
             signal(kind).map_err(|error| Failure::failed(format!("signals cannot be watched: {error}")))
         };
@@ -362,7 +363,8 @@ impl Signals {
         })
     }
 
-    async fn next(&mut self) -> &'static str {
+    /// The next one, in words.
+    pub async fn next(&mut self) -> &'static str {
         tokio::select! {
             _ = self.interrupt.recv() => "Ctrl-C",
             _ = self.terminate.recv() => "TERM",

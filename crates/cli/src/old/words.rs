@@ -41,6 +41,10 @@ const WITH_VALUE: [&str; 21] = [
 
 /// Reads a command line. The first word is the program.
 pub fn translate(words: Vec<String>) -> Said {
+    // It has options of its own under old names, and the original has no such word.
+    if command_at(&words).is_some_and(|at| words[at] == "task") {
+        return Said::Today(words);
+    }
     let program_ends = words.iter().position(|word| word == "--").unwrap_or(words.len());
     let (ours, theirs) = words.split_at(program_ends);
     // Words of the original that are the same option today.

@@ -377,7 +377,8 @@ fn spec(raw: &Raw, context: &ThermosContext) -> Task {
 
 /// `/bin/bash -c CMD`, in the sandbox, with nothing of our own environment: what little it has is added at its start.
 fn launch(process: &fields::Process, context: &ThermosContext) -> Launch {
-    let mut launch = Launch::of(vec![escaped(&process.cmdline)]);
+    // A script: its dollars are the shell's.
+    let mut launch = Launch::of(vec![crate::template::escape_braces(&process.cmdline)]);
     launch.shell = Some("/bin/bash".to_owned());
     launch.cwd = escaped(&context.sandbox);
     launch.env_inherit = EnvInherit::None;

@@ -19,6 +19,7 @@ pub mod runs;
 pub mod server;
 pub mod stats;
 pub mod stream;
+pub mod tasks;
 pub mod weave;
 pub mod webhooks;
 

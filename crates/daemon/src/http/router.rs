@@ -2,7 +2,8 @@
 
 use crate::access::routes::gate;
 use crate::http::{
-    Shared, attach, events, jobs, logs, metrics, nodes, operations, plugins, runs, stats, stream, webhooks,
+    Shared, attach, events, jobs, logs, metrics, nodes, operations, plugins, runs, stats, stream, tasks,
+    webhooks,
 };
 use axum::Router;
 use axum::response::IntoResponse;
@@ -56,6 +57,13 @@ fn routes() -> OpenApiRouter<Shared> {
         .routes(routes!(attach::attach))
         .routes(routes!(events::events))
         .routes(routes!(stream::stream))
+        .routes(routes!(tasks::list, tasks::start))
+        .routes(routes!(tasks::show))
+        .routes(routes!(tasks::wait))
+        .routes(routes!(tasks::kill))
+        .routes(routes!(tasks::pause))
+        .routes(routes!(tasks::resume))
+        .routes(routes!(tasks::log))
         .routes(routes!(operations::show, operations::cancel))
         .routes(routes!(nodes::node))
         .routes(routes!(nodes::nodes))

@@ -25,6 +25,8 @@ pub struct NewTask {
     pub sandbox: String,
     /// User its steps run as.
     pub user: String,
+    /// Directory of its output, absolute; none: `.logs` in the sandbox.
+    pub log_dir: Option<String>,
     /// Ports by name.
     pub ports: Vec<(String, u16)>,
 }
@@ -73,9 +75,13 @@ impl Handle {
         Root::new(self.settings.tasks_dir())
     }
 
-    /// Accepts a task. One that is active already, and the same, goes on; it is on disk when this returns.
+    /// Accepts a task: it is on disk when this returns. One that is active already, and the same, goes on; one that is
+    /// finished, and the same, stays as it is.
     pub async fn task_start(&self, task: NewTask, by: Actor) -> Result<()> {
         check_id(&task.id).map_err(layout)?;
+        if !self.settings.tasks_led.has(&task.id) {
+            return Err(Error::WrongState(format!("task {} is not led here", task.id)));
+        }
         if let Some(known) = lock(&self.state).tasks.active.get(task.id.as_str()) {
             return match known.definition.json == task.definition.json {
                 true => Ok(()),
@@ -86,6 +92,13 @@ impl Handle {
         let led = tokio::task::spawn_blocking(move || accept(&root, task, by))
             .await
             .map_err(|_| Error::ShuttingDown)??;
+        match led {
+            Some(led) => self.task_led(led).await,
+            None => Ok(()),
+        }
+    }
+
+    async fn task_led(&self, led: Led) -> Result<()> {
         let (tx, rx) = oneshot::channel();
         self.owner
             .send(Message::TaskLed(Box::new(led), tx))
@@ -93,8 +106,23 @@ impl Handle {
         rx.await.map_err(|_| Error::ShuttingDown)?
     }
 
+    /// Leads a task that is on disk and that this node may lead; one that is led already stays as it is.
+    async fn task_adopt(&self, id: &str) -> Result<()> {
+        let known = lock(&self.state).tasks.active.contains_key(id);
+        let root = self.tasks_root();
+        if known || !self.settings.tasks_led.has(id) || root.place(id) != Some(Place::Active) {
+            return Ok(());
+        }
+        let id = id.to_owned();
+        let led = tokio::task::spawn_blocking(move || service::lead_again(&root, &id))
+            .await
+            .map_err(|_| Error::ShuttingDown)?;
+        self.task_led(led.map_err(Error::Task)?).await
+    }
+
     /// Asks for the end of a task that is not over.
-    pub fn task_kill(&self, id: &str, kill: TaskKill, by: &Actor) -> Result<()> {
+    pub async fn task_kill(&self, id: &str, kill: TaskKill, by: &Actor) -> Result<()> {
+        self.task_adopt(id).await?;
         let (id, stop_timeout) = {
             let state = lock(&self.state);
             let found = state.tasks.active.get_key_value(id);
@@ -115,7 +143,8 @@ impl Handle {
     }
 
     /// Freezes a task, or lets it go on.
-    pub fn task_pause(&self, id: &str, on: bool) -> Result<()> {
+    pub async fn task_pause(&self, id: &str, on: bool) -> Result<()> {
+        self.task_adopt(id).await?;
         let id = {
             let state = lock(&self.state);
             let found = state.tasks.active.get_key_value(id);
@@ -172,18 +201,20 @@ impl Handle {
 
     /// Waits until a task is over or `timeout` has passed; gives it as it is then.
     pub async fn task_wait(&self, id: &str, timeout: Duration) -> Result<TaskInfo> {
-        let mut bell = lock(&self.state).tasks.bell.subscribe();
-        let over = async {
-            loop {
-                bell.borrow_and_update();
-                let active = lock(&self.state).tasks.active.contains_key(id);
-                if !active || bell.changed().await.is_err() {
-                    return;
-                }
-            }
-        };
-        let _late = tokio::time::timeout(timeout, over).await;
+        let _late = tokio::time::timeout(timeout, self.task_ended(id)).await;
         self.task(id).await
+    }
+
+    /// Resolves when a task is not led here, or no more.
+    pub async fn task_ended(&self, id: &str) {
+        let mut bell = lock(&self.state).tasks.bell.subscribe();
+        loop {
+            bell.borrow_and_update();
+            let active = lock(&self.state).tasks.active.contains_key(id);
+            if !active || bell.changed().await.is_err() {
+                return;
+            }
+        }
     }
 
     /// Resolves when something about any task has changed.
@@ -199,14 +230,17 @@ fn differs(id: &str) -> Error {
     ))
 }
 
-/// Puts a task on disk, durably, and leads its stream.
-fn accept(root: &Root, task: NewTask, by: Actor) -> Result<Led> {
+/// Puts a task on disk, durably, and leads its stream; none: it is finished.
+fn accept(root: &Root, task: NewTask, by: Actor) -> Result<Option<Led>> {
     root.make(&task.id).map_err(layout)?;
-    let path = root.task(&task.id, Place::Active);
     let definition = task.definition.bytes();
-    let known = std::fs::read(&path).ok();
+    let place = root.place(&task.id);
+    let known = place.and_then(|place| std::fs::read(root.task(&task.id, place)).ok());
     if known.is_some_and(|known| known != definition) {
         return Err(differs(&task.id));
+    }
+    if place == Some(Place::Finished) {
+        return Ok(None);
     }
     root.begin(&task.id, &definition).map_err(layout)?;
     let (writer, records) = Writer::lead(&root.runner(&task.id)).map_err(streamed)?;
@@ -218,7 +252,7 @@ fn accept(root: &Root, task: NewTask, by: Actor) -> Result<Led> {
     let header = kept.unwrap_or_else(|| new_header(&task));
     std::fs::create_dir_all(&*header.sandbox)
         .map_err(|error| Error::Task(format!("cannot make the sandbox {}: {error}", header.sandbox)))?;
-    Ok(Led {
+    Ok(Some(Led {
         id: task.id.into(),
         header,
         definition: task.definition,
@@ -226,7 +260,7 @@ fn accept(root: &Root, task: NewTask, by: Actor) -> Result<Led> {
         writer,
         records,
         by,
-    })
+    }))
 }
 
 fn new_header(task: &NewTask) -> Header {
@@ -243,7 +277,10 @@ fn new_header(task: &NewTask) -> Header {
             .iter()
             .map(|(name, port)| (name.as_str().into(), *port))
             .collect(),
-        log_dir: format!("{}/.logs", task.sandbox).into(),
+        log_dir: match &task.log_dir {
+            Some(dir) => dir.as_str().into(),
+            None => format!("{}/.logs", task.sandbox).into(),
+        },
         retry_of: None,
     }
 }
@@ -274,4 +311,14 @@ fn read(root: &Root, id: &str) -> Result<TaskInfo> {
         history,
         definition: definition.json,
     })
+}
+
+impl TaskInfo {
+    /// A number that grows with what its stream says.
+    pub fn revision(&self) -> u64 {
+        let steps = self.history.steps.values().filter_map(|runs| runs.last());
+        let records: u64 = steps.map(|run| run.seq + 1).sum();
+        let own = self.history.statuses.len() * 4 + usize::from(self.history.forced.is_some());
+        records + own as u64 + u64::from(self.view.paused)
+    }
 }

@@ -1,11 +1,11 @@
 //! From a step to a shim's `Spawn`.
 
-use super::layout;
+use super::output;
 use super::service::Active;
 use crate::launch::{bounds_of, message_of};
 use crate::state::State;
 use gaffer_config::RunContext;
-use gaffer_core::job::User;
+use gaffer_core::job::{Output, User};
 use gaffer_core::name::{JobId, JobName, Name, RunId};
 use gaffer_shim::message::Spawn;
 use std::collections::BTreeMap;
@@ -55,11 +55,10 @@ pub(super) fn spawn(
         added: &added,
     };
     let expanded = gaffer_config::expand(&spec.launch, &context).map_err(|error| error.to_string())?;
-    let log_dir = layout::run_logs(
-        Path::new(&*header.log_dir),
-        &spec.name,
-        usize::try_from(attempt.saturating_sub(1)).unwrap_or_default(),
-    );
+    let log_dir = output::directory(&header.log_dir, &spec.name, attempt);
+    if spec.launch.stdout != Output::Null {
+        output::link_first(&log_dir).map_err(|error| format!("{}: {error}", log_dir.display()))?;
+    }
     let mut message = message_of(state, &spec.launch, expanded);
     message.run = crate::shims::wire(run);
     message.slot = slot(&header.task_id, &spec.name);

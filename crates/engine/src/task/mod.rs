@@ -8,6 +8,7 @@
 //! | `definition` | a task as its file has it, and as the machines need it |
 //! | `desk` | the thread that writes records, so that nobody waits for a disk |
 //! | `service` | the tasks of a node: facts in, records first, then commands |
+//! | [`output`] | what a run wrote, by the names under which people look for it |
 //! | `launch` | from a step to a shim's `Spawn` |
 //! | `handle` | how anything outside starts, watches and ends tasks |
 //!
@@ -20,6 +21,7 @@ mod desk;
 mod handle;
 mod launch;
 pub mod layout;
+pub mod output;
 pub(crate) mod service;
 pub mod stream;
 pub mod wire;

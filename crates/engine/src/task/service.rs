@@ -4,11 +4,13 @@ use super::definition::Definition;
 use super::desk::{Desk, Write};
 use super::launch;
 use super::layout::{Place, Root};
+use super::output;
 use super::stream::Writer;
 use crate::clock;
 use crate::facts::RunFacts;
 use crate::info::{Actor, Error, Event};
 use crate::owner::Message;
+use crate::settings::TasksLed;
 use crate::state::State;
 use gaffer_core::io;
 use gaffer_core::name::RunId;
@@ -406,11 +408,29 @@ impl State {
         };
         if over {
             self.tasks.runs.remove(&run);
+            self.link_output(id, run);
         }
         self.feed_task(id, input);
         if let Some(facts) = self.runs.runs.get_mut(&run).filter(|_| over) {
             facts.settled = true;
             self.drop_if_over(run);
+        }
+    }
+}
+
+impl State {
+    /// The output of a run that is over gets the names that people look for.
+    fn link_output(&self, id: &Arc<str>, run: RunId) {
+        let Some((active, facts)) = self.tasks.active.get(id).zip(self.runs.runs.get(&run)) else {
+            return;
+        };
+        let Some((_, step)) = launch::of_slot(&facts.slot) else {
+            return;
+        };
+        let dir = output::directory(&active.header.log_dir, step, facts.attempt);
+        if let Err(error) = output::link_last(&dir) {
+            // The segments are there all the same.
+            tracing::warn!(task = %id, %error, dir = %dir.display(), "the output has no links");
         }
     }
 }
@@ -470,7 +490,14 @@ pub(crate) fn run_of(input: &io::Input) -> Option<RunId> {
 
 /// Leads all tasks of a root again that are not over. Called once, after recovery.
 pub(crate) async fn resume(state: &Arc<Mutex<State>>) {
-    let root = Root::new(crate::owner::lock(state).settings.tasks_dir());
+    let root = {
+        let state = crate::owner::lock(state);
+        if state.settings.tasks_led != TasksLed::All {
+            // Nothing before somebody asks: what was found is kept for that.
+            return;
+        }
+        Root::new(state.settings.tasks_dir())
+    };
     let listed = {
         let root = root.clone();
         tokio::task::spawn_blocking(move || root.list(Some(Place::Active))).await

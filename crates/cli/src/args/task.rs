@@ -1,0 +1,217 @@
+//! `task …`.
+
+use clap::{Args, Subcommand};
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// `task`.
+#[derive(Args, Debug)]
+pub struct TaskArgs {
+    #[command(subcommand)]
+    pub verb: TaskCommand,
+}
+
+/// `task …`.
+#[derive(Debug, Subcommand)]
+pub enum TaskCommand {
+    /// Run a task here, without a daemon
+    #[command(after_help = crate::help_task::RUN)]
+    Run(TaskRunArgs),
+    /// Hand a task to the daemon
+    #[command(after_help = crate::help_task::START)]
+    Start(TaskStartArgs),
+    /// List tasks
+    #[command(after_help = crate::help_task::LS)]
+    Ls(TaskLsArgs),
+    /// Show steps and runs of tasks; without ID the list
+    #[command(after_help = crate::help_task::STATUS)]
+    Status(TaskLookArgs),
+    /// Show a task with its definition, or replay a checkpoint file
+    #[command(after_help = crate::help_task::SHOW)]
+    Show(TaskShowArgs),
+    /// Show what steps wrote
+    #[command(after_help = crate::help_task::LOGS)]
+    Logs(TaskLogsArgs),
+    /// Tell why tasks are as they are
+    #[command(after_help = crate::help_task::WHY)]
+    Why(TaskLookArgs),
+    /// Wait until tasks are over
+    #[command(after_help = crate::help_task::WAIT)]
+    Wait(TaskLookArgs),
+    /// End tasks
+    #[command(after_help = crate::help_task::KILL)]
+    Kill(TaskKillArgs),
+    /// Freeze tasks
+    #[command(after_help = crate::help_task::PAUSE)]
+    Pause(TaskIds),
+    /// Thaw tasks
+    #[command(after_help = crate::help_task::RESUME)]
+    Resume(TaskIds),
+}
+
+/// Which task, and what it is filled in with.
+#[derive(Args, Clone, Debug)]
+pub struct TaskFileArgs {
+    /// Task file: Thermos JSON
+    #[arg(value_name = "FILE", required_unless_present = "command")]
+    pub file: Option<PathBuf>,
+    /// A command instead of a file: a task of one step
+    #[arg(last = true, value_name = "CMD", conflicts_with = "file")]
+    pub command: Vec<String>,
+    /// Id of the task [default: its name and the time]
+    #[arg(long, value_name = "ID")]
+    pub id: Option<String>,
+    /// Which of several tasks of the file
+    #[arg(long, value_name = "NAME")]
+    pub task: Option<String>,
+    /// Port by name: {{thermos.ports[NAME]}}
+    #[arg(short = 'P', long = "port", value_name = "NAME=N", value_parser = port)]
+    pub ports: Vec<(String, u16)>,
+    /// Value of {{NAME}}
+    #[arg(short = 'E', long = "var", value_name = "N=V", value_parser = pair)]
+    pub vars: Vec<(String, String)>,
+    /// User its steps run as
+    #[arg(long, value_name = "U")]
+    pub user: Option<String>,
+    /// Working directory of its steps [default: this one; a fresh one for CMD]
+    #[arg(long, value_name = "D")]
+    pub cwd: Option<PathBuf>,
+}
+
+/// `task run`.
+#[derive(Args, Clone, Debug)]
+pub struct TaskRunArgs {
+    #[command(flatten)]
+    pub file: TaskFileArgs,
+    /// Checkpoint root
+    #[arg(long, value_name = "DIR", env = "GAFFER_TASK_ROOT", hide_env = true)]
+    pub root: Option<PathBuf>,
+    /// Print the id and leave; its runner stays until the task is over
+    #[arg(long)]
+    pub detach: bool,
+    /// A line for each change, also on a terminal
+    #[arg(long)]
+    pub plain: bool,
+}
+
+/// `task start`.
+#[derive(Args, Clone, Debug)]
+pub struct TaskStartArgs {
+    #[command(flatten)]
+    pub file: TaskFileArgs,
+    /// Wait for its end: the exit code is its result
+    #[arg(long)]
+    pub wait: bool,
+}
+
+/// `--root`.
+#[derive(Args, Clone, Debug, Default)]
+pub struct TaskRoot {
+    /// Tasks of this checkpoint root, without a daemon
+    #[arg(long, value_name = "DIR")]
+    pub root: Option<PathBuf>,
+}
+
+/// `task ls`.
+#[derive(Args, Clone, Debug, Default)]
+pub struct TaskLsArgs {
+    /// Only those that are not over
+    #[arg(long, conflicts_with = "finished")]
+    pub active: bool,
+    /// Only those that are over
+    #[arg(long)]
+    pub finished: bool,
+    #[command(flatten)]
+    pub root: TaskRoot,
+}
+
+/// `task status`, `why`, `wait`.
+#[derive(Args, Clone, Debug)]
+pub struct TaskLookArgs {
+    /// Tasks
+    #[arg(value_name = "ID")]
+    pub ids: Vec<String>,
+    #[command(flatten)]
+    pub root: TaskRoot,
+}
+
+/// `task show`.
+#[derive(Args, Clone, Debug)]
+pub struct TaskShowArgs {
+    /// Task
+    #[arg(value_name = "ID", required_unless_present = "raw")]
+    pub id: Option<String>,
+    /// A checkpoint file instead
+    #[arg(long, value_name = "FILE", conflicts_with = "id")]
+    pub raw: Option<PathBuf>,
+    #[command(flatten)]
+    pub root: TaskRoot,
+}
+
+/// `task logs`.
+#[derive(Args, Clone, Debug)]
+pub struct TaskLogsArgs {
+    /// Task
+    #[arg(value_name = "ID")]
+    pub id: String,
+    /// One step
+    #[arg(value_name = "STEP")]
+    pub step: Option<String>,
+    /// Stay and show what comes, until the task is over
+    #[arg(short, long)]
+    pub follow: bool,
+    /// Which run of each step, from 1 [default: the newest]
+    #[arg(long, value_name = "N")]
+    pub attempt: Option<u32>,
+    /// Only stdout or stderr
+    #[arg(short = 's', long, value_name = "S", value_parser = ["stdout", "stderr"])]
+    pub stream: Option<String>,
+    #[command(flatten)]
+    pub root: TaskRoot,
+}
+
+/// `task kill`.
+#[derive(Args, Clone, Debug)]
+pub struct TaskKillArgs {
+    /// Tasks, by their whole ids
+    #[arg(value_name = "ID", required = true)]
+    pub ids: Vec<String>,
+    /// Time for an orderly end
+    #[arg(long, value_name = "D", value_parser = crate::when::parse_duration)]
+    pub grace: Option<Duration>,
+    /// KILL now, no final steps
+    #[arg(long)]
+    pub force: bool,
+    /// Ask only; do not wait for the end
+    #[arg(long)]
+    pub no_wait: bool,
+    #[command(flatten)]
+    pub root: TaskRoot,
+}
+
+/// `task pause`, `task resume`.
+#[derive(Args, Clone, Debug)]
+pub struct TaskIds {
+    /// Tasks
+    #[arg(value_name = "ID", required = true)]
+    pub ids: Vec<String>,
+}
+
+/// `NAME=N`, or `NAME:N` as Thermos has it.
+fn port(text: &str) -> Result<(String, u16), String> {
+    let wrong = || format!("`{text}` is no NAME=PORT");
+    let (name, number) = text.split_once(['=', ':']).ok_or_else(wrong)?;
+    let number = number.parse().map_err(|_| wrong())?;
+    if name.is_empty() {
+        Err(wrong())
+    } else {
+        Ok((name.to_owned(), number))
+    }
+}
+
+fn pair(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
+        _ => Err(format!("`{text}` is no NAME=VALUE")),
+    }
+}

@@ -1,0 +1,360 @@
+//! Tasks: started, watched, ended; what their steps wrote.
+
+use crate::access::Access;
+use crate::http::body::Json;
+use crate::http::page;
+use crate::http::query::{self, Path, Query};
+use crate::http::{App, Shared};
+use crate::peer::{Uid, user_name};
+use crate::refusal::{Answer, Refusal, invalid_config};
+use crate::view_task as view;
+use axum::Extension;
+use axum::extract::State;
+use axum::response::IntoResponse;
+use gaffer::task::{NewTask, TaskInfo, TaskKill, layout::Place, output};
+use gaffer_api::error::{Code, ErrorBody};
+use gaffer_api::types::task::{Task, TaskItem, TaskKillRequest, TaskRequest};
+use gaffer_config::{ThermosContext, load_thermos, load_thermos_json};
+use gaffer_core::task::record::TaskState;
+use hyper::StatusCode;
+use hyper::header::{HeaderMap, HeaderName, HeaderValue};
+use serde::Deserialize;
+use std::time::{Duration, Instant};
+use utoipa::IntoParams;
+
+/// Bytes of output in one answer.
+const PIECE_BYTES: usize = 1 << 20;
+
+/// A change is looked for so often, at least.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// What the text of a request is called in errors.
+const NO_FILE: &str = "/the task";
+
+fn refused() -> Refusal {
+    Refusal::new(Code::Forbidden, "this token is not for all tasks")
+        .hint("a token without --for: gaffer token create NAME --scope operate")
+}
+
+fn may(allowed: bool) -> Answer<()> {
+    if allowed { Ok(()) } else { Err(refused()) }
+}
+
+/// Parameters of the list of tasks.
+#[derive(Debug, Default, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct TasksQuery {
+    /// `active` or `finished`; none: both.
+    location: Option<String>,
+    /// Only tasks in this state.
+    state: Option<String>,
+    /// Items of a page: 200, at most 1000.
+    limit: Option<usize>,
+    /// From the `Link` of the page before.
+    cursor: Option<String>,
+}
+
+/// Tasks of this node, in the order of their ids.
+#[utoipa::path(get, path = "/v1/tasks", tag = "tasks", params(TasksQuery),
+    responses((status = 200, body = Vec<TaskItem>), (status = "default", body = ErrorBody)))]
+pub async fn list(
+    State(app): State<Shared>,
+    Extension(access): Extension<Access>,
+    Query(query): Query<TasksQuery>,
+) -> Answer<(HeaderMap, Json<Vec<TaskItem>>)> {
+    may(access.may_read_all())?;
+    let place = match query.location.as_deref() {
+        None => None,
+        Some("active") => Some(Place::Active),
+        Some("finished") => Some(Place::Finished),
+        Some(other) => {
+            let message = format!("`{}` is no location", other.escape_debug());
+            return Err(Refusal::new(Code::BadValue, message).hint("active or finished"));
+        }
+    };
+    let mut listed = app.handle.tasks(place).await?;
+    let limit = page::limit(query.limit, page::USUAL)?;
+    let next = page::cut(&mut listed, |one| one.id.clone(), limit, query.cursor.as_deref());
+    let mut items = Vec::with_capacity(listed.len());
+    for one in listed {
+        let info = app.handle.task(&one.id).await;
+        items.push(view::item(&one.id, one.place, info.as_ref()));
+    }
+    items.retain(|item| query.state.as_ref().is_none_or(|state| *state == item.state));
+    let parameters = [
+        ("location", query.location),
+        ("state", query.state),
+        ("limit", query.limit.map(|limit| limit.to_string())),
+    ];
+    Ok((page::link("/v1/tasks", &parameters, next), Json(items)))
+}
+
+/// Accepts a task. It is on disk when the answer comes.
+#[utoipa::path(post, path = "/v1/tasks", tag = "tasks", request_body = TaskRequest,
+    responses((status = 201, body = Task), (status = "default", body = ErrorBody)))]
+pub async fn start(
+    State(app): State<Shared>,
+    Extension(access): Extension<Access>,
+    Json(request): Json<TaskRequest>,
+) -> Answer<(StatusCode, Json<Task>)> {
+    may(access.may_manage_all())?;
+    let new = new_task(&app, request)?;
+    let id = new.id.clone();
+    app.handle.task_start(new, access.actor()).await?;
+    Ok((StatusCode::CREATED, Json(shown(&app, &id, false).await?)))
+}
+
+fn new_task(app: &App, request: TaskRequest) -> Answer<NewTask> {
+    let user = request
+        .user
+        .clone()
+        .unwrap_or_else(|| user_name(Uid(rustix::process::geteuid().as_raw())));
+    let mut context = ThermosContext {
+        task: request.name.clone(),
+        task_id: request.id.clone().unwrap_or_default(),
+        user: user.clone(),
+        ports: request.ports.clone(),
+        bindings: request.bindings.clone(),
+        sandbox: request.sandbox.clone().unwrap_or_default(),
+    };
+    if request.id.is_none() {
+        // The name of the task is known when it was read: once for that, once with the id filled in.
+        let first = understood(&request, &context)?;
+        context.task_id = format!("{}-{}", first.spec.name, stamp());
+    }
+    let id = context.task_id.clone();
+    let root = app.handle.tasks_root();
+    let beside = |folder: &str| root.path().join(folder).join(&id).to_string_lossy().into_owned();
+    context.sandbox = match request.sandbox.clone() {
+        None => beside("sandboxes"),
+        Some(sandbox) if sandbox.starts_with('/') => sandbox,
+        Some(other) => {
+            let message = format!("the sandbox `{}` is not an absolute path", other.escape_debug());
+            return Err(Refusal::new(Code::BadValue, message));
+        }
+    };
+    let task = understood(&request, &context)?;
+    Ok(NewTask {
+        definition: task.into(),
+        sandbox: context.sandbox,
+        user,
+        log_dir: Some(beside("logs")),
+        ports: request.ports.into_iter().collect(),
+        id,
+    })
+}
+
+fn understood(request: &TaskRequest, context: &ThermosContext) -> Answer<gaffer_config::ThermosTask> {
+    let read = match (&request.task, &request.text) {
+        (Some(task), None) => load_thermos_json(task, context),
+        (None, Some(text)) => load_thermos(text, std::path::Path::new(NO_FILE), context),
+        _ => {
+            return Err(
+                Refusal::new(Code::BadRequest, "the body has either `task` or `text`")
+                    .hint("task is the JSON of one task, text the text of a task file"),
+            );
+        }
+    };
+    read.map_err(|diagnostics| invalid_config(&diagnostics))
+}
+
+/// `YYYYmmdd-HHMMSS.micros` in the local zone.
+fn stamp() -> String {
+    jiff::Zoned::now().strftime("%Y%m%d-%H%M%S.%6f").to_string()
+}
+
+async fn shown(app: &App, id: &str, spec: bool) -> Answer<Task> {
+    let info = app.handle.task(id).await?;
+    Ok(whole(app, &info, spec))
+}
+
+fn whole(app: &App, info: &TaskInfo, spec: bool) -> Task {
+    view::task(info, &app.handle.tasks_root().path().to_string_lossy(), spec)
+}
+
+/// Parameters of a task.
+#[derive(Debug, Default, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct TaskQuery {
+    /// With its definition.
+    #[serde(default)]
+    spec: bool,
+}
+
+/// A task, active or finished.
+#[utoipa::path(get, path = "/v1/tasks/{id}", tag = "tasks", params(("id" = String, Path), TaskQuery),
+    responses((status = 200, body = Task), (status = "default", body = ErrorBody)))]
+pub async fn show(
+    State(app): State<Shared>,
+    Extension(access): Extension<Access>,
+    Path(id): Path<String>,
+    Query(query): Query<TaskQuery>,
+) -> Answer<Json<Task>> {
+    may(access.may_read_all())?;
+    Ok(Json(shown(&app, &id, query.spec).await?))
+}
+
+/// Parameters of waiting for a task.
+#[derive(Debug, Default, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct TaskWaitQuery {
+    /// How long at most: 30s, at most five minutes.
+    wait: Option<String>,
+    /// Answer as soon as its revision is another than this.
+    since: Option<u64>,
+}
+
+/// The task when it is over, when it has changed (`since`), or as it is when the time has passed.
+#[utoipa::path(get, path = "/v1/tasks/{id}/wait", tag = "tasks", params(("id" = String, Path), TaskWaitQuery),
+    responses((status = 200, body = Task), (status = "default", body = ErrorBody)))]
+pub async fn wait(
+    State(app): State<Shared>,
+    Extension(access): Extension<Access>,
+    Path(id): Path<String>,
+    Query(query): Query<TaskWaitQuery>,
+) -> Answer<Json<Task>> {
+    may(access.may_read_all())?;
+    let within = query::wait(query.wait.as_deref())?.unwrap_or(Duration::from_secs(30));
+    let deadline = Instant::now() + within;
+    loop {
+        let info = app.handle.task(&id).await?;
+        let changed = query.since.is_some_and(|since| since != info.revision());
+        let left = deadline.saturating_duration_since(Instant::now());
+        if info.place == Place::Finished || changed || left.is_zero() {
+            return Ok(Json(whole(&app, &info, false)));
+        }
+        tokio::select! {
+            () = app.handle.tasks_changed() => {}
+            () = app.closed() => return Ok(Json(shown(&app, &id, false).await?)),
+            () = tokio::time::sleep(left.min(LOOK_EVERY)) => {}
+        }
+    }
+}
+
+/// Asks for the end of a task: in order, with its final steps, unless it is forced.
+#[utoipa::path(post, path = "/v1/tasks/{id}/kill", tag = "tasks", params(("id" = String, Path)),
+    request_body = TaskKillRequest,
+    responses((status = 202, body = Task), (status = "default", body = ErrorBody)))]
+pub async fn kill(
+    State(app): State<Shared>,
+    Extension(access): Extension<Access>,
+    Path(id): Path<String>,
+    Json(request): Json<TaskKillRequest>,
+) -> Answer<(StatusCode, Json<Task>)> {
+    may(access.may_operate_all())?;
+    let state = match request.state.as_deref() {
+        None | Some("killed") => TaskState::Killed,
+        Some("lost") => TaskState::Lost,
+        Some(other) => {
+            let message = format!("`{}` is no result of a kill", other.escape_debug());
+            return Err(Refusal::new(Code::BadValue, message).hint("killed or lost"));
+        }
+    };
+    let kill = TaskKill {
+        state,
+        grace: request.grace.as_deref().map(query::duration).transpose()?,
+        hard: request.force,
+    };
+    app.handle.task_kill(&id, kill, &access.actor()).await?;
+    Ok((StatusCode::ACCEPTED, Json(shown(&app, &id, false).await?)))
+}
+
+/// Freezes what runs of a task; nothing new begins.
+#[utoipa::path(post, path = "/v1/tasks/{id}/pause", tag = "tasks", params(("id" = String, Path)),
+    responses((status = 202, body = Task), (status = "default", body = ErrorBody)))]
+pub async fn pause(
+    State(app): State<Shared>,
+    Extension(access): Extension<Access>,
+    Path(id): Path<String>,
+) -> Answer<(StatusCode, Json<Task>)> {
+    may(access.may_operate_all())?;
+    app.handle.task_pause(&id, true).await?;
+    Ok((StatusCode::ACCEPTED, Json(shown(&app, &id, false).await?)))
+}
+
+/// Lets a task go on.
+#[utoipa::path(post, path = "/v1/tasks/{id}/resume", tag = "tasks", params(("id" = String, Path)),
+    responses((status = 202, body = Task), (status = "default", body = ErrorBody)))]
+pub async fn resume(
+    State(app): State<Shared>,
+    Extension(access): Extension<Access>,
+    Path(id): Path<String>,
+) -> Answer<(StatusCode, Json<Task>)> {
+    may(access.may_operate_all())?;
+    app.handle.task_pause(&id, false).await?;
+    Ok((StatusCode::ACCEPTED, Json(shown(&app, &id, false).await?)))
+}
+
+/// Parameters of the output of a step.
+#[derive(Debug, Default, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct TaskLogQuery {
+    /// Which run, from 1; none: the newest.
+    attempt: Option<u32>,
+    /// Offset of the first byte, `start` or `end`.
+    from: Option<String>,
+}
+
+/// At most a mebibyte of what a run of a step wrote. `gaffer-from` names the offset of the first byte, `gaffer-offset` the
+/// one to go on with.
+#[utoipa::path(get, path = "/v1/tasks/{id}/steps/{step}/logs/{stream}", tag = "tasks", params(
+    ("id" = String, Path), ("step" = String, Path), ("stream" = String, Path, description = "stdout or stderr"),
+    TaskLogQuery),
+    responses((status = 200, body = Vec<u8>, content_type = "application/octet-stream"),
+        (status = "default", body = ErrorBody)))]
+pub async fn log(
+    State(app): State<Shared>,
+    Extension(access): Extension<Access>,
+    Path((id, step, stream)): Path<(String, String, String)>,
+    Query(query): Query<TaskLogQuery>,
+) -> Answer<impl IntoResponse> {
+    may(access.may_read_all())?;
+    let info = app.handle.task(&id).await?;
+    let from =
+        match query.from.as_deref() {
+            None | Some("start") => Some(0),
+            Some("end") => None,
+            Some(text) => Some(text.parse().map_err(|_| {
+                Refusal::new(Code::BadValue, format!("`{}` is no offset", text.escape_debug()))
+            })?),
+        };
+    let missing = |message: String| Refusal::new(Code::StreamNotFound, message);
+    if !matches!(stream.as_str(), "stdout" | "stderr") {
+        return Err(missing("a step has stdout and stderr".to_owned()));
+    }
+    if !info.view.steps.iter().any(|one| *one.name == *step) {
+        let names: Vec<&str> = info.view.steps.iter().take(8).map(|one| &*one.name).collect();
+        let message = format!("no step `{}` in task {id}", step.escape_debug());
+        return Err(missing(message).hint(format!("its steps: {}", names.join(", "))));
+    }
+    let runs = info.history.steps.get(&*step).map_or(0, Vec::len);
+    let attempt = query.attempt.map_or(runs, |attempt| attempt as usize);
+    let header = info.history.header.as_ref();
+    let (Some(header), true) = (header, (1..=runs).contains(&attempt)) else {
+        return Err(missing(format!(
+            "step {step} of task {id} has {runs} runs, none with the number {attempt}"
+        )));
+    };
+    let attempt = u32::try_from(attempt).unwrap_or(u32::MAX);
+    let dir = output::directory(&header.log_dir, &step, attempt);
+    let shown = dir.display().to_string();
+    let read = tokio::task::spawn_blocking(move || output::read(&dir, &stream, from, PIECE_BYTES)).await;
+    let piece = match read {
+        Ok(Ok(piece)) => piece,
+        Ok(Err(error)) => return Err(Refusal::new(Code::TaskUnusable, format!("{shown}: {error}"))),
+        Err(_) => return Err(gaffer::info::Error::ShuttingDown.into()),
+    };
+    let next = piece.from + piece.bytes.len() as u64;
+    let number = |number: u64| HeaderValue::from(number);
+    Ok((
+        [
+            (HeaderName::from_static("gaffer-from"), number(piece.from)),
+            (HeaderName::from_static("gaffer-offset"), number(next)),
+        ],
+        piece.bytes,
+    ))
+}
