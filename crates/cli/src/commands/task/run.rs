@@ -160,7 +160,7 @@ pub async fn run(ctx: &Context, args: &TaskRunArgs) -> Result<u8, Failure> {
         private: Some(private),
         asked: 0,
     };
-    let outcome = led.to_its_end(task, args.plain, &mut signals).await;
+    let outcome = led.follow_its_end(task, args.plain, &mut signals).await;
     if let Some(private) = led.private.take() {
         private.let_go().await;
     }
@@ -191,7 +191,7 @@ struct Led<'a> {
 
 impl Led<'_> {
     /// Shows the task until it is over. None: we leave it to its runner.
-    async fn to_its_end(
+    async fn follow_its_end(
         &mut self,
         task: Task,
         plain: bool,
