@@ -59,6 +59,9 @@ pub struct Instance {
     pub instance: u64,
     /// Live or last run.
     pub run: Option<String>,
+    /// Small number of that run, never given twice on this node: what the APIs of 0.5 and 0.4 call its pid.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub number: Option<u64>,
     /// OS pid of the live run.
     pub pid: Option<u32>,
     /// ux.md 6.2.
@@ -142,6 +145,9 @@ pub struct ProcessStats {
 pub struct Run {
     /// Id.
     pub run: String,
+    /// Small number, never given twice on this node: what the APIs of 0.5 and 0.4 call its pid.
+    #[serde(default)]
+    pub number: u64,
     /// Session.
     pub session: String,
     /// Job.
@@ -251,6 +257,9 @@ pub struct Event {
     /// Run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub run: Option<String>,
+    /// Its small number.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub number: Option<u64>,
     /// Whose doing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub by: Option<String>,
@@ -401,6 +410,9 @@ pub struct RunRequest {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(minimum = 1)]
     pub rows: Option<u16>,
+    /// How long a stop waits between its signal and KILL, instead of the job's `stop.timeout`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub grace_ms: Option<u64>,
 }
 
 /// `POST /v1/runs/{run}/input`: the body is the bytes; these are its query parameters.

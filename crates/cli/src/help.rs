@@ -90,7 +90,7 @@ Examples:
   gaffer send importer - < data.csv";
 /// Examples of `ps`.
 pub const PS: &str = "\
-Columns: session job state pid up cpu mem restarts reason run wish attempt started processes next
+Columns: session job state pid up cpu mem restarts reason run wish attempt started processes next number
 
 Examples:
   gaffer ps                         the current session

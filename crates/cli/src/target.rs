@@ -1,4 +1,4 @@
-//! Targets (ux.md 4.3): what `web`, `web.2`, `shop.web.2`, `shop.`, `'*.web'` and `@01k9` mean.
+//! Targets (ux.md 4.3): what `web`, `web.2`, `shop.web.2`, `shop.`, `'*.web'`, `17` and `@01k9` mean.
 //!
 //! Parsing knows only the text. What a dotted name means depends on the jobs that exist, because job names may hold
 //! dots themselves: the reading with the current session comes first.
@@ -21,6 +21,8 @@ pub enum Target {
     Glob(String),
     /// `@01k9`, without the `@`.
     Run(String),
+    /// `17`: the live run of this small number.
+    Number(u64),
 }
 
 /// What it selects. A job with no instance and no run is meant whole.
@@ -103,10 +105,10 @@ pub fn parse(text: &str) -> Result<Target, Failure> {
         return Ok(Target::Run(run.to_ascii_lowercase()));
     }
     if text.bytes().all(|b| b.is_ascii_digit()) {
-        return Err(Failure::usage(format!(
-            "`{text}` is a process number of the original's API, which comes with a later version"
-        ))
-        .hint("name the instance: web.2, or the run: @01k9"));
+        return text
+            .parse()
+            .map(Target::Number)
+            .map_err(|_| Failure::usage(format!("`{text}` is too large for the number of a process")));
     }
     if let Some((kind, _)) = text.split_once(':')
         && ["task", "queue", "schedule", "step"].contains(&kind)
@@ -159,10 +161,33 @@ pub fn resolve(
             Ok(found)
         }
         Target::Name(name) => by_name(name, jobs, scope, looking),
+        Target::Number(number) => by_number(*number, jobs).map(|one| vec![one]),
         Target::Run(run) => Err(Failure::usage(format!(
             "`@{run}` names a run; this command takes jobs and instances"
         ))),
     }
+}
+
+/// The live run with this number, of an instance or a one-off.
+fn by_number(number: u64, jobs: &[Job]) -> Result<Selected, Failure> {
+    let of_job = |job: &Job, kept: bool| {
+        let places = if kept { &job.instances } else { &job.one_offs };
+        let found = places
+            .iter()
+            .find(|place| place.number == Some(number) && place.pid.is_some())?;
+        Some(Selected {
+            instance: u32::try_from(found.instance).ok().filter(|_| kept),
+            run: found.run.clone(),
+            ..Selected::whole(job)
+        })
+    };
+    let found = jobs
+        .iter()
+        .find_map(|job| of_job(job, true).or_else(|| of_job(job, false)));
+    found.ok_or_else(|| {
+        Failure::not_found(format!("no process has the number {number} now"))
+            .hint("all numbers:  gaffer ps --columns job,number,pid --session '*'")
+    })
 }
 
 fn by_name(name: &str, jobs: &[Job], scope: &Scope, looking: bool) -> Result<Vec<Selected>, Failure> {
@@ -405,10 +430,12 @@ mod tests {
     }
 
     #[test]
-    fn runs_need_four_characters_and_numbers_are_not_targets() {
+    fn runs_need_four_characters_and_digits_are_numbers() {
         assert_eq!(parse("@01k9").unwrap(), Target::Run("01k9".to_owned()));
         assert_eq!(parse("@01k").unwrap_err().exit, 2);
-        assert_eq!(parse("17").unwrap_err().exit, 2);
+        assert_eq!(parse("17").unwrap(), Target::Number(17));
+        assert_eq!(parse("99999999999999999999").unwrap_err().exit, 2);
+        assert_eq!(find("17", false).unwrap_err().exit, 3);
         assert_eq!(parse("task:7").unwrap_err().exit, 2);
     }
 

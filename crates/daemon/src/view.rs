@@ -1,5 +1,6 @@
 //! From the engine's types to the shapes of `/v1`.
 
+use gaffer::Handle;
 use gaffer::info::{
     EventRecord, JobInfo, NodeInfo, OperationInfo, OperationState, PlanAction, PlanInfo, RunInfo, RunStats,
     Rusage, ShimInfo,
@@ -102,7 +103,7 @@ pub fn subject(slot: &Slot) -> String {
 }
 
 /// A job; `one_offs` are in it too.
-pub fn job(info: &JobInfo, now: Wall) -> types::Job {
+pub fn job(handle: &Handle, info: &JobInfo, now: Wall) -> types::Job {
     let view = &info.view;
     let (reason, reason_code) = reason_parts(view.reason.as_ref());
     let (instances, one_offs) = view
@@ -111,7 +112,7 @@ pub fn job(info: &JobInfo, now: Wall) -> types::Job {
         .map(|view| {
             (
                 matches!(view.slot.place, Place::Instance { .. }),
-                instance(view, now),
+                instance(handle, view, now),
             )
         })
         .partition::<Vec<_>, _>(|(is_instance, _)| *is_instance);
@@ -138,7 +139,7 @@ pub fn job(info: &JobInfo, now: Wall) -> types::Job {
 }
 
 /// An instance or one-off.
-pub fn instance(view: &InstanceView, now: Wall) -> types::Instance {
+pub fn instance(handle: &Handle, view: &InstanceView, now: Wall) -> types::Instance {
     let (reason, reason_code) = reason_parts(view.reason.as_ref());
     let instance = match view.slot.place {
         Place::Instance { n, .. } => u64::from(n),
@@ -147,6 +148,7 @@ pub fn instance(view: &InstanceView, now: Wall) -> types::Instance {
     types::Instance {
         instance,
         run: view.run.map(|run| run.to_string()),
+        number: view.run.map(|run| handle.pid_of(run)),
         pid: view.pid,
         state: state(view.state).to_owned(),
         wish: wish(view.wish).to_owned(),
@@ -165,7 +167,7 @@ pub fn instance(view: &InstanceView, now: Wall) -> types::Instance {
 }
 
 /// A run, without last lines.
-pub fn run(info: &RunInfo) -> types::Run {
+pub fn run(handle: &Handle, info: &RunInfo) -> types::Run {
     let (reason, reason_code) = reason_parts(info.reason.as_ref());
     let (exit_code, signal) = exit_parts(info.status);
     let state = match (info.ended, info.cause, info.pid) {
@@ -175,6 +177,7 @@ pub fn run(info: &RunInfo) -> types::Run {
     };
     types::Run {
         run: info.run.to_string(),
+        number: handle.pid_of(info.run),
         session: info.slot.job.session.as_str().to_owned(),
         job: info.slot.job.job.as_str().to_owned(),
         instance: match info.slot.place {
@@ -253,7 +256,7 @@ pub fn parse_cursor(text: &str) -> Option<gaffer::info::Cursor> {
 }
 
 /// An event.
-pub fn event(record: &EventRecord, node: &str) -> types::Event {
+pub fn event(handle: &Handle, record: &EventRecord, node: &str) -> types::Event {
     let event = &record.event;
     let subject = match (&event.slot, &event.job) {
         (Some(slot), _) => subject(slot),
@@ -269,6 +272,7 @@ pub fn event(record: &EventRecord, node: &str) -> types::Event {
         node: node.to_owned(),
         subject,
         run: event.run.map(|run| run.to_string()),
+        number: event.run.map(|run| handle.pid_of(run)),
         by: event.by.as_deref().map(str::to_owned),
         reason: event.reason.as_ref().map(|reason| types::Reason {
             code: reason.code.to_owned(),

@@ -16,7 +16,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// Columns that can be asked for.
-const COLUMNS: [&str; 15] = [
+const COLUMNS: [&str; 16] = [
     "session",
     "job",
     "state",
@@ -32,6 +32,7 @@ const COLUMNS: [&str; 15] = [
     "started",
     "processes",
     "next",
+    "number",
 ];
 /// Columns that are shown.
 const SHOWN: [&str; 8] = ["job", "state", "pid", "up", "cpu", "mem", "restarts", "reason"];
@@ -54,6 +55,7 @@ pub struct Row {
 #[derive(Clone, Debug, Serialize)]
 struct Fields {
     run: Option<String>,
+    number: Option<u64>,
     pid: Option<u32>,
     state: String,
     wish: String,
@@ -80,6 +82,7 @@ impl Row {
             one_off,
             of: Fields {
                 run: instance.run.clone(),
+                number: instance.number,
                 pid: instance.pid,
                 state: instance.state.clone(),
                 wish: instance.wish.clone(),
@@ -107,6 +110,7 @@ impl Row {
             one_off: false,
             of: Fields {
                 run: None,
+                number: None,
                 pid: None,
                 state: job.state.clone(),
                 wish: job.wish.clone(),
@@ -160,6 +164,7 @@ impl Row {
             "mem" => live(of.memory_bytes.map(when::size)),
             "restarts" => Cell::plain(of.restarts.to_string()),
             "reason" => Cell::plain(crate::escape::escape(&of.reason)),
+            "number" => dash(of.number.map(|number| number.to_string())),
             "run" => dash(of.run.as_ref().map(|run| format!("@{run}"))),
             "wish" => Cell::plain(&of.wish),
             "attempt" => Cell::plain(of.attempt.to_string()),
@@ -176,6 +181,7 @@ impl Row {
         let fits = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
         match column {
             "pid" => number(of.pid.map(i64::from)),
+            "number" => number(of.number.map(fits)),
             "up" => number(of.up_ms.map(fits)),
             "cpu" => number(of.cpu_percent.map(|percent| (percent * 100.0) as i64)),
             "mem" => number(of.memory_bytes.map(fits)),
@@ -291,7 +297,7 @@ fn table(ctx: &Context, args: &PsArgs, rows: &[Row]) -> Table {
             title: name.to_uppercase(),
             right: matches!(
                 *name,
-                "pid" | "up" | "cpu" | "mem" | "restarts" | "attempt" | "processes"
+                "pid" | "number" | "up" | "cpu" | "mem" | "restarts" | "attempt" | "processes"
             ),
         })
         .collect();

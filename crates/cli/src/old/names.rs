@@ -86,7 +86,7 @@ pub fn is_number(text: &str) -> bool {
 
 /// The number that a process is called by.
 pub fn number(instance: &Instance) -> Option<u64> {
-    instance.pid.map(u64::from)
+    instance.number.filter(|_| instance.pid.is_some())
 }
 
 /// Processes that live, those kept alive first.

@@ -86,11 +86,8 @@ async fn begun(app: &App, mut operation: Operation) -> Result<String, Failure> {
     }
 }
 
-async fn number_of(app: &App, run: &str) -> Result<String, Failure> {
-    let run = app.ctx.client.run(run).await.map_err(refused)?;
-    Ok(run
-        .pid
-        .map_or_else(|| format!("@{}", run.run), |pid| pid.to_string()))
+async fn number_of(app: &App, run: &str) -> Result<u64, Failure> {
+    Ok(app.ctx.client.run(run).await.map_err(refused)?.number)
 }
 
 async fn here(app: &App, args: &OldRunArgs) -> Result<u8, Failure> {
@@ -260,7 +257,7 @@ pub async fn events(app: &App, only: Option<&str>) -> Result<u8, Failure> {
 }
 
 fn line(app: &App, event: &Event, job: &str, topic: &str) -> String {
-    let what = match event.data.get("pid") {
+    let what = match event.number {
         Some(pid) => format!("{topic} process with pid {pid}"),
         None => format!("{topic} {job}"),
     };

@@ -206,7 +206,7 @@ impl Session {
     }
 
     async fn say_goodbye(&mut self, socket: &mut WebSocket) {
-        let run = view::run(&self.info);
+        let run = view::run(&self.app.handle, &self.info);
         let ended = AttachMessage::Ended {
             exit_code: run.exit_code,
             signal: run.signal,

@@ -219,7 +219,7 @@ impl Feed {
             .iter()
             .filter(|record| self.filter.takes(record.event.event))
         {
-            let event = view::event(record, &self.node);
+            let event = view::event(&self.app.handle, record, &self.node);
             // Strings, numbers and maps with text keys always have a JSON form.
             let json = serde_json::to_string(&event).unwrap_or_default();
             self.form.write(&mut text, &event.cursor, &event.event, &json);

@@ -136,7 +136,7 @@ pub async fn list(State(app): State<Shared>, Query(query): Query<ListQuery>) -> 
         limit,
         query.cursor.as_deref(),
     );
-    let mut jobs: Vec<Job> = page.iter().map(|job| view::job(job, now)).collect();
+    let mut jobs: Vec<Job> = page.iter().map(|job| view::job(&app.handle, job, now)).collect();
     if query.stats {
         for (job, info) in jobs.iter_mut().zip(&page) {
             add_stats(&app, job, info).await;
@@ -204,7 +204,7 @@ pub async fn show(
 ) -> Answer<Response> {
     let id = names::job(&session, &job)?;
     let info = find(&app, &id)?;
-    let mut shown = view::job(&info, view::now());
+    let mut shown = view::job(&app.handle, &info, view::now());
     if query.spec {
         shown.spec = Some(app.handle.job_typed(&id).await?);
     }
@@ -587,7 +587,7 @@ pub async fn run(
     find(&app, &id)?;
     let one_off = OneOff {
         pty_size: pty_size(&request)?,
-        grace: None,
+        grace: request.grace_ms.map(Duration::from_millis),
         env: request.env.into_iter().collect(),
         args: request.args,
         stdin: request.stdin,
@@ -667,7 +667,7 @@ pub async fn show_instance(
         Place::OneOff(_) => false,
     });
     let found = found.ok_or_else(|| no_instance(&info, instance))?;
-    Ok(Json(view::instance(found, view::now())))
+    Ok(Json(view::instance(&app.handle, found, view::now())))
 }
 
 /// The refusal for an instance that is not there.
@@ -740,7 +740,7 @@ async fn deaths_of(app: &Shared, target: &Target, query: DeathsQuery) -> Answer<
         if at < lines {
             with_last_lines(app, info)
         } else {
-            view::run(info)
+            view::run(&app.handle, info)
         }
     });
     let runs: Vec<Run> = runs.collect();

@@ -28,7 +28,7 @@ const LAST_LINE_CHARS: usize = 200;
 
 /// A run as its death is shown: with the last lines it wrote.
 pub fn with_last_lines(app: &Shared, info: &RunInfo) -> Run {
-    let mut run = view::run(info);
+    let mut run = view::run(&app.handle, info);
     if info.ended.is_some() {
         let lines = last_lines(&app.handle, info, LAST_LINES);
         run.last_lines = lines.iter().map(|line| escaped(line, LAST_LINE_CHARS)).collect();
@@ -75,7 +75,7 @@ pub async fn list(State(app): State<Shared>, Query(query): Query<PrefixQuery>) -
     for id in app.handle.runs_by_prefix(prefix).await? {
         // One that was pruned in between is not there any more.
         if let Ok(info) = app.handle.run(id).await {
-            runs.push(view::run(&info));
+            runs.push(view::run(&app.handle, &info));
         }
     }
     Ok(Json(runs))

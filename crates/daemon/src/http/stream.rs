@@ -178,7 +178,7 @@ async fn events(app: &Shared, id: u64, after: Option<&str>, filter: &Filter, tx:
                 name if !filter.takes(name) => continue,
                 _ => StreamItem::Event {
                     id,
-                    event: view::event(record, &app.node),
+                    event: view::event(&app.handle, record, &app.node),
                 },
             };
             if tx.send(item).await.is_err() {
