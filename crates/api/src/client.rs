@@ -104,6 +104,9 @@ fn exit_of_status(status: u16) -> u8 {
     }
 }
 
+/// Name of the header of credentials.
+const AUTHORIZATION_NAME: &str = "authorization";
+
 /// Talks to one daemon. Clones share the kept connection.
 #[derive(Clone)]
 pub struct Client {
@@ -173,6 +176,17 @@ impl Client {
     /// GET of a JSON document.
     pub async fn get<T: DeserializeOwned>(&self, path_and_query: &str) -> Result<T, ClientError> {
         self.document(Call::new(Method::GET, path_and_query)).await
+    }
+
+    /// GET of a JSON document with credentials of its own.
+    pub(crate) async fn get_as<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        authorization: String,
+    ) -> Result<T, ClientError> {
+        let mut call = Call::new(Method::GET, path);
+        call.headers.push((AUTHORIZATION_NAME, authorization));
+        self.document(call).await
     }
 
     /// GET of a JSON list, all pages of it.
@@ -378,7 +392,8 @@ impl Client {
         for (name, value) in &call.headers {
             builder = builder.header(*name, value);
         }
-        if let Some(value) = self.bearer()? {
+        let has_own = call.headers.iter().any(|(name, _)| *name == AUTHORIZATION_NAME);
+        if !has_own && let Some(value) = self.bearer()? {
             builder = builder.header(AUTHORIZATION, value);
         }
         let body = match &call.body {
@@ -473,12 +488,39 @@ fn refusal(status: u16, body: &[u8]) -> ClientError {
     match serde_json::from_slice::<ErrorBody>(body) {
         Ok(ErrorBody { error }) => ClientError::Api(Box::new(error), status),
         Err(_) => {
+            if let Ok(of_old) = serde_json::from_slice::<OldError>(body) {
+                return of_old.into_error(status);
+            }
             let text: String = String::from_utf8_lossy(body).chars().take(200).collect();
             ClientError::Protocol(format!(
                 "status {status} without a known error: {}",
                 text.escape_debug()
             ))
         }
+    }
+}
+
+/// The form of an error on the routes of the original's API: a number or a word, and its reason.
+#[derive(serde::Deserialize)]
+struct OldError {
+    error: serde_json::Value,
+    reason: String,
+}
+
+impl OldError {
+    /// It has no code word; its status says what it is.
+    fn into_error(self, status: u16) -> ClientError {
+        let error = ApiError {
+            code: self
+                .error
+                .as_str()
+                .map_or_else(|| self.error.to_string(), str::to_owned),
+            message: self.reason,
+            hint: None,
+            details: Vec::new(),
+            request: String::new(),
+        };
+        ClientError::Api(Box::new(error), status)
     }
 }
 

@@ -1,5 +1,6 @@
 //! What was typed: the grammar of the command line, without its meaning.
 
+use crate::access::{Credentials, LoginArgs, TokenArgs, UserArgs};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -57,9 +58,8 @@ pub struct Globals {
         hide_env = true
     )]
     pub socket: Option<PathBuf>,
-    /// File with a token (else $GAFFER_TOKEN)
-    #[arg(long, global = true, hide = true, value_name = "F")]
-    pub token_file: Option<PathBuf>,
+    #[command(flatten)]
+    pub credentials: Credentials,
     /// text, json, jsonl or raw
     #[arg(long, global = true, hide = true, value_name = "F")]
     pub format: Option<Format>,
@@ -206,6 +206,15 @@ pub enum Command {
     /// Start, stop and look after the daemon
     #[command(after_help = crate::help::DAEMON)]
     Daemon(DaemonArgs),
+    /// Log in to a daemon; later commands for its URL show the key
+    #[command(after_help = crate::access::LOGIN)]
+    Login(LoginArgs),
+    /// Make, list and revoke tokens
+    #[command(after_help = crate::access::TOKEN)]
+    Token(TokenArgs),
+    /// Make, list and remove users
+    #[command(after_help = crate::access::USER)]
+    User(UserArgs),
     /// Print completions for a shell
     #[command(after_help = crate::help::COMPLETIONS)]
     Completions(CompletionsArgs),
@@ -324,6 +333,9 @@ pub struct RunArgs {
     /// Connect the terminal to it
     #[arg(long)]
     pub attach: bool,
+    /// Between the signal of a stop and KILL, instead of the job's stop.timeout
+    #[arg(long, value_name = "D", value_parser = crate::when::parse_duration)]
+    pub grace: Option<Duration>,
     #[command(flatten)]
     pub wait: WaitOptions,
     #[command(flatten)]

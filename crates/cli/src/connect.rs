@@ -3,7 +3,9 @@
 //! Order: `--url`, `--socket`, their variables, then the control socket of this user. Nothing here starts a daemon.
 
 use crate::args::Globals;
+use crate::credentials;
 use crate::failure::Failure;
+use gaffer_api::tls::TlsOptions;
 use gaffer_api::{Client, ClientError, Endpoint};
 use std::path::{Path, PathBuf};
 
@@ -31,8 +33,9 @@ pub fn endpoint(globals: &Globals) -> Result<Endpoint, Failure> {
         .as_deref()
         .filter(|url| !url.is_empty() && !socket_typed)
     {
-        return Endpoint::parse(url)
-            .map_err(|error| Failure::usage(error.to_string()).hint("write http://HOST:PORT or unix:PATH"));
+        return Endpoint::parse(url).map_err(|error| {
+            Failure::usage(error.to_string()).hint("write http://HOST:PORT, https://HOST:PORT or unix:PATH")
+        });
     }
     Ok(Endpoint::Unix(
         globals.socket.clone().unwrap_or_else(default_socket),
@@ -41,14 +44,43 @@ pub fn endpoint(globals: &Globals) -> Result<Endpoint, Failure> {
 
 /// A client for it; connects with the first request.
 pub fn client(globals: &Globals) -> Result<Client, Failure> {
-    Ok(Client::new(endpoint(globals)?, token(globals)?))
+    client_with(globals, None)
 }
 
-/// The token that the options or the environment name.
+/// The same, which shows this credential. None: that of the options, of `$GAFFER_TOKEN`, or of a login.
+pub fn client_with(globals: &Globals, credential: Option<String>) -> Result<Client, Failure> {
+    let typed = match credential {
+        None => token(globals)?,
+        credential => credential,
+    };
+    client_at(globals, endpoint(globals)?, typed)
+}
+
+/// A client for another daemon: with this credential, else with that of a login there.
+pub fn client_at(globals: &Globals, endpoint: Endpoint, token: Option<String>) -> Result<Client, Failure> {
+    let typed = &globals.credentials;
+    let (stored, folder) = credentials::find(&endpoint)?;
+    let token = token.or_else(|| stored.key.clone());
+    let kept = stored.tls(&folder);
+    // A certificate and its key belong together.
+    let (cert, key) = match &typed.certfile {
+        Some(cert) => (Some(cert.clone()), typed.keyfile.clone()),
+        None => (kept.cert, typed.keyfile.clone().or(kept.key)),
+    };
+    let tls = TlsOptions {
+        ca: typed.cacert.clone().or(kept.ca),
+        cert,
+        key,
+    };
+    Ok(Client::with_tls(endpoint, token, tls))
+}
+
+/// The credential that the options or the environment name.
 pub fn token(globals: &Globals) -> Result<Option<String>, Failure> {
-    let token = match &globals.token_file {
-        None => std::env::var("GAFFER_TOKEN").ok(),
-        Some(path) => token_in(path)?,
+    let token = match (&globals.credentials.token_file, &globals.credentials.api_key) {
+        (Some(path), _) => token_in(path)?,
+        (None, Some(key)) => Some(key.clone()),
+        (None, None) => std::env::var("GAFFER_TOKEN").ok(),
     };
     Ok(token.filter(|token| !token.is_empty()))
 }
@@ -132,7 +164,7 @@ fn detail_line(detail: &gaffer_api::error::Detail) -> String {
 fn unreachable_daemon(message: &str) -> Failure {
     let failure = Failure::new(EXIT_UNREACHABLE, message.to_owned());
     // Whoever named an address is not helped by a daemon that listens elsewhere.
-    if message.contains(" http://") {
+    if message.contains(" http://") || message.contains(" https://") {
         return failure.hint_pair(
             "is the address right? --url, GAFFER_URL",
             "there:  gaffer daemon status",

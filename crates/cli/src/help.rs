@@ -21,9 +21,7 @@ pub const TOPICS: [(&str, &str); 7] = [
 ];
 
 /// Commands that exist in the design and come with later versions.
-pub const LATER: [&str; 11] = [
-    "top", "open", "push", "queue", "schedule", "import", "login", "token", "user", "key", "gc",
-];
+pub const LATER: [&str; 7] = ["top", "open", "push", "queue", "schedule", "import", "gc"];
 
 /// Options that exist in the design and come with what they need.
 const LATER_OPTIONS: [&str; 2] = ["--pin", "--rollback"];

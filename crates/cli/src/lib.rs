@@ -3,11 +3,13 @@
 //! What was typed (`args`) is kept apart from what it means (`commands`). Data goes to standard output, talk to standard
 //! error (`out`); every failure is one sentence with a way out and one of a few exit codes (`failure`).
 
+mod access;
 mod args;
 mod ask;
 mod commands;
 mod connect;
 mod context;
+mod credentials;
 mod ctl;
 mod escape;
 mod failure;
@@ -21,6 +23,7 @@ mod old;
 mod out;
 mod paint;
 mod private;
+mod prompt;
 mod runner;
 mod stdin;
 mod table;
@@ -235,6 +238,9 @@ async fn rare(ctx: &Context, command: Command) -> Result<u8, Failure> {
         Command::Doctor(args) => commands::doctor::doctor(ctx, &args).await,
         Command::Node(args) => commands::node::node(ctx, &args).await,
         Command::Lookup(args) => commands::lookup::lookup(ctx, &args).await,
+        Command::Login(args) => commands::access::login(ctx, &args).await,
+        Command::Token(args) => commands::access::token(ctx, &args.verb).await,
+        Command::User(args) => commands::access::user(ctx, &args.verb).await,
         Command::Daemon(args) => commands::daemon::daemon(ctx, &args.verb).await,
         // All others have been dispatched.
         other => Err(Failure::failed(format!("no code for {other:?}"))),

@@ -81,7 +81,7 @@ fn of_file(here: &Context) -> Result<Vec<Known>, Failure> {
             None => crate::connect::token(&here.globals)?.filter(|_| is_here(&endpoint)),
         };
         known.push(Known {
-            client: Client::new(endpoint, token),
+            client: crate::connect::client_at(&here.globals, endpoint, token)?,
             url: node.url,
             labels: Some(node.labels).filter(|labels| !labels.is_empty()),
             name,
@@ -106,7 +106,7 @@ async fn of_services(here: &Context, services: &Services) -> Result<Vec<Known>, 
                 known.push(Known {
                     name,
                     url: node.origin.clone(),
-                    client: Client::new(endpoint, token),
+                    client: crate::connect::client_at(&here.globals, endpoint, token)?,
                     labels: None,
                 });
             }

@@ -302,7 +302,7 @@ fn a_file_of_ten_mebibytes_is_refused_with_a_reason() {
 }
 
 #[test]
-fn the_first_command_line_of_the_original_still_works() {
+fn s13_5_the_first_command_line_of_the_original_still_works() {
     let place = Place::new();
     place.ok(&["daemon", "start", "--bind", "none"]);
     let fixture = bin_dir().join("gaffer-fixture").display().to_string();
@@ -311,8 +311,17 @@ fn the_first_command_line_of_the_original_still_works() {
         "ok\n"
     );
     wait_until(SOON, "it runs", || {
-        place.ctl(0, &["processes", "--running"]) == "default.web\n"
+        place.ctl(0, &["processes", "--running"]) == place.ctl(0, &["pids", "web"])
     });
+    assert_eq!(place.ctl(0, &["running", "web"]), "1\n");
+    let pid = place.ctl(0, &["pids", "web"]).trim().to_owned();
+    assert!(pid.parse::<u32>().is_ok_and(|pid| pid < 100), "{pid}");
+    assert_eq!(place.ctl(0, &["kill", &pid, "HUP"]), "ok\n");
+    assert!(
+        place
+            .ctl(1, &["kill", "999", "HUP"])
+            .contains("no process has the number 999")
+    );
     assert_eq!(place.ctl(0, &["status", "web"]), "active\n");
     assert_eq!(place.ctl(0, &["add", "web", "2"]).trim(), "3");
     assert_eq!(place.ctl(0, &["sub", "web", "1"]).trim(), "2");
@@ -320,7 +329,25 @@ fn the_first_command_line_of_the_original_still_works() {
     let pids = || place.ctl(0, &["pids", "web"]);
     wait_until(SOON, "two processes", || pids().trim().split(',').count() == 2);
     let job: serde_json::Value = serde_json::from_str(&place.ctl(0, &["get_process", "web"])).expect("JSON");
-    assert_eq!(job["spec"]["cmd"][1], "idle");
+    assert_eq!(
+        (job["name"].as_str(), &job["args"][0]),
+        (Some("web"), &serde_json::json!("idle"))
+    );
+    let more = place.ctl(0, &["help", "watch"]);
+    assert!(
+        more.starts_with("usage: gafferctl watch [PATTERN] [--heartbeat"),
+        "{more}"
+    );
+    assert!(
+        place
+            .ctl(2, &["add", "web"])
+            .contains("what it takes:  gafferctl help add")
+    );
+    assert!(
+        place
+            .ctl(2, &["--certfile"])
+            .contains("`--certfile` needs a value")
+    );
     assert_eq!(place.ctl(0, &["kill", "web", "HUP"]), "ok\n");
     assert_eq!(place.ctl(0, &["stop", "web"]), "ok\n");
     assert_eq!(place.ctl(0, &["status", "web"]), "stopped\n");
@@ -331,6 +358,13 @@ fn the_first_command_line_of_the_original_still_works() {
             .contains("did you mean `gafferctl processes`?")
     );
     assert_eq!(place.ctl(0, &["del_process", "web"]), "ok\n");
+    assert_eq!(
+        place.ctl(0, &["add_process", "shop:web", &fixture, "idle"]),
+        "ok\n"
+    );
+    assert_eq!(place.ctl(0, &["processes"]), "shop:web\n");
+    assert_eq!(place.ctl(0, &["running", "shop:web"]), "0\n");
+    assert_eq!(place.ctl(0, &["del_process", "shop:web"]), "ok\n");
     assert_eq!(place.ctl(0, &["processes"]), "");
     place.ok(&["daemon", "stop"]);
     assert_gone(Path::new(place.root.path()));

@@ -231,6 +231,18 @@ fn s13_4_ps_shows_running_jobs_with_their_processes() {
     assert!(!text.contains("worker"), "{text}");
     // A process by its number.
     let pid = pids.split(',').next().expect("a process").to_owned();
+    // A small number, never given twice: not the one that the system calls it by.
+    assert_ne!(pid, shop.info(&pid, "os_pid"));
+    assert!(pid.parse::<u32>().is_ok_and(|pid| pid < 100), "{pid}");
+    let table = shop.ok("--session shop ps --columns job,number,pid web.1");
+    let row: Vec<&str> = table.lines().nth(1).expect("a row").split_whitespace().collect();
+    assert_eq!(row, ["web.1", &pid, &shop.info(&pid, "os_pid")]);
+    shop.ok(&format!("signal CONT {pid}"));
+    let (code, _, err) = shop.run("why 999");
+    assert!(
+        code == 3 && err.contains("no process has the number 999 now"),
+        "{code} {err}"
+    );
     assert_eq!(shop.info(&pid, "name"), "shop.web");
     assert_eq!(shop.info(&pid, "commited"), "False");
     assert!(Path::new(&format!("/proc/{}", shop.info(&pid, "os_pid"))).exists());

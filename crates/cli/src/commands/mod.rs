@@ -1,5 +1,6 @@
 //! The commands, a file for each group of them.
 
+pub mod access;
 pub mod act;
 pub mod apply;
 pub mod chaos;

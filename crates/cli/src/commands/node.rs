@@ -216,7 +216,7 @@ fn add(ctx: &Context, name: &str, url: &str) -> Result<u8, Failure> {
         let (key, value) = nodes::pair(label)?;
         labels.insert(key.to_owned(), value.to_owned());
     }
-    let token_file = match &ctx.globals.token_file {
+    let token_file = match &ctx.globals.credentials.token_file {
         None => None,
         Some(file) => Some(
             std::path::absolute(file)

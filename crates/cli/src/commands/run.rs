@@ -69,6 +69,9 @@ async fn on_node(ctx: &Context, args: &RunArgs, job: &str) -> Result<u8, Failure
         pty,
         cols,
         rows,
+        grace_ms: args
+            .grace
+            .map(|grace| u64::try_from(grace.as_millis()).unwrap_or(u64::MAX)),
     };
     let patience = Patience::new(ctx, args.wait.no_wait);
     let mut operation = ctx

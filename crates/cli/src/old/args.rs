@@ -132,6 +132,86 @@ pub enum OldCommand {
         #[arg(value_name = "STREAM")]
         stream: Option<String>,
     },
+    /// Show a user and its key
+    User {
+        /// Name
+        #[arg(value_name = "USER")]
+        name: String,
+    },
+    /// Make a user
+    #[command(name = "user:add")]
+    UserAdd(UserAddArgs),
+    /// Remove a user
+    #[command(name = "user:del")]
+    UserDel {
+        /// Name
+        #[arg(value_name = "USER")]
+        name: String,
+    },
+    /// Give a user another password
+    #[command(name = "user:setpassword")]
+    UserSetPassword {
+        /// Name
+        #[arg(value_name = "USER")]
+        name: String,
+        /// Password; asked for if it is missing
+        #[arg(short, long, value_name = "TEXT")]
+        password: Option<String>,
+    },
+    /// Give a user another key
+    #[command(name = "user:setkey")]
+    UserSetKey {
+        /// Name
+        #[arg(value_name = "USER")]
+        name: String,
+        /// Key; asked for if it is missing
+        #[arg(short, long, value_name = "KEY")]
+        key: Option<String>,
+    },
+    /// Show what a key allows
+    Key {
+        /// Key
+        #[arg(value_name = "KEY")]
+        key: String,
+    },
+    /// Make a key
+    #[command(name = "key:create")]
+    KeyCreate(KeyCreateArgs),
+    /// Revoke a key
+    #[command(name = "key:delete")]
+    KeyDelete {
+        /// Key
+        #[arg(value_name = "KEY")]
+        key: String,
+    },
+}
+
+/// `user:add`.
+#[derive(Args, Clone, Debug)]
+pub struct UserAddArgs {
+    /// Name; asked for if it is missing
+    #[arg(value_name = "USER")]
+    pub name: Option<String>,
+    /// Password; asked for if it is missing
+    #[arg(short, long, value_name = "TEXT")]
+    pub password: Option<String>,
+    /// The key that a login gives
+    #[arg(short, long, value_name = "KEY")]
+    pub key: Option<String>,
+    /// 0: an admin, 1: an application [default: 1]
+    #[arg(short = 't', long = "type", value_name = "TYPE")]
+    pub kind: Option<i64>,
+}
+
+/// `key:create`.
+#[derive(Args, Clone, Debug)]
+pub struct KeyCreateArgs {
+    /// +a admin, +u create_user, +k create_key, +m manage all, SESSION[.JOB]+rwm
+    #[arg(value_name = "PERMISSION")]
+    pub permissions: Vec<String>,
+    /// What it is for
+    #[arg(short, long, value_name = "TEXT")]
+    pub label: Option<String>,
 }
 
 /// `load`.
@@ -165,6 +245,9 @@ pub struct OldRunArgs {
     /// Variable of the process
     #[arg(short, long = "param", value_name = "K=V")]
     pub params: Vec<String>,
+    /// Seconds between the signal of a stop and KILL
+    #[arg(long, value_name = "T")]
+    pub graceful_timeout: Option<String>,
     /// Job, or a command
     #[arg(value_name = "JOB", required = true, trailing_var_arg = true)]
     pub words: Vec<String>,

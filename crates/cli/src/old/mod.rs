@@ -10,6 +10,7 @@ mod load;
 mod names;
 mod ps;
 mod talk;
+mod users;
 mod words;
 
 use crate::context::Context;
@@ -87,6 +88,16 @@ async fn command(app: &App, command: OldCommand) -> Result<u8, Failure> {
         OldCommand::Run(args) => talk::run(app, &args).await,
         OldCommand::Logs { ps, .. } => talk::events(app, ps.as_deref()).await,
         OldCommand::Send { stream, target, data } => talk::send(app, &target, stream.as_deref(), &data).await,
+        OldCommand::User { name } => users::show(app, &name).await,
+        OldCommand::UserAdd(args) => users::add(app, &args).await,
+        OldCommand::UserDel { name } => users::delete(app, &name).await,
+        OldCommand::UserSetPassword { name, password } => {
+            users::set_password(app, &name, password.as_ref()).await
+        }
+        OldCommand::UserSetKey { name, key } => users::set_key(app, &name, key.as_ref()).await,
+        OldCommand::Key { key } => users::key(app, &key).await,
+        OldCommand::KeyCreate(args) => users::create_key(app, &args).await,
+        OldCommand::KeyDelete { key } => users::delete_key(app, &key).await,
         OldCommand::Recv { target, stream } => talk::recv(app, &target, stream.as_deref()).await,
     }
 }
@@ -95,7 +106,14 @@ async fn command(app: &App, command: OldCommand) -> Result<u8, Failure> {
 fn refused(error: ClientError) -> Failure {
     match error {
         ClientError::Api(_, 401) => Failure::new(5, "Unauthorized access. You need an API key"),
-        ClientError::Api(_, 403) => Failure::new(5, "Forbidden access. API key permissions aren't enough"),
+        ClientError::Api(error, 403) => {
+            let failure = Failure::new(5, "Forbidden access. API key permissions aren't enough");
+            match error.message.as_str() {
+                // The original's reasons are one word.
+                "forbidden" => failure,
+                why => failure.hint(crate::escape::escape(why)),
+            }
+        }
         error => error.into(),
     }
 }

@@ -30,16 +30,19 @@ pub async fn run(app: &App, args: &OldRunArgs) -> Result<u8, Failure> {
         return here(app, args).await;
     };
     let mut env: BTreeMap<String, String> = variables(app)?.into_iter().collect();
-    let (behind, words) = parameters(rest);
-    for pair in args.params.iter().chain(&behind) {
+    let behind = Behind::read(rest);
+    for pair in args.params.iter().chain(&behind.params) {
         let (key, value) = pair
             .split_once('=')
             .ok_or_else(|| Failure::usage(format!("`{pair}` is no K=V")))?;
         env.insert(key.to_owned(), value.to_owned());
     }
+    let grace = behind.graceful_timeout.as_deref();
+    let grace = grace.or(args.graceful_timeout.as_deref());
     let request = RunRequest {
         env,
-        args: words,
+        args: behind.words,
+        grace_ms: grace.map(|text| grace_ms(text)).transpose()?,
         ..RunRequest::default()
     };
     let asked = app
@@ -55,20 +58,44 @@ pub async fn run(app: &App, args: &OldRunArgs) -> Result<u8, Failure> {
     Ok(0)
 }
 
-/// `-p K=V` may stand behind the job, too.
-fn parameters(words: &[String]) -> (Vec<String>, Vec<String>) {
-    let (mut parameters, mut others) = (Vec::new(), Vec::new());
-    let mut words = words.iter();
-    while let Some(word) = words.next() {
-        match word.as_str() {
-            "-p" | "--param" => parameters.extend(words.next().cloned()),
-            _ => match word.strip_prefix("--param=") {
-                Some(pair) => parameters.push(pair.to_owned()),
-                None => others.push(word.clone()),
-            },
+/// `-p K=V` and `--graceful-timeout T` may stand behind the job, too.
+#[derive(Default)]
+struct Behind {
+    params: Vec<String>,
+    graceful_timeout: Option<String>,
+    words: Vec<String>,
+}
+
+impl Behind {
+    fn read(words: &[String]) -> Behind {
+        let mut found = Behind::default();
+        let mut words = words.iter();
+        while let Some(word) = words.next() {
+            match (word.as_str(), word.split_once('=')) {
+                ("-p" | "--param", _) => found.params.extend(words.next().cloned()),
+                ("--graceful-timeout", _) => found.graceful_timeout = words.next().cloned(),
+                (_, Some(("--param", pair))) => found.params.push(pair.to_owned()),
+                (_, Some(("--graceful-timeout", text))) => found.graceful_timeout = Some(text.to_owned()),
+                _ => found.words.push(word.clone()),
+            }
         }
+        found
     }
-    (parameters, others)
+}
+
+/// Seconds, as the original has them, or a duration with a unit.
+fn grace_ms(text: &str) -> Result<u64, Failure> {
+    let seconds = text
+        .parse::<f64>()
+        .ok()
+        .map(std::time::Duration::try_from_secs_f64);
+    let duration = match seconds {
+        Some(duration) => duration.ok(),
+        None => crate::when::parse_duration(text).ok(),
+    };
+    duration
+        .and_then(|duration| u64::try_from(duration.as_millis()).ok())
+        .ok_or_else(|| Failure::usage(format!("`{text}` is no number of seconds")))
 }
 
 /// The run of a one-off, as soon as it has one.
@@ -96,6 +123,7 @@ async fn here(app: &App, args: &OldRunArgs) -> Result<u8, Failure> {
         args: args.words.clone(),
         params: args.params.clone(),
         attach: false,
+        grace: None,
         wait: crate::args::WaitOptions::default(),
         file: FileArgs {
             dir: app.old.root.clone(),

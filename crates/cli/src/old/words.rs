@@ -10,12 +10,31 @@ pub enum Said {
 }
 
 /// Commands that only the original has.
-const OLD: [&str; 10] = [
-    "load", "unload", "apps", "ps:info", "ps:scale", "ps:start", "ps:stop", "ps:kill", "recv", "send",
+const OLD: [&str; 17] = [
+    "load",
+    "unload",
+    "apps",
+    "ps:info",
+    "ps:scale",
+    "ps:start",
+    "ps:stop",
+    "ps:kill",
+    "recv",
+    "send",
+    "user:add",
+    "user:del",
+    "user:setpassword",
+    "user:setkey",
+    "key",
+    "key:create",
+    "key:delete",
 ];
 
+/// What `user` does today; any other word behind it is the name of one.
+const USER: [&str; 5] = ["create", "ls", "show", "password", "rm"];
+
 /// Options that take a value and may stand before the command.
-const WITH_VALUE: [&str; 21] = [
+const WITH_VALUE: [&str; 25] = [
     "--lookup",
     "-L",
     "--node",
@@ -27,6 +46,10 @@ const WITH_VALUE: [&str; 21] = [
     "--url",
     "--socket",
     "--token-file",
+    "--api-key",
+    "--cacert",
+    "--certfile",
+    "--keyfile",
     "--format",
     "--color",
     "--timeout",
@@ -127,7 +150,8 @@ fn is_old(command: &str, typed: &[&str], rest: &[String], has_program: bool) -> 
         "ps" => typed(&["--app"]),
         "reload" => typed(&["--app", "--from-file", "--no-input"]),
         "logs" => typed(&["--ps"]) || typed(&["--events"]) && typed(&["--app", "--no-color"]),
-        "run" => !has_program && (typed(&["--app"]) || has_words(rest)),
+        "user" => first_name(rest, &[]).is_some_and(|word| !USER.contains(&word)),
+        "run" => !has_program && (typed(&["--app", "--graceful-timeout"]) || has_words(rest)),
         _ => OLD.contains(&command),
     }
 }
@@ -348,6 +372,10 @@ mod tests {
             "gaffer run -p A=b --app shop web",
             "gaffer send 17 hello",
             "gaffer send -s ctl 17.err -",
+            "gaffer user ana",
+            "gaffer --api-key k user:add ana -p x",
+            "gaffer key k",
+            "gaffer run web --graceful-timeout 5",
         ] {
             assert!(matches!(said(line), Said::Old(_)), "{line}");
         }
@@ -367,6 +395,10 @@ mod tests {
             "gaffer reload web",
             "gaffer send web.2 hello",
             "gaffer ps web",
+            "gaffer --api-key k ps web",
+            "gaffer user ls",
+            "gaffer user",
+            "gaffer login -u ana",
             "gaffer",
             "gaffer -- x",
         ] {
