@@ -353,6 +353,38 @@ impl Client {
         self.get("/v1/node").await
     }
 
+    /// The nodes that are known here.
+    pub async fn nodes(&self) -> Result<Vec<Node>> {
+        self.get_list("/v1/nodes").await
+    }
+
+    /// A node by its name.
+    pub async fn node_named(&self, node: &str) -> Result<Node> {
+        self.get(&format!("/v1/nodes/{}", escape(node))).await
+    }
+
+    /// Does the daemon serve?
+    pub async fn health(&self) -> Result<Health> {
+        self.get("/healthz").await
+    }
+
+    /// Metrics in the text form of Prometheus.
+    pub async fn metrics(&self) -> Result<Bytes> {
+        self.get_bytes("/metrics").await.map(|(_, text)| text)
+    }
+
+    /// What is defined on the node, as a `gaffer.toml`.
+    pub async fn config_toml(&self) -> Result<Bytes> {
+        self.get_bytes("/v1/config?format=toml")
+            .await
+            .map(|(_, text)| text)
+    }
+
+    /// The same as JSON.
+    pub async fn config(&self) -> Result<Value> {
+        self.get("/v1/config?format=json").await
+    }
+
     /// What applying would do.
     pub async fn plan(&self, request: &ApplyRequest) -> Result<Plan> {
         self.post("/v1/plan", request).await

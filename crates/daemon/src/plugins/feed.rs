@@ -69,7 +69,7 @@ fn lines(app: &Shared, job: &JobId, patterns: &[String], records: &[EventRecord]
         .iter()
         .filter(wanted)
         .map(|record| {
-            let event = view::event(record, &app.node);
+            let event = view::event(&app.handle, record, &app.node);
             // Texts, numbers and maps always have a JSON form.
             serde_json::to_string(&event).unwrap_or_default() + "\n"
         })
