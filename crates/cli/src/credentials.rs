@@ -1,7 +1,8 @@
 //! Credentials that `gaffer login` keeps for later commands: one section for each daemon, by its URL.
 //!
 //! Written is `$GAFFER_CONFIG`, else `$XDG_CONFIG_HOME/gaffer/config.toml` (`~/.config`); read is also the original's
-//! `~/.gaffer/gaffer.ini`. TOML has sections `[node."URL"]`, ini `[node "URL"]`, both with `key`, `cacert`, `certfile`
+//! `~/.gaffer/gaffer.ini`. TOML has sections `[login."URL"]` (beside the nodes of `gaffer
+//! node`), ini `[node "URL"]`, both with `key`, `cacert`, `certfile`
 //! and `keyfile`. A file is changed line by line, so that what else is in it stays, by a new file with mode 0600 that
 //! takes the old one's name.
 
@@ -44,7 +45,7 @@ impl Stored {
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct Document {
-    node: BTreeMap<String, Stored>,
+    login: BTreeMap<String, Stored>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -56,14 +57,14 @@ enum Form {
 impl Form {
     fn of(path: &Path) -> Form {
         match path.extension().and_then(|extension| extension.to_str()) {
-            Some("toml") => Form::Toml,
-            _ => Form::Ini,
+            Some("ini") => Form::Ini,
+            _ => Form::Toml,
         }
     }
 
     fn header(self, url: &str) -> String {
         match self {
-            Form::Toml => format!("[node.{}]", quoted(url)),
+            Form::Toml => format!("[login.{}]", quoted(url)),
             Form::Ini => format!("[node \"{url}\"]"),
         }
     }
@@ -78,11 +79,11 @@ impl Form {
     /// The URL of a section's first line.
     fn url(self, line: &str) -> Option<&str> {
         let inner = line.trim().strip_prefix('[')?.split_once(']')?.0.trim();
-        let rest = inner.strip_prefix("node")?.trim_start();
         let rest = match self {
-            Form::Toml => rest.strip_prefix('.')?.trim_start(),
-            Form::Ini => rest,
+            Form::Toml => inner.strip_prefix("login")?.trim_start().strip_prefix('.')?,
+            Form::Ini => inner.strip_prefix("node")?,
         };
+        let rest = rest.trim_start();
         let quote = rest.chars().next().filter(|c| matches!(c, '"' | '\''))?;
         rest.strip_prefix(quote)?.strip_suffix(quote)
     }
@@ -90,7 +91,7 @@ impl Form {
     fn read(self, text: &str) -> Result<BTreeMap<String, Stored>, String> {
         match self {
             Form::Toml => toml::from_str::<Document>(text)
-                .map(|document| document.node)
+                .map(|document| document.login)
                 .map_err(|error| error.message().to_owned()),
             Form::Ini => Ok(read_ini(text)),
         }
@@ -315,10 +316,10 @@ mod tests {
     fn a_url_may_be_written_in_another_way() {
         let text = with_key(
             Form::Toml,
-            "[node.'127.0.0.1']\ncacert = 'x'\n",
+            "[login.'127.0.0.1']\ncacert = 'x'\n",
             &endpoint("http://127.0.0.1:5000/"),
             "k",
         );
-        assert_eq!(text, "[node.'127.0.0.1']\nkey = \"k\"\ncacert = 'x'\n");
+        assert_eq!(text, "[login.'127.0.0.1']\nkey = \"k\"\ncacert = 'x'\n");
     }
 }

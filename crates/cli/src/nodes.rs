@@ -37,7 +37,9 @@ pub fn file() -> Option<PathBuf> {
             .filter(|value| !value.is_empty())
             .map(PathBuf::from)
     };
-    of("GAFFER_CONFIG").or_else(|| {
+    // A file of the original holds keys only.
+    let is_old = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "ini");
+    of("GAFFER_CONFIG").filter(|path| !is_old(path)).or_else(|| {
         let config = of("XDG_CONFIG_HOME").filter(|dir| dir.is_absolute());
         let config = config.or_else(|| Some(of("HOME")?.join(".config")))?;
         Some(config.join("gaffer/config.toml"))

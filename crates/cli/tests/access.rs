@@ -111,10 +111,14 @@ fn s13_4_login_keeps_the_key_that_later_commands_show() {
     let mode = std::fs::metadata(&file).expect("kept").permissions().mode();
     assert_eq!(mode & 0o777, 0o600);
     far.ok(&["ps"]);
+    // The nodes that are named by hand are in the same file, and it still belongs to its owner only.
+    far.ok(&["node", "add", "build", "http://build.example:5000"]);
+    far.ok(&["ps"]);
+    far.ok(&["node", "rm", "build"]);
     // Another daemon is shown nothing of it: its section has another URL.
     let text = std::fs::read_to_string(&file).expect("kept");
     assert!(
-        text.starts_with(&format!("[node.\"{}\"]\nkey = \"", far.url)),
+        text.starts_with(&format!("[login.\"{}\"]\nkey = \"", far.url)),
         "{text}"
     );
 }
@@ -326,7 +330,10 @@ fn s14_6_https_with_an_authority_of_its_own() {
     let config = far.home.join(".config/gaffer");
     std::fs::create_dir_all(&config).expect("made");
     std::fs::copy(file("ca.pem"), config.join("ca.pem")).expect("copied");
-    let text = format!("[node.\"{}\"]\nkey = \"{token}\"\ncacert = \"ca.pem\"\n", far.url);
+    let text = format!(
+        "[login.\"{}\"]\nkey = \"{token}\"\ncacert = \"ca.pem\"\n",
+        far.url
+    );
     std::fs::write(config.join("config.toml"), text).expect("written");
     far.ok(&["ps"]);
     let mut ctl = Command::new(env!("CARGO_BIN_EXE_gafferctl"));

@@ -43,9 +43,11 @@ pub fn user_nodes(path: &Path, text: &str) -> Result<UserNodes, Diagnostics> {
 fn read(text: &str, file: u32, path: &Path, report: &mut Report) -> Option<UserNodes> {
     let table = toml_text::parse(text, file, report)?;
     let folder = path.parent().unwrap_or(Path::new("/"));
-    for (key, entry) in table.iter().filter(|(key, _)| *key != "node") {
+    // Logins are in it, too: who shows their keys reads them.
+    let others = table.iter().filter(|(key, _)| *key != "node" && *key != "login");
+    for (key, entry) in others {
         let message = format!("there is no `{key}` in this file");
-        report.error(entry.key, key, message, "it has [node.X] only");
+        report.error(entry.key, key, message, "it has [node.X] and [login.X] only");
     }
     let mut nodes = UserNodes::new();
     let Some(all) = table.get("node") else {
