@@ -42,7 +42,11 @@ pub fn parse(words: &[String]) -> Result<OldCli, u8> {
 }
 
 /// One old command.
-pub async fn run(cli: OldCli) -> Result<u8, Failure> {
+pub async fn run(mut cli: OldCli) -> Result<u8, Failure> {
+    if matches!(cli.command, OldCommand::KeyCreate(_)) {
+        // Here the option is the key's own.
+        cli.globals.fleet.label.clear();
+    }
     if cli.globals.fleet.is_used() {
         return Err(
             Failure::usage("this command of the original has to do with one node only")
