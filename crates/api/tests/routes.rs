@@ -3,6 +3,7 @@
 
 use gaffer_api::access::{TokenRequest, TokenScope, UserRequest};
 use gaffer_api::routes::LogQuery;
+use gaffer_api::types::task::{TaskKillRequest, TaskRequest};
 use gaffer_api::types::{ActionRequest, ApplyRequest, JobsRequest, RunRequest, ScaleRequest, SignalRequest};
 use gaffer_api::{Client, Endpoint};
 use serde_json::{Value, json};
@@ -132,6 +133,18 @@ async fn call_access(client: &Client) {
     let _ = client.user_remove("u").await;
 }
 
+async fn call_tasks(client: &Client) {
+    let within = std::time::Duration::from_millis(1);
+    let _ = client.tasks(None).await;
+    let _ = client.task_start(&TaskRequest::default()).await;
+    let _ = client.task("t", false).await;
+    let _ = client.task_wait("t", None, within).await;
+    let _ = client.task_kill("t", &TaskKillRequest::default()).await;
+    let _ = client.task_pause("t").await;
+    let _ = client.task_resume("t").await;
+    let _ = client.task_log("t", "s", "stdout", None, "end").await;
+}
+
 /// Is it a path of this template?
 fn fits(path: &str, template: &str) -> bool {
     let (path, template) = (path.split('/'), template.split('/'));
@@ -152,6 +165,7 @@ async fn every_documented_route_has_a_typed_method() {
     call_runs(&client).await;
     call_node(&client).await;
     call_access(&client).await;
+    call_tasks(&client).await;
     server.abort();
 
     let asked = asked.lock().expect("no panic");

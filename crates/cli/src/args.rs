@@ -1,6 +1,7 @@
 //! What was typed: the grammar of the command line, without its meaning.
 
 use crate::access::{Credentials, LoginArgs, TokenArgs, UserArgs};
+use crate::args_shell::{CompletionsArgs, HelpArgs};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -781,23 +782,4 @@ pub struct DaemonStartArgs {
         value_delimiter = ','
     )]
     pub profile: Vec<String>,
-}
-
-/// `completions`.
-#[derive(Args, Clone, Debug)]
-pub struct CompletionsArgs {
-    /// bash, zsh, fish, elvish or powershell
-    #[arg(value_name = "SHELL")]
-    pub shell: clap_complete::Shell,
-}
-
-/// `help`.
-#[derive(Args, Clone, Debug)]
-pub struct HelpArgs {
-    /// A command, or targets, config, exit-codes, templates, events
-    #[arg(value_name = "TOPIC")]
-    pub topic: Vec<String>,
-    /// The whole reference as Markdown
-    #[arg(long, hide = true)]
-    pub reference: bool,
 }

@@ -5,6 +5,7 @@
 
 mod access;
 mod args;
+mod args_shell;
 mod ask;
 mod commands;
 mod connect;

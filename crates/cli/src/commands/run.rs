@@ -52,13 +52,7 @@ async fn on_node(ctx: &Context, args: &RunArgs, job: &str) -> Result<u8, Failure
             selected.len()
         )));
     };
-    let mut env = BTreeMap::new();
-    for pair in &args.params {
-        let (key, value) = pair
-            .split_once('=')
-            .ok_or_else(|| Failure::usage(format!("`{pair}` is no K=V")))?;
-        env.insert(key.to_owned(), value.to_owned());
-    }
+    let env = variables(&args.params)?;
     // A program behind a pipe shall see one.
     let pty = args.attach && std::io::stdin().is_terminal();
     let (cols, rows) = pty.then(terminal::size).flatten().unzip();
@@ -113,6 +107,15 @@ async fn on_node(ctx: &Context, args: &RunArgs, job: &str) -> Result<u8, Failure
         return Ok(join(ctx, &ctx.client, &name, &run, &joined).await?.code());
     }
     follow(ctx, &ctx.client, &run, false).await
+}
+
+fn variables(pairs: &[String]) -> Result<BTreeMap<String, String>, Failure> {
+    let pairs = pairs.iter().map(|pair| {
+        pair.split_once('=')
+            .map(|(key, value)| (key.to_owned(), value.to_owned()))
+            .ok_or_else(|| Failure::usage(format!("`{pair}` is no K=V")))
+    });
+    pairs.collect()
 }
 
 fn run_of(operation: &Operation) -> Option<String> {

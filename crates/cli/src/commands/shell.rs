@@ -1,6 +1,6 @@
 //! `completions`, `man`, `help`, `version`: about the program itself.
 
-use crate::args::{CompletionsArgs, HelpArgs};
+use crate::args_shell::{CompletionsArgs, HelpArgs};
 use crate::failure::{Failure, output};
 use crate::help;
 use crate::out::Out;
