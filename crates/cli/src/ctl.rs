@@ -413,7 +413,7 @@ async fn load(out: &Out, client: &Client, path: &str, start: bool) -> Result<(),
 /// `HH:MM:SS name | event …` until interrupted.
 async fn watch(out: &Out, client: &Client, pattern: Option<&str>, flags: &[&str]) -> Result<u8, Failure> {
     use futures_util::StreamExt;
-    let mut paint = out.paint.clone();
+    let mut paint = out.paint;
     let mut beat = None;
     for flag in flags {
         match flag.split_once('=') {

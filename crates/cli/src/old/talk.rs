@@ -42,7 +42,7 @@ pub async fn run(app: &App, args: &OldRunArgs) -> Result<u8, Failure> {
     let request = RunRequest {
         env,
         args: behind.words,
-        grace_ms: grace.map(|text| grace_ms(text)).transpose()?,
+        grace_ms: grace.map(grace_ms).transpose()?,
         ..RunRequest::default()
     };
     let asked = app
