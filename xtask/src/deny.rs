@@ -87,7 +87,7 @@ fn judge(package: &Value, rules: &Rules, wanted_by: &[&str], faults: &mut Vec<St
     }
     if let Some(ban) = rules.banned.get(name) {
         let excused = |wanting: &&str| ban.wrappers.iter().any(|wrapper| wrapper == wanting);
-        if wanted_by.is_empty() || !wanted_by.iter().all(|wanting| excused(&wanting)) {
+        if wanted_by.is_empty() || !wanted_by.iter().all(excused) {
             faults.push(format!("{shown}: banned: {}", ban.why));
         }
     }
