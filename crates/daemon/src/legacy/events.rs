@@ -1,7 +1,7 @@
 //! Events of the engine in the words of the old APIs.
 //!
 //! One event of the engine becomes several messages, in this order: the global topic, then `job.<session>.<job>.…`, then
-//! `proc.<pid>.…`. A reader that keeps a cursor of the engine's log and passes each record through [`translate`] has them
+//! `proc.<pid>.…`. A reader that keeps a cursor of the engine's log and passes each record through `translate` has them
 //! in order, and is told by a `gap` of the log when it was too slow.
 //!
 //! What the engine does not tell apart and the original did (a stop by hand and a scale down to nothing, say) is in the

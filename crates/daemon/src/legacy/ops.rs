@@ -1,7 +1,7 @@
 //! What the old APIs can ask, as calls of the engine: shared by the HTTP routes of 0.5 and 0.4 and by channel commands.
 //!
 //! Everything here is said to the store before it counts, as any request. Where the answer of the original implied that
-//! processes were there already, these wait for them, within [`BIRTH_WITHIN`].
+//! processes were there already, these wait for them, within `BIRTH_WITHIN`.
 
 use crate::legacy::error::{LegacyError, Result};
 use crate::legacy::events::IMPLIED;

@@ -1,7 +1,7 @@
 //! Plugins: folders with pages, with a program, or with both.
 //!
 //! A program is a job of the session `plugins`, kept alive like any other; what it is told comes as lines on its standard
-//! input ([`feed`]), what it wants it asks over the control socket. Pages are read when they are asked for ([`site`]).
+//! input (`feed`), what it wants it asks over the control socket. Pages are read when they are asked for (`site`).
 //! Folders are looked at when the daemon starts and when its file is read again.
 
 mod feed;

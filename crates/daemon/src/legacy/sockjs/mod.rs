@@ -6,8 +6,8 @@
 //! | `/info`, `/iframe*.html`, `/chunking_test` | what clients find out with |
 //! | `/websocket` | a WebSocket without SockJS: one text is one message |
 //! | `/<server>/<session>/websocket` | a WebSocket with SockJS's frames |
-//! | `/<server>/<session>/` `xhr`, `xhr_streaming`, `eventsource`, `htmlfile`, `jsonp` | receive ([`receive`]) |
-//! | `/<server>/<session>/` `xhr_send`, `jsonp_send` | send ([`send`]) |
+//! | `/<server>/<session>/` `xhr`, `xhr_streaming`, `eventsource`, `htmlfile`, `jsonp` | receive (`receive`) |
+//! | `/<server>/<session>/` `xhr_send`, `jsonp_send` | send (`send`) |
 //!
 //! All of them carry the same conversation; the application cannot tell them apart. Wrong input is a 400 where SockJS
 //! itself answers 500.
