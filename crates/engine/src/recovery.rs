@@ -476,7 +476,7 @@ fn report_slots(
     for (text, facts) in newest {
         let Ok(slot) = text.parse::<Slot>() else {
             let dead_shim = known.buried.contains(&facts.shim);
-            state.tasks.note_found(&text, *facts, dead_shim);
+            state.note_task_run(&text, *facts, dead_shim);
             continue;
         };
         let (own, earlier): (Vec<Death>, Vec<Death>) = past

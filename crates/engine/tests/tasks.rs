@@ -2,7 +2,7 @@
 
 use gaffer::task::layout::Place;
 use gaffer::task::{Definition, NewTask, TaskInfo, TaskKill};
-use gaffer::{Engine, Handle, Settings};
+use gaffer::{Engine, Handle, Settings, TasksLed};
 use gaffer_config::{ThermosContext, load_thermos_json};
 use gaffer_core::task::record::TaskState;
 use serde_json::{Value, json};
@@ -228,6 +228,33 @@ async fn r08_what_ended_while_nobody_led_is_taken_over_and_not_run_again() {
     assert_eq!(info.view.state, TaskState::Failed);
     assert_eq!(story(&info, "a"), "FAILED:5");
     assert_eq!(std::fs::read_to_string(&ran).expect("read"), "a\n");
+    node.end().await;
+}
+
+#[tokio::test]
+async fn r08_an_end_between_recovery_and_the_lead_is_not_missed() {
+    let mut node = Node::new().await;
+    let cmd = "while ! test -e go; do sleep 0.05; done; echo a >> ran; exit 5";
+    let steps = task(json!([{"name": "a", "cmdline": cmd}]), json!([]));
+    node.start("t", &steps).await;
+    node.step_is("t", "a", "running").await;
+    drop(node.engine.take());
+    // A node that leads a task only when it is asked to.
+    let mut settings = Settings::new(node.dir.path().join("state"));
+    settings.tasks_led = TasksLed::Only("t".into());
+    node.engine = Some(Engine::open(settings).await.expect("an engine"));
+    std::fs::write(Path::new(&node.sandbox()).join("go"), "").expect("written");
+    let read = async {
+        while !node.handle().live_runs().is_empty() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(LONG, read).await.expect("its end is read");
+    let ran = Path::new(&node.sandbox()).join("ran");
+    gaffer_testkit::wait_until(LONG, "it ran", || ran.exists());
+    node.start("t", &steps).await;
+    let info = node.over("t").await;
+    assert_eq!(story(&info, "a"), "FAILED:5");
     node.end().await;
 }
 

@@ -78,15 +78,6 @@ impl Tasks {
             .min()
     }
 
-    /// Recovery met a slot that is no job's. False: it is no task's either.
-    pub fn note_found(&mut self, slot: &str, facts: RunFacts, dead_shim: bool) -> bool {
-        if launch::of_slot(slot).is_none() {
-            return false;
-        }
-        self.found.insert(slot.to_owned(), (Box::new(facts), dead_shim));
-        true
-    }
-
     /// The task of a run.
     pub fn task_of(&self, run: RunId) -> Option<&Arc<str>> {
         self.runs.get(&run)
@@ -129,6 +120,19 @@ impl State {
         Ok(())
     }
 
+    /// Recovery met a slot that is no job's. A run that lives is followed from now on: its task may be led only later, and what
+    /// happens meanwhile must not be missed.
+    pub fn note_task_run(&mut self, slot: &str, facts: RunFacts, dead_shim: bool) {
+        if launch::of_slot(slot).is_none() {
+            return;
+        }
+        let facts = Box::new(facts);
+        if !facts.is_over() && !dead_shim {
+            self.runs.runs.insert(facts.run, facts.clone());
+        }
+        self.tasks.found.insert(slot.to_owned(), (facts, dead_shim));
+    }
+
     /// What recovery knows of a task's runs.
     fn tell_found(&mut self, id: &Arc<str>) {
         let mine = |slot: &&String| launch::of_slot(slot).is_some_and(|(task, _)| *task == **id);
@@ -145,10 +149,13 @@ impl State {
                 continue;
             };
             let (run, attempt) = (facts.run, facts.attempt);
+            let facts = self.runs.runs.get(&run).cloned().unwrap_or(facts);
             let what = self.found(&facts, dead_shim);
             if !facts.is_over() && !dead_shim {
                 self.tasks.runs.insert(run, id.clone());
-                self.runs.runs.insert(run, facts);
+            } else if let Some(facts) = self.runs.runs.get_mut(&run) {
+                facts.settled = true;
+                self.drop_if_over(run);
             }
             self.feed_task(
                 id,
@@ -178,7 +185,8 @@ impl State {
                 tree_gone: facts.gone || dead_shim,
             };
         }
-        match (facts.born, dead_shim) {
+        // Of a run that is gone without an exit on file nobody saw the end.
+        match (facts.born, dead_shim || facts.gone) {
             (false, true) => Found::NotStarted,
             (false, false) => Found::Asked,
             (true, true) => Found::Ended {
