@@ -37,6 +37,11 @@ impl Socket {
         self.0.send(Message::Text(text.into())).await.expect("it is sent");
     }
 
+    /// Sends a text that may be too much: the other end may be gone before it has all of it.
+    pub async fn send_or_be_cut_off(&mut self, text: &str) {
+        let _cut_off = self.0.send(Message::Text(text.into())).await;
+    }
+
     /// The next JSON text; none if the connection ends.
     pub async fn next(&mut self) -> Option<Value> {
         let text = self.text().await?;

@@ -225,7 +225,7 @@ async fn hazard_b5_a_message_that_is_too_large_ends_its_connection_only() {
     let lookupd = Lookupd::start(&[]);
     let mut alpha = Socket::node(&lookupd, "alpha").await;
     let mut rude = Socket::node(&lookupd, "rude").await;
-    rude.send(&format!("{{\"type\":\"{}\"}}", "x".repeat(1 << 20)))
+    rude.send_or_be_cut_off(&format!("{{\"type\":\"{}\"}}", "x".repeat(1 << 20)))
         .await;
     assert_eq!(rude.next().await, None);
     let reply = alpha.ask(job("REGISTER_JOB", &"x".repeat(300))).await;
