@@ -259,6 +259,28 @@ async fn r08_an_end_between_recovery_and_the_lead_is_not_missed() {
 }
 
 #[tokio::test]
+async fn the_runs_of_a_task_that_cannot_be_read_are_left_alone() {
+    let mut node = Node::new().await;
+    let cmd = "while ! test -e go; do sleep 0.05; done";
+    node.start("t", &task(json!([{"name": "a", "cmdline": cmd}]), json!([])))
+        .await;
+    let before = node.step_is("t", "a", "running").await;
+    let pid = before.history.steps["a"][0].pid.expect("a pid");
+    let file = node.handle().tasks_root().task("t", Place::Active);
+    let definition = std::fs::read(&file).expect("a definition");
+    std::fs::write(&file, "not a task").expect("written");
+    node.crash_and_open().await;
+    assert!(node.handle().task("t").await.is_err());
+    assert!(Path::new(&format!("/proc/{pid}")).exists(), "it lives on");
+    std::fs::write(&file, definition).expect("written");
+    node.crash_and_open().await;
+    std::fs::write(Path::new(&node.sandbox()).join("go"), "").expect("written");
+    let info = node.over("t").await;
+    assert_eq!(story(&info, "a"), "SUCCESS:0");
+    node.end().await;
+}
+
+#[tokio::test]
 async fn k07_a_kill_ends_the_steps_and_runs_the_final_ones() {
     let node = Node::new().await;
     let steps = json!([

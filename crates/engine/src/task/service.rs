@@ -18,7 +18,7 @@ use gaffer_core::task::record::{Header, Record};
 use gaffer_core::task::runner::{Command, Found, Input, Leader, RunEnd, Runner};
 use gaffer_core::time::{Mono, Wall};
 use gaffer_shim::message::ToShim;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use tokio::sync::watch;
 
@@ -211,11 +211,13 @@ impl State {
         self.shims.all.get(&facts.shim).map_or(0, |shim| shim.pid)
     }
 
-    /// Recovery is over: runs of tasks that nobody knows any more are ended.
-    pub fn end_unknown_task_runs(&mut self) {
-        for (_, (facts, dead_shim)) in std::mem::take(&mut self.tasks.found) {
+    /// Recovery is over: runs of tasks that nobody knows any more are ended. Those of a task that is there and cannot be led
+    /// are left alone: nothing is killed because of a file that we cannot read.
+    pub fn end_unknown_task_runs(&mut self, there: &BTreeSet<String>) {
+        for (slot, (facts, dead_shim)) in std::mem::take(&mut self.tasks.found) {
             let run = facts.run;
-            if !facts.is_over() && !dead_shim {
+            let known = launch::of_slot(&slot).is_some_and(|(task, _)| there.contains(task));
+            if !known && !facts.is_over() && !dead_shim {
                 tracing::warn!(run = %run, slot = facts.slot, "the task of this run is not known here; it is ended");
                 let mut facts = facts;
                 facts.settled = true;
@@ -518,6 +520,7 @@ pub(crate) async fn resume(state: &Arc<Mutex<State>>) {
         }
         Err(_) => return,
     };
+    let there: BTreeSet<String> = listed.iter().map(|one| one.id.clone()).collect();
     for one in listed {
         let root = root.clone();
         let id = one.id.clone();
@@ -533,7 +536,7 @@ pub(crate) async fn resume(state: &Arc<Mutex<State>>) {
             tracing::error!(task = one.id, why, "the task cannot be led");
         }
     }
-    crate::owner::lock(state).end_unknown_task_runs();
+    crate::owner::lock(state).end_unknown_task_runs(&there);
 }
 
 /// Opens the stream and the definition of a task that is on disk.
