@@ -207,11 +207,6 @@ impl Plan {
         self.entries.get(step).map_or(Phase::Other, |entry| entry.phase)
     }
 
-    /// Failed runs of a step so far.
-    pub fn failures(&self, step: usize) -> u32 {
-        self.entries.get(step).map_or(0, |entry| entry.failures)
-    }
-
     /// Steps that run, in order of declaration.
     pub fn running(&self) -> impl Iterator<Item = usize> {
         self.running.iter().copied()
