@@ -13,8 +13,9 @@ use crate::node::{Item, Node, Span, Table};
 use crate::report::Report;
 use crate::resolve::{Resolved, Resolver, Wait, World};
 use crate::source::Gathered;
+use crate::task::LoadedTask;
 use crate::webhook::Webhook;
-use gaffer_core::job::{Condition, Job, Port, Restart};
+use gaffer_core::job::{Condition, Job, Launch, Port, Restart};
 use gaffer_core::name::{JobId, JobName, Name};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
@@ -30,8 +31,12 @@ pub struct Config {
     pub daemon_section: Option<Origin>,
     /// All jobs that exist under the selected profiles.
     pub jobs: BTreeMap<JobId, LoadedJob>,
+    /// All tasks that exist under the selected profiles.
+    pub tasks: BTreeMap<JobId, LoadedTask>,
     /// All webhooks.
     pub webhooks: Vec<Webhook>,
+    /// Names of `[vars]`.
+    pub vars: BTreeSet<String>,
     /// `session` of the file.
     pub session: Name,
     /// What is odd but works.
@@ -82,7 +87,8 @@ pub fn load(bundle: &Bundle, host: &dyn Host) -> Result<Config, Diagnostics> {
         .collect();
     let mut world = World::new(host);
     let session = front.session.clone();
-    let merged = {
+    let vars = std::mem::take(&mut front.declared_vars);
+    let (merged, merged_tasks) = {
         let (front, report) = (&mut front, &mut report);
         Merger {
             bundle,
@@ -91,12 +97,18 @@ pub fn load(bundle: &Bundle, host: &dyn Host) -> Result<Config, Diagnostics> {
             report,
             prefix: String::new(),
         }
-        .jobs()
+        .all()
     };
     let mut drafts = BTreeMap::new();
     for mut job in merged {
         if let Some((id, draft)) = draft(&mut job, bundle, &mut world, &mut report) {
             drafts.insert(id, draft);
+        }
+    }
+    let mut tasks = BTreeMap::new();
+    for task in merged_tasks {
+        if let Some(task) = crate::task::resolve(task, &mut world, &mut report) {
+            tasks.insert(task.id.clone(), task);
         }
     }
     check_counts(bundle, &drafts, &mut report);
@@ -116,14 +128,16 @@ pub fn load(bundle: &Bundle, host: &dyn Host) -> Result<Config, Diagnostics> {
         daemon,
         daemon_section,
         jobs,
+        tasks,
         webhooks,
+        vars,
         session,
         warnings,
         file: bundle.root.clone(),
     })
 }
 
-fn origin(report: &Report, span: Span) -> Origin {
+pub(crate) fn origin(report: &Report, span: Span) -> Origin {
     let file = report
         .path_of(span)
         .unwrap_or(Path::new(""))
@@ -155,7 +169,7 @@ struct Draft {
 impl Draft {
     fn finish(self, report: &Report) -> LoadedJob {
         let launch_digest = launch_digest(&self.job, &self.table, &self.layers, self.files.as_deref());
-        let mut typed = typed(&self.table, &self.layers, &self.job, self.files);
+        let mut typed = typed(&self.table, &self.layers, &self.job.launch, self.files);
         if let Some(typed) = typed.as_object_mut()
             && !self.after.is_empty()
         {
@@ -197,7 +211,7 @@ fn after_typed(id: &JobId, after: &BTreeMap<JobId, Condition>) -> Value {
 }
 
 /// The table, with what gaffer has found out: `[env]` under the files of variables, and the user of that moment.
-fn typed(table: &Table, layers: &[Layer], job: &Job, files: Option<String>) -> Value {
+pub(crate) fn typed(table: &Table, layers: &[Layer], launch: &Launch, files: Option<String>) -> Value {
     let mut typed: BTreeMap<String, Value> = table
         .iter()
         .map(|(key, entry)| (key.to_owned(), entry.node.to_json()))
@@ -218,7 +232,7 @@ fn typed(table: &Table, layers: &[Layer], job: &Job, files: Option<String>) -> V
     if let Some(files) = files {
         typed.insert("env_digest".to_owned(), files.into());
     }
-    if let (Some(user), Some(node)) = (&job.launch.user, table.get("user")) {
+    if let (Some(user), Some(node)) = (&launch.user, table.get("user")) {
         let run_as = json!({
             "gid": user.gid, "groups": user.groups, "home": user.home, "name": crate::kind::scalar(node),
             "shell": user.shell, "uid": user.uid, "user": user.name,
@@ -253,6 +267,7 @@ fn draft(
         table: &merged.table,
         layers: &merged.layers,
         unread: merged.unread.as_deref(),
+        task: None,
     };
     let Resolved { mut job, waits } = resolver.resolve();
     let count = bundle
@@ -600,7 +615,7 @@ fn names_after(id: &JobId, draft: &mut Draft, report: &mut Report) {
 }
 
 /// Commands of a PUT that are one text become words, as in files.
-fn split_commands(table: &mut Table) {
+pub(crate) fn split_commands(table: &mut Table) {
     let scripted = is_shell(table.get("shell"));
     split(table, "cmd", scripted);
     split(table, "wrap", false);
@@ -628,7 +643,11 @@ fn split(table: &mut Table, key: &str, scripted: bool) {
 
 /// Layers under `env`: those kept with the definition, and the files that it names. Beside them, why a file of a
 /// stored definition could not be read.
-fn kept_layers(table: &mut Table, host: &dyn Host, report: &mut Report) -> (Vec<Layer>, Option<String>) {
+pub(crate) fn kept_layers(
+    table: &mut Table,
+    host: &dyn Host,
+    report: &mut Report,
+) -> (Vec<Layer>, Option<String>) {
     let mut layers: Vec<Layer> = table
         .remove("env_layers")
         .as_ref()

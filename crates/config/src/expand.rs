@@ -26,8 +26,33 @@ pub struct RunContext<'a> {
     pub base_env: &'a BTreeMap<String, String>,
     /// What `shell = true` is: `[gaffer] shell`.
     pub shell: &'a str,
+    /// Of a step: the task that it belongs to.
+    pub task: Option<&'a TaskRun<'a>>,
     /// Set by the engine on top of everything: `NOTIFY_SOCKET`, `WATCHDOG_USEC`, …
     pub added: &'a [(String, String)],
+}
+
+/// What a run of a step knows of its task.
+#[derive(Clone, Copy)]
+pub struct TaskRun<'a> {
+    /// Name of the task.
+    pub name: &'a str,
+    /// Its id.
+    pub id: &'a str,
+    /// Its own directory.
+    pub dir: &'a str,
+    /// Name of the step.
+    pub step: &'a str,
+    /// Values of `{{params.N}}`.
+    pub params: &'a BTreeMap<String, String>,
+    /// Value of `{{steps.S.outputs.N}}` by `S` and `N`, of `{{steps.S.exit_code}}` by `S` and none.
+    pub said: &'a dyn Fn(&str, Option<&str>) -> Option<String>,
+}
+
+impl std::fmt::Debug for TaskRun<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "step {} of task {}", self.step, self.id)
+    }
 }
 
 /// A launch with everything filled in.
@@ -227,16 +252,24 @@ fn inherited(launch: &Launch, base: &BTreeMap<String, String>) -> BTreeMap<Strin
 
 /// Variables that gaffer sets on top.
 fn own_variables(context: &RunContext<'_>) -> BTreeMap<String, String> {
-    let instance = context.instance.unwrap_or(0).to_string();
     let mut own = BTreeMap::from([
-        ("INSTANCE".to_owned(), instance.clone()),
-        ("GAFFER_INSTANCE".to_owned(), instance),
         ("GAFFER_NODE".to_owned(), context.node.to_owned()),
         ("GAFFER_SESSION".to_owned(), context.job.session.to_string()),
-        ("GAFFER_JOB".to_owned(), context.job.job.to_string()),
         ("GAFFER_RUN".to_owned(), context.run.to_owned()),
         ("GAFFER_ATTEMPT".to_owned(), context.attempt.to_string()),
     ]);
+    match context.task {
+        Some(task) => {
+            own.insert("GAFFER_TASK".to_owned(), task.id.to_owned());
+            own.insert("GAFFER_STEP".to_owned(), task.step.to_owned());
+        }
+        None => {
+            let instance = context.instance.unwrap_or(0).to_string();
+            own.insert("INSTANCE".to_owned(), instance.clone());
+            own.insert("GAFFER_INSTANCE".to_owned(), instance);
+            own.insert("GAFFER_JOB".to_owned(), context.job.job.to_string());
+        }
+    }
     for (name, port) in context.ports {
         let variable = if name.is_empty() {
             "PORT".to_owned()
@@ -274,6 +307,26 @@ impl Filler<'_> {
 
     fn reference(&self, name: &str) -> Option<String> {
         let context = self.context;
+        if let Some(task) = context.task {
+            match name {
+                "task.name" => return Some(task.name.to_owned()),
+                "task.id" => return Some(task.id.to_owned()),
+                "task.dir" => return Some(task.dir.to_owned()),
+                "step" => return Some(task.step.to_owned()),
+                "job" | "instance" => return None,
+                _ => {}
+            }
+            if let Some(param) = name.strip_prefix("params.") {
+                return task.params.get(param).cloned();
+            }
+            if let Some(rest) = name.strip_prefix("steps.") {
+                return match rest.splitn(3, '.').collect::<Vec<_>>()[..] {
+                    [step, "outputs", name] => (task.said)(step, Some(name)),
+                    [step, "exit_code"] => (task.said)(step, None),
+                    _ => None,
+                };
+            }
+        }
         Some(match name {
             "session" => context.job.session.to_string(),
             "job" => context.job.job.to_string(),
@@ -368,6 +421,7 @@ mod tests {
             ports: &ports,
             base_env: &base,
             shell: "/bin/sh",
+            task: None,
             added: &added,
         };
         expand(launch, &context)

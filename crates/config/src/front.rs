@@ -6,6 +6,7 @@ use crate::bundle::{Bundle, Kind};
 use crate::check::{Checked, lengthen, report_problem};
 use crate::env_text::{self, Variables};
 use crate::keys::{self, DAEMON, JOB, TOP, Use};
+use crate::keys_task::{is_task_only, step_keys, task_keys, template_keys};
 use crate::kind::Type;
 use crate::node::{Entry, Node, Span, Table};
 use crate::report::Report;
@@ -26,6 +27,8 @@ pub(crate) struct Scope {
     pub defaults: Table,
     /// `[defaults.job]`.
     pub defaults_job: Table,
+    /// `[defaults.step]`.
+    pub defaults_step: Table,
     /// `[env]` and `[defaults.env]`.
     pub env: Table,
     /// `env_file` at the top of the files.
@@ -45,6 +48,17 @@ pub(crate) struct JobDef {
     pub procfile: bool,
 }
 
+/// A task as written, with its steps in `step`.
+pub(crate) struct TaskDef {
+    pub name: String,
+    pub session: String,
+    /// Of its header.
+    pub span: Span,
+    pub scope: usize,
+    /// The object, then what selected profiles lay over it.
+    pub layers: Vec<Table>,
+}
+
 /// A webhook as written.
 pub(crate) struct WebhookDef {
     pub name: String,
@@ -58,8 +72,11 @@ pub(crate) struct WebhookDef {
 pub(crate) struct Front {
     pub scopes: Vec<Scope>,
     pub jobs: BTreeMap<(String, String), JobDef>,
+    pub tasks: BTreeMap<(String, String), TaskDef>,
     pub templates: BTreeMap<String, Vec<(Table, Span)>>,
     pub vars: BTreeMap<String, String>,
+    /// Names of `[vars]` of all files.
+    pub declared_vars: BTreeSet<String>,
     pub daemon: Option<(Table, Span)>,
     pub webhooks: BTreeMap<(String, String), WebhookDef>,
     pub session: String,
@@ -73,17 +90,26 @@ struct Loader<'a> {
     report: &'a mut Report,
     front: Front,
     read: BTreeSet<PathBuf>,
-    /// Jobs and templates that profiles lay over: profile's place in the selection, kind, name, session.
+    /// Objects and templates that profiles lay over.
     overlays: Vec<Overlay>,
     profiles_seen: BTreeSet<String>,
 }
 
 struct Overlay {
+    /// Place of the profile in the selection.
     order: usize,
     scope: usize,
-    is_job: bool,
+    kind: Laid,
     name: String,
     entry: Entry,
+}
+
+/// What a profile lays something over.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Laid {
+    Template,
+    Job,
+    Task,
 }
 
 /// Reads and orders everything. Mistakes go to the report.
@@ -91,8 +117,10 @@ pub(crate) fn front(bundle: &Bundle, source: &mut dyn Source, report: &mut Repor
     let front = Front {
         scopes: Vec::new(),
         jobs: BTreeMap::new(),
+        tasks: BTreeMap::new(),
         templates: BTreeMap::new(),
         vars: BTreeMap::new(),
+        declared_vars: BTreeSet::new(),
         daemon: None,
         webhooks: BTreeMap::new(),
         session: "default".to_owned(),
@@ -265,12 +293,17 @@ impl Loader<'_> {
             };
             match name.as_str() {
                 "defaults" => self.check_defaults(table, path),
-                "template" | "job" => {
+                "template" | "job" | "task" => {
                     for (object, entry) in &mut table.0 {
                         let place = format!("{path}{name}.{object}");
                         let what = format!("{name} `{object}`");
+                        let inside = format!("{place}.");
                         match &mut entry.node.item {
-                            Item::Table(below) => self.check_object(below, &format!("{place}."), &what, None),
+                            Item::Table(below) if name == "task" => self.check_task(below, &inside, &what),
+                            Item::Table(below) if name == "template" => {
+                                self.check_object(template_keys(), below, &inside, &what, None);
+                            }
+                            Item::Table(below) => self.check_object(JOB, below, &inside, &what, None),
                             _ => report_problem(
                                 Type::Table,
                                 &format!("{name}.{object}"),
@@ -310,37 +343,91 @@ impl Loader<'_> {
 
     fn check_defaults(&mut self, table: &mut Table, path: &str) {
         use crate::node::Item;
-        for kind in ["step", "queue"] {
-            if let Some(entry) = table.0.remove(kind) {
-                let what = format!("defaults.{kind}");
-                let message = format!("`{what}` is not yet supported");
-                self.report
-                    .error(entry.key, &format!("{path}{what}"), message, "leave it out");
-            }
+        if let Some(entry) = table.0.remove("queue") {
+            let place = format!("{path}defaults.queue");
+            let message = "`defaults.queue` is not yet supported";
+            self.report.error(entry.key, &place, message, "leave it out");
         }
-        let job = table.remove("job");
-        self.check_object(table, &format!("{path}defaults."), "[defaults]", Some(Use::Job));
-        let Some(mut node) = job else { return };
-        let place = format!("{path}defaults.job");
-        match &mut node.item {
-            Item::Table(job) => {
-                self.check_object(job, &format!("{place}."), "[defaults.job]", Some(Use::File));
+        let kinds =
+            [("job", JOB), ("step", step_keys())].map(|(kind, keys)| (kind, keys, table.remove(kind)));
+        let (place, without) = (format!("{path}defaults."), Some(Use::Job));
+        self.check_object(JOB, table, &place, "[defaults]", without);
+        for (kind, keys, node) in kinds {
+            let Some(mut node) = node else { continue };
+            let name = format!("defaults.{kind}");
+            let place = format!("{path}{name}");
+            match &mut node.item {
+                Item::Table(below) => {
+                    let (inside, what) = (format!("{place}."), format!("[{name}]"));
+                    self.check_object(keys, below, &inside, &what, Some(Use::File));
+                }
+                _ => report_problem(Type::Table, &name, &place, &node, self.report),
             }
-            _ => report_problem(Type::Table, "defaults.job", &place, &node, self.report),
+            table.put(kind, node);
         }
-        table.put("job", node);
     }
 
-    fn check_object(&mut self, table: &mut Table, path: &str, what: &str, without: Option<Use>) {
+    fn check_object(
+        &mut self,
+        keys: &'static [keys::Key],
+        table: &mut Table,
+        path: &str,
+        what: &str,
+        without: Option<Use>,
+    ) {
         Checked {
-            keys: JOB,
+            keys,
             path,
             what,
             without,
             written: false,
         }
         .check(table, self.report);
-        lengthen(JOB, table);
+        lengthen(keys, table);
+    }
+
+    /// A task and its steps. With steps, what runs a program belongs into them.
+    fn check_task(&mut self, table: &mut Table, path: &str, what: &str) {
+        use crate::node::Item;
+        let steps = table.0.remove("step");
+        self.check_object(task_keys(), table, path, what, None);
+        let Some(mut steps) = steps else { return };
+        let Item::Table(below) = &mut steps.node.item else {
+            report_problem(
+                Type::Table,
+                "step",
+                &format!("{path}step"),
+                &steps.node,
+                self.report,
+            );
+            return;
+        };
+        for (name, entry) in &mut below.0 {
+            let place = format!("{path}step.{name}");
+            match &mut entry.node.item {
+                Item::Table(step) => {
+                    let (inside, what) = (format!("{place}."), format!("step `{name}`"));
+                    self.check_object(step_keys(), step, &inside, &what, None);
+                }
+                _ => report_problem(
+                    Type::Table,
+                    &format!("step.{name}"),
+                    &place,
+                    &entry.node,
+                    self.report,
+                ),
+            }
+        }
+        for (name, entry) in table.in_order() {
+            let known = keys::find(task_keys(), name).is_some();
+            if known && !is_task_only(name) {
+                let message = format!("`{name}` at {what}, which has steps");
+                let help = "put it into the steps, or into [defaults.step] for all";
+                self.report
+                    .error(entry.key, &format!("{path}{name}"), message, help);
+            }
+        }
+        table.0.insert("step".to_owned(), steps);
     }
 
     fn vars_of_command_line(&mut self) {
@@ -355,22 +442,26 @@ impl Loader<'_> {
             let mut shared = profile.clone();
             shared
                 .0
-                .retain(|name, _| !["job", "template"].contains(&name.as_str()));
+                .retain(|name, _| !["job", "task", "template"].contains(&name.as_str()));
             tree.overlay(&shared);
         }
         let scope = self.scope(&tree, above);
         let index = self.front.scopes.len();
         self.front.scopes.push(scope.clone());
         for (order, mut profile) in selected {
-            for (kind, is_job) in [("template", false), ("job", true)] {
-                let Some(crate::node::Item::Table(table)) = profile.remove(kind).map(|node| node.item) else {
+            for (name, kind) in [
+                ("template", Laid::Template),
+                ("job", Laid::Job),
+                ("task", Laid::Task),
+            ] {
+                let Some(crate::node::Item::Table(table)) = profile.remove(name).map(|node| node.item) else {
                     continue;
                 };
                 let overlays = table.0.into_iter();
                 self.overlays.extend(overlays.map(|(name, entry)| Overlay {
                     order,
                     scope: index,
-                    is_job,
+                    kind,
                     name,
                     entry,
                 }));
@@ -378,6 +469,7 @@ impl Loader<'_> {
         }
         if let Some(vars) = tree.get_table("vars") {
             for (name, entry) in vars.iter() {
+                self.front.declared_vars.insert(name.to_owned());
                 if let Some(text) = crate::kind::scalar(&entry.node) {
                     self.front.vars.entry(name.to_owned()).or_insert(text);
                 }
@@ -415,10 +507,15 @@ impl Loader<'_> {
         }
         if let Some(defaults) = tree.get_table("defaults") {
             let mut defaults = defaults.clone();
-            if let Some(job) = defaults.remove("job")
-                && let Some(job) = job.as_table()
-            {
-                scope.defaults_job.overlay(job);
+            for (kind, known) in [
+                ("job", &mut scope.defaults_job),
+                ("step", &mut scope.defaults_step),
+            ] {
+                if let Some(node) = defaults.remove(kind)
+                    && let Some(table) = node.as_table()
+                {
+                    known.overlay(table);
+                }
             }
             if let Some(env) = defaults.remove("env")
                 && let Some(env) = env.as_table()
@@ -492,6 +589,7 @@ impl Loader<'_> {
                 self.front.templates.insert(name, vec![(table, key)]);
             }
         }
+        self.tasks(tree, scope);
         let Some(Item::Table(jobs)) = tree.remove("job").map(|node| node.item) else {
             return;
         };
@@ -518,6 +616,33 @@ impl Loader<'_> {
                 procfile,
             };
             self.front.jobs.insert(id, def);
+        }
+    }
+
+    fn tasks(&mut self, tree: &mut Table, scope: usize) {
+        let Some(crate::node::Item::Table(tasks)) = tree.remove("task").map(|node| node.item) else {
+            return;
+        };
+        for (name, Entry { key, node }) in tasks.0 {
+            let crate::node::Item::Table(table) = node.item else {
+                continue;
+            };
+            let (session, name) = self.identity(scope, &name, &table);
+            let id = (session.clone(), name.clone());
+            if let Some(first) = self.front.tasks.get(&id) {
+                let help = format!("first in {}", self.report.place(first.span));
+                let message = format!("task `{name}` is defined twice");
+                self.report.error(key, &format!("task.{name}"), message, &help);
+                continue;
+            }
+            let def = TaskDef {
+                name,
+                session,
+                span: key,
+                scope,
+                layers: vec![table],
+            };
+            self.front.tasks.insert(id, def);
         }
     }
 
@@ -565,7 +690,7 @@ impl Loader<'_> {
         overlays.sort_by_key(|overlay| overlay.order);
         for Overlay {
             scope,
-            is_job,
+            kind,
             name,
             entry,
             ..
@@ -574,7 +699,7 @@ impl Loader<'_> {
             let crate::node::Item::Table(table) = entry.node.item else {
                 continue;
             };
-            if !is_job {
+            if kind == Laid::Template {
                 self.front
                     .templates
                     .entry(name)
@@ -584,6 +709,17 @@ impl Loader<'_> {
             }
             let (session, name) = self.identity(scope, &name, &table);
             let id = (session.clone(), name.clone());
+            if kind == Laid::Task {
+                let new = || TaskDef {
+                    name,
+                    session,
+                    span: entry.key,
+                    scope,
+                    layers: Vec::new(),
+                };
+                self.front.tasks.entry(id).or_insert_with(new).layers.push(table);
+                continue;
+            }
             match self.front.jobs.get_mut(&id) {
                 Some(job) => job.layers.push(table),
                 None => {
@@ -603,9 +739,10 @@ impl Loader<'_> {
 
     /// A selected profile must be somewhere.
     fn check_profiles(&mut self) {
-        for job in self.front.jobs.values() {
-            let lists = job.layers.iter().filter_map(|table| table.get("profiles"));
-            for list in lists {
+        let jobs = self.front.jobs.values().flat_map(|job| &job.layers);
+        let tasks = self.front.tasks.values().flat_map(|task| &task.layers);
+        for table in jobs.chain(tasks) {
+            if let Some(list) = table.get("profiles") {
                 self.profiles_seen
                     .extend(list.texts().into_iter().map(|(name, _)| name.to_owned()));
             }

@@ -35,7 +35,7 @@ pub(crate) struct Key {
     pub short: Option<&'static str>,
 }
 
-const fn key(
+pub(crate) const fn key(
     path: &'static str,
     ty: Type,
     default: &'static str,
@@ -54,7 +54,7 @@ const fn key(
     }
 }
 
-const fn table(
+pub(crate) const fn table(
     path: &'static str,
     short: Option<&'static str>,
     class: ChangeClass,
@@ -72,7 +72,7 @@ const fn table(
     }
 }
 
-const fn not_yet(path: &'static str, doc: &'static str) -> Key {
+pub(crate) const fn not_yet(path: &'static str, doc: &'static str) -> Key {
     key(path, Type::Text, "", L, Use::NotYet, doc)
 }
 
@@ -317,12 +317,12 @@ pub(crate) const TOP: &[Key] = &[
     key("env_file", Type::Paths, "[]", R, Run, "files of variables for all objects of the file; `\"?path\"` may be missing"),
     key("env", Type::Env, "{}", R, Run, "variables for all objects of the file; the same as `[defaults.env]`"),
     key("vars", Type::Map, "{}", L, Run, "`{{vars.x}}`; `-E x=v` wins"),
-    table("defaults", None, L, Run, "inherited by all objects of the file; `[defaults.job]` by jobs"),
+    table("defaults", None, L, Run, "inherited by all objects of the file; `[defaults.job]` by jobs, `[defaults.step]` by steps"),
     table("template", None, L, Run, "`[template.T]`: taken over by `extends = \"T\"`"),
     table("profile", None, L, Run, "`[profile.P]`: the whole tree again, laid over when it is selected"),
     table("gaffer", None, D, Run, "the daemon"),
     table("job", None, L, Run, "`[job.X]`"),
-    not_yet("task", "work that runs to its end"),
+    table("task", None, L, Run, "`[task.X]`: work that runs to its end, with `[task.X.step.Y]`; see docs/tasks.md"),
     not_yet("queue", "durable queues"),
     not_yet("schedule", "calendars and intervals"),
     not_yet("socket", "shared sockets"),
@@ -437,6 +437,15 @@ pub(crate) const OLD: &[(&str, &str)] = &[
     ("tasks", "task"),
     ("queues", "queue"),
     ("step", "task"),
+    ("processes", "step"),
+    ("constraints", "order"),
+    ("max_concurrency", "concurrency"),
+    ("max_failures", "failures"),
+    ("max_failures", "retry.attempts"),
+    ("finalization_wait", "finalize_timeout"),
+    ("ephemeral", "background"),
+    ("min_duration", "retry.delay"),
+    ("needs", "after"),
 ];
 
 /// The key at a dotted path.

@@ -63,6 +63,11 @@ pub(crate) enum Type {
     Stdin,
     Start,
     After,
+    AfterStep,
+    /// A list of names, or a list of such lists.
+    Order,
+    /// Names and defaults.
+    Params,
     Batch,
     Regex,
     Redact,
@@ -112,7 +117,10 @@ impl Type {
             Type::Ports => ports(node),
             Type::Stdin => stdin(node),
             Type::Start => start(node),
-            Type::After => after_shape(node),
+            Type::After => after_shape(node, CONDITIONS),
+            Type::AfterStep => after_shape(node, STEP_CONDITIONS),
+            Type::Order => order(node).map(drop),
+            Type::Params => params(node).map(drop),
             Type::Batch => batch(node).map(drop),
             Type::Regex => regex(node),
             Type::Redact => redact(node),
@@ -576,7 +584,10 @@ fn start(node: &Node) -> Read<()> {
 /// Conditions of `after`.
 pub(crate) const CONDITIONS: &[&str] = &["started", "ready", "done", "ended"];
 
-fn after_shape(node: &Node) -> Read<()> {
+/// Conditions of `after` between steps.
+pub(crate) const STEP_CONDITIONS: &[&str] = &["done", "ended", "failed"];
+
+fn after_shape(node: &Node, conditions: &'static [&'static str]) -> Read<()> {
     match &node.item {
         Item::Str(_) => wrong(
             node,
@@ -586,9 +597,69 @@ fn after_shape(node: &Node) -> Read<()> {
         Item::List(list) => list.iter().try_for_each(|name| text(name).map(drop)),
         Item::Table(table) => table
             .iter()
-            .try_for_each(|(_, entry)| word(&entry.node, CONDITIONS).map(drop)),
+            .try_for_each(|(_, entry)| word(&entry.node, conditions).map(drop)),
         _ => wrong(node, "a list of names, or a table of names and conditions", ""),
     }
+}
+
+/// Lists of names, each after the one before it.
+pub(crate) fn order(node: &Node) -> Read<Vec<Vec<(&str, Span)>>> {
+    fn names(list: &[Node]) -> Read<Vec<(&str, Span)>> {
+        list.iter().map(|one| Ok((text(one)?, one.span))).collect()
+    }
+    match node.as_list() {
+        Some([]) => Ok(Vec::new()),
+        Some(list) if list.iter().all(|one| one.as_list().is_some()) => list
+            .iter()
+            .map(|one| names(one.as_list().unwrap_or_default()))
+            .collect(),
+        Some(list) => Ok(vec![names(list)?]),
+        None => wrong(
+            node,
+            "a list of names, or a list of such lists",
+            "write [\"first\", \"second\"]",
+        ),
+    }
+}
+
+/// Names with their defaults; none has to be given.
+pub(crate) fn params(node: &Node) -> Read<Vec<(&str, Option<String>)>> {
+    let Some(table) = node.as_table() else {
+        return wrong(node, "a table", "write params = { day = \"today\" }");
+    };
+    let one = |name: &str, entry: &crate::node::Entry| -> Read<Option<String>> {
+        if !name
+            .chars()
+            .all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '-')
+            || name.is_empty()
+        {
+            return Err(Problem {
+                says: format!("has a name `{name}`: use letters, digits, `_` and `-`"),
+                help: String::new(),
+                span: entry.key,
+            });
+        }
+        match (&entry.node.item, scalar(&entry.node)) {
+            (_, Some(text)) => Ok(Some(text)),
+            (Item::Table(below), None) => match below.get("required").and_then(Node::as_bool) {
+                Some(true) if below.0.len() == 1 => Ok(None),
+                _ => problem(
+                    &entry.node,
+                    format!("cannot have this for `{name}`"),
+                    "write a default, or { required = true }",
+                ),
+            },
+            (_, None) => problem(
+                &entry.node,
+                format!("takes texts: `{name}` is {}", entry.node.kind()),
+                "",
+            ),
+        }
+    };
+    table
+        .iter()
+        .map(|(name, entry)| Ok((name, one(name, entry)?)))
+        .collect()
 }
 
 pub(crate) fn batch(node: &Node) -> Read<Batch> {

@@ -3,7 +3,7 @@
 use crate::kind;
 use crate::merge::is_shell;
 use crate::node::{Item, Node, Span, Table};
-use crate::resolve::Resolver;
+use crate::resolve::{Named, Resolver};
 use crate::template::{Piece, Reference, pieces};
 use gaffer_core::job::{EnvInherit, EnvLayer, Launch, Output, Port, Stdin, User};
 use std::collections::BTreeMap;
@@ -22,6 +22,8 @@ pub(crate) const OWN_VARIABLES: &[&str] = &[
     "WATCHDOG_USEC",
     "GAFFER_PID",
 ];
+/// And in steps.
+pub(crate) const STEP_VARIABLES: &[&str] = &["GAFFER_TASK", "GAFFER_STEP", "GAFFER_OUTPUT"];
 /// What `env_inherit = "base"` takes from the daemon, as patterns.
 pub(crate) const BASE_VARIABLES: &[&str] = &["PATH", "LANG", "LC_*", "TZ"];
 /// These follow `user`.
@@ -48,7 +50,10 @@ pub(crate) fn launch(resolver: &mut Resolver<'_, '_>) -> Launch {
             resolver.error(
                 Span::NONE,
                 "cmd",
-                format!("job `{name}` has no `cmd`"),
+                match resolver.task {
+                    None => format!("job `{name}` has no `cmd`"),
+                    Some(_) => format!("step `{name}` has no `cmd`"),
+                },
                 "write what to run: cmd = \"…\"",
             );
             Vec::new()
@@ -434,7 +439,7 @@ fn group(resolver: &mut Resolver<'_, '_>, name: &str, span: Span, key: &str) -> 
 
 /// Looks at all texts that are filled in at the start of a run.
 fn check_templates(resolver: &mut Resolver<'_, '_>, launch: &Launch) {
-    let known = Known::of(launch);
+    let known = Known::of(launch, resolver.task);
     let table = resolver.table;
     let scripted = launch.shell.is_some();
     for (key, scripted) in [
@@ -459,7 +464,7 @@ fn check_env(resolver: &mut Resolver<'_, '_>, launch: &Launch) {
             env: launch.env[..at].to_vec(),
             ..launch.clone()
         };
-        let known = Known::in_layer(&below, &launch.env[at]);
+        let known = Known::in_layer(&below, &launch.env[at], resolver.task);
         for (name, value) in &launch.env[at] {
             check_text(resolver, value, Span::NONE, &format!("env.{name}"), false, &known);
         }
@@ -472,7 +477,7 @@ fn check_env(resolver: &mut Resolver<'_, '_>, launch: &Launch) {
         env: below.to_vec(),
         ..launch.clone()
     };
-    let known = Known::in_layer(&below, layer);
+    let known = Known::in_layer(&below, layer, resolver.task);
     for (name, entry) in own.iter() {
         check_node(resolver, &entry.node, &format!("env.{name}"), false, &known);
     }
@@ -485,7 +490,7 @@ pub(crate) fn check_template(resolver: &mut Resolver<'_, '_>, node: &Node, key: 
     launch.env_inherit = inherit(resolver.table.get("env_inherit"));
     launch.env = env(resolver);
     launch.unread = resolver.unread.map(str::to_owned);
-    check_node(resolver, node, key, scripted, &Known::of(&launch));
+    check_node(resolver, node, key, scripted, &Known::of(&launch, resolver.task));
 }
 
 fn ports_only(table: &Table, launch: &mut Launch) {
@@ -504,23 +509,25 @@ struct Known<'a> {
     port_variables: Vec<String>,
     /// Variables of the layer in hand, whose values do not see each other.
     neighbours: &'a [(String, String)],
+    task: Option<&'a Named>,
 }
 
 impl<'a> Known<'a> {
-    fn of(launch: &'a Launch) -> Known<'a> {
+    fn of(launch: &'a Launch, task: Option<&'a Named>) -> Known<'a> {
         let mut port_variables: Vec<String> = launch.ports.keys().map(|name| port_variable(name)).collect();
         port_variables.extend(launch.port.map(|_| "PORT".to_owned()));
         Known {
             launch,
             port_variables,
             neighbours: &[],
+            task,
         }
     }
 
-    fn in_layer(below: &'a Launch, layer: &'a EnvLayer) -> Known<'a> {
+    fn in_layer(below: &'a Launch, layer: &'a EnvLayer, task: Option<&'a Named>) -> Known<'a> {
         Known {
             neighbours: layer,
-            ..Known::of(below)
+            ..Known::of(below, task)
         }
     }
 
@@ -540,6 +547,7 @@ impl<'a> Known<'a> {
             // What could not be read may hold it.
             || self.launch.unread.is_some()
             || OWN_VARIABLES.contains(&name)
+            || (self.task.is_some() && STEP_VARIABLES.contains(&name))
             || USER_VARIABLES.contains(&name)
             || self.port_variables.iter().any(|known| known == name)
             || self.launch.env.iter().flatten().any(|(known, _)| known == name)
@@ -549,7 +557,23 @@ impl<'a> Known<'a> {
     fn reference(&self, reference: &Reference<'_>) -> Result<(), (String, String)> {
         let name = reference.name;
         let text = format!("`{{{{{}}}}}`", reference.text);
-        let is_number = match name {
+        let is_number = match (name, self.task) {
+            ("task.name" | "task.id" | "task.dir" | "step", Some(_)) => false,
+            ("instance" | "job", Some(_)) => return Err(Known::unknown(name, &text, true)),
+            (_, Some(task)) if name.starts_with("params.") || name.starts_with("steps.") => {
+                of_task(task, name, &text)?
+            }
+            _ => self.plain(name, &text)?,
+        };
+        if !is_number && (reference.offset != 0 || reference.width != 0) {
+            return Err((format!("{text} calculates with a text"), String::new()));
+        }
+        Ok(())
+    }
+
+    /// Is what a job may name a number?
+    fn plain(&self, name: &str, text: &str) -> Result<bool, (String, String)> {
+        Ok(match name {
             "session" | "job" | "node" | "run" | "user" => false,
             "instance" | "attempt" => true,
             _ => match name.split_once('.') {
@@ -564,31 +588,95 @@ impl<'a> Known<'a> {
                     }
                     true
                 }
-                Some(("task" | "params" | "sockets" | "steps" | "payload", _)) => {
+                Some(("task" | "params" | "steps", _)) => {
+                    return Err((
+                        format!("{text} has a value in steps of tasks only"),
+                        String::new(),
+                    ));
+                }
+                Some(("sockets" | "payload", _)) => {
                     return Err((format!("{text} is not yet supported"), String::new()));
                 }
-                _ => return Err(Known::unknown(name, &text)),
+                _ => return Err(Known::unknown(name, text, self.task.is_some())),
             },
-        };
-        if !is_number && (reference.offset != 0 || reference.width != 0) {
-            return Err((format!("{text} calculates with a text"), String::new()));
-        }
-        Ok(())
+        })
     }
 
-    fn unknown(name: &str, text: &str) -> (String, String) {
-        if ["step", "queue", "params"].contains(&name) {
+    fn unknown(name: &str, text: &str, in_step: bool) -> (String, String) {
+        if name == "queue" {
             return (format!("{text} is not yet supported"), String::new());
         }
-        let known = [
-            "session", "job", "instance", "node", "run", "attempt", "user", "profile", "file.dir",
-        ];
+        let shared = ["session", "node", "run", "attempt", "user", "profile", "file.dir"];
+        let own: &[&str] = match in_step {
+            false => &["job", "instance"],
+            true => &["step", "task.name", "task.id", "task.dir"],
+        };
+        let known = shared.iter().chain(own).copied();
         let help = match crate::suggest::nearest(name, known) {
             Some(near) => format!("did you mean {{{{{near}}}}}?"),
             None => format!("literally it is written {{{{&{name}}}}}"),
         };
         (format!("{text} is not a reference"), help)
     }
+}
+
+/// Is a parameter, or something of an earlier step, a number? A text may be one: both may be calculated with.
+fn of_task(task: &Named, name: &str, text: &str) -> Result<bool, (String, String)> {
+    let near = |name: &str, all: &mut dyn Iterator<Item = &String>, otherwise: String| {
+        let all: Vec<&str> = all.map(String::as_str).collect();
+        match crate::suggest::nearest(name, all.iter().copied()) {
+            Some(near) => format!("did you mean `{near}`?"),
+            None => otherwise,
+        }
+    };
+    if let Some(param) = name.strip_prefix("params.") {
+        if task.params.contains(param) {
+            return Ok(true);
+        }
+        let help = near(
+            param,
+            &mut task.params.iter(),
+            "declare it in `params` of the task".to_owned(),
+        );
+        return Err((
+            format!("{text} names a parameter that the task does not have"),
+            help,
+        ));
+    }
+    let parts: Vec<&str> = name.splitn(4, '.').collect();
+    let (step, output) = match parts[..] {
+        ["steps", step, "outputs", output] => (step, Some(output)),
+        ["steps", step, "exit_code"] => (step, None),
+        _ => {
+            let help = "write {{steps.STEP.outputs.NAME}} or {{steps.STEP.exit_code}}";
+            return Err((format!("{text} is not a reference"), help.to_owned()));
+        }
+    };
+    let Some(outputs) = task.outputs.get(step) else {
+        let help = near(step, &mut task.outputs.keys(), String::new());
+        return Err((format!("{text} names a step that the task does not have"), help));
+    };
+    if let Some(output) = output
+        && !outputs.contains(output)
+    {
+        let help = near(
+            output,
+            &mut outputs.iter(),
+            format!("declare it: outputs = [\"{output}\"]"),
+        );
+        return Err((
+            format!("{text} names an output that step `{step}` does not have"),
+            help,
+        ));
+    }
+    if !task.before.contains(step) {
+        let help = format!("write after = [\"{step}\"]");
+        return Err((
+            format!("{text} has no value: this step does not wait for the success of `{step}`"),
+            help,
+        ));
+    }
+    Ok(true)
 }
 
 fn check_node(resolver: &mut Resolver<'_, '_>, node: &Node, key: &str, scripted: bool, known: &Known<'_>) {

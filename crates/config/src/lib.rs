@@ -34,6 +34,7 @@ mod init;
 mod json_jobs;
 mod json_text;
 mod keys;
+mod keys_task;
 mod kind;
 mod launch;
 mod legacy;
@@ -50,6 +51,7 @@ mod schema;
 mod source;
 mod suggest;
 mod systemd;
+mod task;
 mod template;
 mod thermos;
 mod toml_text;
@@ -64,7 +66,7 @@ pub use daemon::{
 };
 pub use diagnostic::{Diagnostic, Diagnostics, Excerpt, Severity};
 pub use diff::{Change, ChangeClass, diff};
-pub use expand::{ExpandError, Expanded, RunContext, expand};
+pub use expand::{ExpandError, Expanded, RunContext, TaskRun, expand};
 pub use export::{ExportFormat, UnknownFormat, export, jobs_toml};
 pub use gaffer_core::signal::parse as parse_signal;
 pub use host::{Group, Host, StoredHost, SystemHost, SystemHost as RealHost};
@@ -75,6 +77,7 @@ pub use redact::Redaction;
 pub use reference::reference_markdown;
 pub use schema::schema_json;
 pub use suggest::{distance, nearest};
+pub use task::{LoadedTask, Unique, load_task_json};
 pub use template::escape_templates;
 pub use thermos::{
     Destination, Logger, Resources, ThermosContext, ThermosTask, is_thermos, load_thermos, load_thermos_json,

@@ -5,8 +5,10 @@
 
 use crate::bundle::Bundle;
 use crate::env_text::Variables;
-use crate::front::{Front, JobDef, Scope};
+use crate::front::{Front, JobDef, Scope, TaskDef};
 use crate::host::Host;
+use crate::keys::{JOB, Key, Use};
+use crate::keys_task::{is_task_only, step_keys};
 use crate::kind::env_value;
 use crate::node::{Entry, Item, Node, Span, Table};
 use crate::report::Report;
@@ -39,6 +41,39 @@ pub(crate) struct Merged {
     pub profiles: Vec<String>,
 }
 
+/// A task with everything that its steps inherit.
+#[derive(Debug)]
+pub(crate) struct MergedTask {
+    pub session: String,
+    pub name: String,
+    pub span: Span,
+    /// Keys of the task alone.
+    pub table: Table,
+    /// In the order of the file; a task without `step` is one of its own name.
+    pub steps: Vec<MergedStep>,
+}
+
+/// A step with everything inherited.
+#[derive(Debug)]
+pub(crate) struct MergedStep {
+    pub name: String,
+    pub span: Span,
+    pub table: Table,
+    /// Below `env` of the table.
+    pub layers: Vec<Layer>,
+    /// Why a file of variables could not be read, of a stored definition.
+    pub unread: Option<String>,
+}
+
+/// An object laid over what it inherits.
+struct Inherited {
+    table: Table,
+    /// `[env]` below its own variables.
+    below: Table,
+    /// Variables that `unset` took out.
+    gone: Vec<String>,
+}
+
 /// Everything that merging looks things up in.
 pub(crate) struct Merger<'a> {
     pub bundle: &'a Bundle,
@@ -58,53 +93,41 @@ const TEMPLATED: &[&str] = &["argv0", "cwd", "env", "env_file", "stdin"];
 const PROBES: &[&str] = &["http", "tcp", "cmd", "log", "notify", "after", "heartbeat"];
 
 impl Merger<'_> {
-    /// All jobs that exist under the selected profiles.
-    pub fn jobs(&mut self) -> Vec<Merged> {
-        let defs = std::mem::take(&mut self.front.jobs);
+    /// All jobs and tasks that exist under the selected profiles.
+    pub fn all(&mut self) -> (Vec<Merged>, Vec<MergedTask>) {
+        let jobs = std::mem::take(&mut self.front.jobs);
+        let tasks = std::mem::take(&mut self.front.tasks);
         let scopes = std::mem::take(&mut self.front.scopes);
         let templates = std::mem::take(&mut self.front.templates);
-        defs.into_values()
+        let jobs = jobs
+            .into_values()
             .filter_map(|def| self.job(&scopes[def.scope], &templates, def))
-            .collect()
+            .collect();
+        let tasks = tasks
+            .into_values()
+            .filter_map(|def| self.task(&scopes[def.scope], &templates, def))
+            .collect();
+        (jobs, tasks)
     }
 
     fn job(&mut self, scope: &Scope, templates: &Templates, def: JobDef) -> Option<Merged> {
-        let mut table = scope.defaults.clone();
-        overlay_job(&mut table, &scope.defaults_job);
-        let mut below = scope.env.clone();
-        let extends = def.layers.iter().rev().find_map(|layer| layer.get("extends"));
-        let mut levels: Vec<&Table> = Vec::new();
-        if let Some(node) = extends {
-            self.templates(templates, node, &mut levels);
-        }
-        levels.extend(def.layers.iter());
-        let mut gone_variables: Vec<String> = Vec::new();
-        for level in levels {
-            for (path, span) in level.get("unset").map(Node::texts).unwrap_or_default() {
-                self.unset(&mut table, &mut below, path, span, &mut gone_variables);
-            }
-            overlay_job(&mut table, level);
-        }
-        let profiles: Vec<String> = table
-            .get("profiles")
-            .map(|list| {
-                list.texts()
-                    .into_iter()
-                    .map(|(name, _)| name.to_owned())
-                    .collect()
-            })
-            .unwrap_or_default();
-        if !profiles.is_empty() && !profiles.iter().any(|name| self.bundle.profiles.contains(name)) {
-            return None;
-        }
+        let path = format!("job.{}", def.name);
+        let layers: Vec<&Table> = def.layers.iter().collect();
+        let inherited = self.inherit(scope, &scope.defaults_job, templates, &layers);
+        let Inherited {
+            mut table,
+            below,
+            gone,
+        } = inherited;
+        let profiles = self.profiles(&table)?;
+        self.misfits(&mut table, &layers, JOB, &format!("job `{}`", def.name));
         for key in ["extends", "unset", "profiles", "session"] {
             table.remove(key);
         }
-        let path = format!("job.{}", def.name);
         self.prefix = format!("{path}.");
         self.place_of_work(&mut table, def.span);
         self.fill(&mut table, &path);
-        let layers = self.layers(&mut table, scope, &below, &gone_variables, &path);
+        let layers = self.layers(&mut table, scope, &below, &gone, &path);
         self.choices(&def, &mut table, &layers);
         Some(Merged {
             session: def.session,
@@ -115,6 +138,154 @@ impl Merger<'_> {
             unread: None,
             profiles,
         })
+    }
+
+    fn task(&mut self, scope: &Scope, templates: &Templates, def: TaskDef) -> Option<MergedTask> {
+        let mut table = Table::default();
+        def.layers.iter().for_each(|layer| table.overlay(layer));
+        self.profiles(&table)?;
+        let path = format!("task.{}", def.name);
+        let steps = table.remove("step");
+        let mut merged = Vec::new();
+        match steps.as_ref().and_then(Node::as_table) {
+            None => {
+                let layers: Vec<&Table> = def.layers.iter().collect();
+                let mut only = self.step(scope, templates, &layers, &def.name, &path, def.span);
+                // What is the task's alone stays there; `description` and `meta` too.
+                only.table
+                    .0
+                    .retain(|name, _| name == "stop" || !is_task_only(name));
+                table.0.retain(|name, _| is_task_only(name));
+                merged.push(only);
+            }
+            Some(steps) => {
+                for (name, entry) in steps.in_order() {
+                    let own = |layer: &'_ Table| {
+                        layer
+                            .get_table("step")
+                            .and_then(|steps| steps.get_table(name))
+                            .cloned()
+                    };
+                    let layers: Vec<Table> = def.layers.iter().filter_map(own).collect();
+                    let layers: Vec<&Table> = layers.iter().collect();
+                    let path = format!("{path}.step.{name}");
+                    merged.push(self.step(scope, templates, &layers, name, &path, entry.key));
+                }
+            }
+        }
+        for key in ["profiles", "session", "extends", "unset"] {
+            table.remove(key);
+        }
+        self.prefix = format!("{path}.");
+        for key in ["params", "unique"] {
+            if let Some(entry) = table.0.get_mut(key) {
+                self.texts(&mut entry.node, &format!("{path}.{key}"));
+            }
+        }
+        Some(MergedTask {
+            session: def.session,
+            name: def.name,
+            span: def.span,
+            table,
+            steps: merged,
+        })
+    }
+
+    fn step(
+        &mut self,
+        scope: &Scope,
+        templates: &Templates,
+        layers: &[&Table],
+        name: &str,
+        path: &str,
+        span: Span,
+    ) -> MergedStep {
+        let Inherited {
+            mut table,
+            below,
+            gone,
+        } = self.inherit(scope, &scope.defaults_step, templates, layers);
+        let one_step = !path.contains(".step.");
+        if !one_step {
+            self.misfits(&mut table, layers, step_keys(), &format!("step `{name}`"));
+        }
+        for key in ["extends", "unset", "profiles", "session"] {
+            table.remove(key);
+        }
+        self.prefix = format!("{path}.");
+        self.place_of_work(&mut table, span);
+        self.fill(&mut table, path);
+        let layers = self.layers(&mut table, scope, &below, &gone, path);
+        if self.bundle.inherit_env && table.get("env_inherit").is_none() {
+            table.put("env_inherit", Node::str("all", span));
+        }
+        MergedStep {
+            name: name.to_owned(),
+            span,
+            table,
+            layers,
+            unread: None,
+        }
+    }
+
+    /// Defaults, templates and the object itself, each over the one before.
+    fn inherit(
+        &mut self,
+        scope: &Scope,
+        of_kind: &Table,
+        templates: &Templates,
+        layers: &[&Table],
+    ) -> Inherited {
+        let mut table = scope.defaults.clone();
+        overlay_job(&mut table, of_kind);
+        let mut below = scope.env.clone();
+        let extends = layers.iter().rev().find_map(|layer| layer.get("extends"));
+        let mut levels: Vec<&Table> = Vec::new();
+        if let Some(node) = extends {
+            self.templates(templates, node, &mut levels);
+        }
+        levels.extend(layers);
+        let mut gone: Vec<String> = Vec::new();
+        for level in levels {
+            for (path, span) in level.get("unset").map(Node::texts).unwrap_or_default() {
+                self.unset(&mut table, &mut below, path, span, &mut gone);
+            }
+            overlay_job(&mut table, level);
+        }
+        Inherited { table, below, gone }
+    }
+
+    /// `profiles` of an object; none: it does not exist under the selected ones.
+    fn profiles(&self, table: &Table) -> Option<Vec<String>> {
+        let texts = table.get("profiles").map(Node::texts).unwrap_or_default();
+        let profiles: Vec<String> = texts.into_iter().map(|(name, _)| name.to_owned()).collect();
+        let exists = profiles.is_empty() || profiles.iter().any(|name| self.bundle.profiles.contains(name));
+        exists.then_some(profiles)
+    }
+
+    /// A template is for jobs and steps: what it has and the object cannot have is told, at its place. What `[defaults]` has
+    /// for all and an object has no use for is left out.
+    fn misfits(&mut self, table: &mut Table, own: &[&Table], keys: &'static [Key], what: &str) {
+        let fits = |name: &str| {
+            let key = crate::keys::find(keys, name).map(|key| key.used);
+            matches!(key, Some(Use::Run | Use::Job | Use::File))
+        };
+        let misfits: Vec<(String, Span)> = table
+            .in_order()
+            .into_iter()
+            .filter(|(name, _)| !fits(name))
+            .map(|(name, entry)| (name.to_owned(), entry.key))
+            .collect();
+        for (name, span) in misfits {
+            table.remove(&name);
+            let of_all = crate::keys::find(JOB, &name).is_some_and(|key| key.used == Use::Run);
+            // What stands in the object itself has been told.
+            if !of_all && !own.iter().any(|layer| layer.get(&name).is_some()) {
+                let message = format!("`{name}` has no meaning in {what}");
+                self.report
+                    .error(span, &name, message, "it comes with a template");
+            }
+        }
     }
 
     /// The templates named by `extends`, farthest first.

@@ -2,6 +2,7 @@
 
 use crate::diff::ChangeClass;
 use crate::keys::{DAEMON, JOB, Key, NODE, OLD, PLUGIN, TOP, Use, WEBHOOK};
+use crate::keys_task::{step_keys, task_keys};
 use crate::kind::Type;
 
 const HEAD: &str = "\
@@ -12,10 +13,11 @@ Written by `cargo xtask gen` from the table of keys in `crates/config/src/keys.r
 Values: durations have units (`\"250ms\"`, `\"30s\"`, `\"1h30m\"`, `\"7d\"`), sizes too, 1024-based (`\"64K\"`, `\"512M\"`). A
 command is words (`[\"prog\", \"a b\"]`) or a text that is split like a shell does it, without a shell. `$NAME`,
 `${NAME}`, `${NAME:-text}` are the environment of the run, `$$` is a dollar; `{{ref}}` is gaffer: `vars.N`, `session`,
-`job`, `instance`, `node`, `run`, `attempt`, `user`, `profile`, `ports.N`, `file.dir`, with `{{instance-1:02}}` for an
+`job`, `instance`, `node`, `run`, `attempt`, `user`, `profile`, `ports.N`, `file.dir`, in steps `task.name`, `task.id`, `task.dir`,
+`step`, `params.N`, `steps.S.outputs.N` and `steps.S.exit_code` too, with `{{instance-1:02}}` for an
 offset and a width; `{{&x}}` is `{{x}}` literally.
 
-Merging, later wins: built-in, `[defaults]`, `[defaults.job]`, `[template.T]` named by `extends`, the object, selected
+Merging, later wins: built-in, `[defaults]`, `[defaults.job]` or `[defaults.step]`, `[template.T]` named by `extends`, the object, selected
 `[profile.P]` in the order given. Tables merge key by key, everything else replaces; `unset` removes what was inherited.
 
 The environment is built in layers: `env_inherit`, `[env]`, each `env_file`, `env`, then what gaffer sets: `INSTANCE`,
@@ -51,6 +53,8 @@ pub fn reference_markdown() -> String {
     let mut out = HEAD.to_owned();
     section(&mut out, "Top level", TOP);
     section(&mut out, "`[job.X]`", JOB);
+    section(&mut out, "`[task.X]`", task_keys());
+    section(&mut out, "`[task.X.step.Y]`", step_keys());
     section(&mut out, "`[webhook.X]`", WEBHOOK);
     section(&mut out, "`[node.X]` in the user's own `config.toml`", NODE);
     section(&mut out, "`[gaffer]`", DAEMON);
@@ -147,6 +151,9 @@ fn takes(ty: Type) -> String {
         Type::Stdin => "`\"null\"`, `\"pipe\"`, `\"file:PATH\"`".to_owned(),
         Type::Start => "true or false".to_owned(),
         Type::After => "list of names, or table".to_owned(),
+        Type::AfterStep => "list of steps, or table".to_owned(),
+        Type::Order => "list of names, or list of lists".to_owned(),
+        Type::Params => "table of texts, `{ required = true }`".to_owned(),
         Type::Batch => "count or share".to_owned(),
         Type::Regex => "regular expression".to_owned(),
         Type::Redact => "list of words and regular expressions".to_owned(),

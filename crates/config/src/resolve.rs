@@ -12,7 +12,7 @@ use gaffer_core::job::{
     AfterChange, Batch, Condition, ExitClass, ExitMatch, Flapping, Job, Logs, Probe, ProbeKind, Reload,
     ReloadHow, Restart, Retry, Scope, Stop,
 };
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -68,6 +68,19 @@ pub(crate) struct Resolver<'a, 'h> {
     pub layers: &'a [Layer],
     /// Why a file of variables could not be read.
     pub unread: Option<&'a str>,
+    /// Of a step: what its texts may name.
+    pub task: Option<&'a Named>,
+}
+
+/// What the texts of a step may name beyond a job's.
+#[derive(Debug, Default)]
+pub(crate) struct Named {
+    /// `{{params.N}}`.
+    pub params: BTreeSet<String>,
+    /// Outputs by step, of all steps.
+    pub outputs: BTreeMap<String, BTreeSet<String>>,
+    /// Steps that have succeeded when this one starts.
+    pub before: BTreeSet<String>,
 }
 
 /// A name in `after`, not yet looked up among the jobs.
@@ -96,15 +109,15 @@ impl Resolver<'_, '_> {
             .warning(span, &format!("{}{key}", self.path), message, help);
     }
 
-    fn duration(&self, path: &str) -> Option<Duration> {
+    pub(crate) fn duration(&self, path: &str) -> Option<Duration> {
         self.table.at(path).and_then(|node| kind::duration(node).ok())
     }
 
-    fn bool(&self, path: &str) -> Option<bool> {
+    pub(crate) fn bool(&self, path: &str) -> Option<bool> {
         self.table.at(path).and_then(Node::as_bool)
     }
 
-    fn word(&self, path: &str) -> Option<&str> {
+    pub(crate) fn word(&self, path: &str) -> Option<&str> {
         self.table.at(path).and_then(Node::as_str)
     }
 
@@ -127,7 +140,7 @@ impl Resolver<'_, '_> {
         self.table.at(path).and_then(|node| kind::signal(node).ok())
     }
 
-    fn span_of(&self, path: &str) -> Span {
+    pub(crate) fn span_of(&self, path: &str) -> Span {
         self.table.at(path).map_or(self.span, |node| node.span)
     }
 
@@ -155,7 +168,7 @@ impl Resolver<'_, '_> {
             _ => Restart::Always,
         };
         job.exit = self.exit();
-        job.retry = self.retry();
+        job.retry = self.retry(Retry::default());
         job.flapping = self.flapping();
         let (ready, within) = self.ready();
         job.ready = ready;
@@ -174,7 +187,7 @@ impl Resolver<'_, '_> {
         Resolved { job, waits }
     }
 
-    fn exit(&self) -> ExitClass {
+    pub(crate) fn exit(&self) -> ExitClass {
         let ends = |path: &str| self.table.at(path).and_then(|node| kind::ends(node).ok());
         ExitClass {
             ok: ends("exit.ok").unwrap_or_else(|| vec![ExitMatch::Code(0)]),
@@ -182,15 +195,17 @@ impl Resolver<'_, '_> {
         }
     }
 
-    fn retry(&self) -> Retry {
-        let default = Retry::default();
+    pub(crate) fn retry(&self, default: Retry) -> Retry {
         let number = |path: &str| {
             self.table
                 .at(path)
                 .and_then(|node| kind::number(node, 0.0, f64::MAX).ok())
         };
         Retry {
-            attempts: self.count("retry.attempts"),
+            attempts: match self.table.at("retry.attempts") {
+                Some(node) => kind::count(node, 1).ok().flatten(),
+                None => default.attempts,
+            },
             delay: self
                 .table
                 .at("retry.delay")
@@ -343,7 +358,7 @@ impl Resolver<'_, '_> {
         })
     }
 
-    fn stop(&mut self) -> Stop {
+    pub(crate) fn stop(&mut self) -> Stop {
         let scope = match self.word("stop.to") {
             Some("main") => Scope::Main,
             Some("children") => Scope::Children,
@@ -394,7 +409,7 @@ impl Resolver<'_, '_> {
         }
     }
 
-    fn logs(&mut self) -> Logs {
+    pub(crate) fn logs(&mut self) -> Logs {
         let redact = self.table.at("logs.redact").map(Node::texts).unwrap_or_default();
         let redact: Vec<String> = redact.into_iter().map(|(text, _)| text.to_owned()).collect();
         let logs = Logs {

@@ -1,7 +1,8 @@
 //! JSON Schema of `gaffer.toml`, from the table of keys, for editors.
 
 use crate::keys::{DAEMON, JOB, Key, TOP, Use, WEBHOOK};
-use crate::kind::{CONDITIONS, Type};
+use crate::keys_task::{step_keys, task_keys, template_keys};
+use crate::kind::{CONDITIONS, STEP_CONDITIONS, Type};
 use serde_json::{Map, Value, json};
 
 /// The schema (draft 2020-12), formatted, with a line end.
@@ -9,7 +10,8 @@ pub fn schema_json() -> String {
     let mut top = properties(TOP, "", &|_| true);
     let object = |what: &str| json!({ "type": "object", "additionalProperties": { "$ref": format!("#/$defs/{what}") } });
     top.insert("job".to_owned(), object("job"));
-    top.insert("template".to_owned(), object("job"));
+    top.insert("task".to_owned(), object("task"));
+    top.insert("template".to_owned(), object("template"));
     top.insert("webhook".to_owned(), object("webhook"));
     top.insert("profile".to_owned(), object("profile"));
     top.insert("gaffer".to_owned(), json!({ "$ref": "#/$defs/gaffer" }));
@@ -20,6 +22,10 @@ pub fn schema_json() -> String {
     let mut defaults = properties(JOB, "", &|key| key.used == Use::Run);
     let in_defaults = |key: &Key| matches!(key.used, Use::Run | Use::Job);
     defaults.insert("job".to_owned(), closed(properties(JOB, "", &in_defaults)));
+    let in_step = |key: &Key| key.used != Use::File;
+    defaults.insert("step".to_owned(), closed(properties(step_keys(), "", &in_step)));
+    let mut task = properties(task_keys(), "", &|key| key.path != "step");
+    task.insert("step".to_owned(), object("step"));
     let schema = json!({
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "gaffer.toml",
@@ -28,6 +34,9 @@ pub fn schema_json() -> String {
         "additionalProperties": false,
         "$defs": {
             "job": closed(properties(JOB, "", &|_| true)),
+            "task": closed(task),
+            "step": closed(properties(step_keys(), "", &|_| true)),
+            "template": closed(properties(template_keys(), "", &|_| true)),
             "defaults": closed(defaults),
             "profile": closed(profile),
             "gaffer": closed(properties(DAEMON, "", &|_| true)),
@@ -139,6 +148,11 @@ fn value(ty: Type) -> Value {
         Type::After => {
             json!({ "anyOf": [texts(), { "type": "object", "additionalProperties": { "enum": CONDITIONS } }] })
         }
+        Type::AfterStep => {
+            json!({ "anyOf": [texts(), { "type": "object", "additionalProperties": { "enum": STEP_CONDITIONS } }] })
+        }
+        Type::Order => json!({ "anyOf": [texts(), { "type": "array", "items": texts() }] }),
+        Type::Params => json!({ "type": "object" }),
         Type::Batch => {
             json!({ "anyOf": [{ "type": "integer", "minimum": 1 }, { "type": "string", "pattern": "^[0-9]+%$" }] })
         }

@@ -415,7 +415,7 @@ cmd = "grep x$""#, r#"2:7 a `$` that begins no name is written `$$` (in `cmd`) [
     (r#"[job.a]
 cmd = "echo {{job-1}}""#, r#"2:7 `{{job-1}}` calculates with a text (in `cmd`) ["echo {{job-1}}"]"#),
     (r#"[job.a]
-cmd = "echo {{params.x}}""#, r#"2:7 `{{params.x}}` is not yet supported (in `cmd`) ["echo {{params.x}}"]"#),
+cmd = "echo {{params.x}}""#, r#"2:7 `{{params.x}}` has a value in steps of tasks only (in `cmd`) ["echo {{params.x}}"]"#),
     (r#"[job.a]
 cmd = "echo ${X""#, r#"2:7 `${` is not closed (in `cmd`) ["echo ${X"] | or let a shell have it: shell = true"#),
     (r#"[job.a]
@@ -428,8 +428,8 @@ cmd = "echo {{profile}}""#, r#"2:7 `{{profile}}` has no value without a selected
 a = 3", "2:5 `job.a` is a table, not a number [3]"),
     (r#"session = "a b""#, r#"1:11 `a b` is not a name: ` ` is not allowed; use letters, digits, `_`, and after the first character `+` and `-` ["a b"]"#),
     (r#"session = "1""#, r#"1:11 `1` is not a name: it must not be all digits ["1"]"#),
-    (r#"[task.x]
-cmd = "x""#, "1:2 `task` is not yet supported [task] | leave it out"),
+    (r#"[queue.x]
+cmd = "x""#, "1:2 `queue` is not yet supported [queue] | leave it out"),
     (r#"[queue.x]
 cmd = "x""#, "1:2 `queue` is not yet supported [queue] | leave it out"),
     (r#"[schedule.x]
@@ -447,8 +447,8 @@ cmd = "x""#, "1:2 unknown table `jobs` in the file [jobs] | use `job`"),
 command = "x""#, "1:2 unknown table `program` in the file [program] | use `job`"),
     ("[defaults]
 instances = 2", "2:1 `instances` is a key of jobs [instances] | put it into [defaults.job]"),
-    (r#"[defaults.step]
-cmd = "x""#, "1:11 `defaults.step` is not yet supported [step] | leave it out"),
+    (r#"[defaults.queue]
+cmd = "x""#, "1:11 `defaults.queue` is not yet supported [queue] | leave it out"),
     (r#"[defaults.job]
 extends = "x""#, "2:1 `extends` has no meaning in [defaults.job] [extends]"),
     ("[defaults]

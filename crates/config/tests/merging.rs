@@ -33,6 +33,7 @@ fn env(config: &Config, name: &str) -> BTreeMap<String, String> {
         ports: &BTreeMap::new(),
         base_env: &base,
         shell: "/bin/sh",
+        task: None,
         added: &[],
     };
     let expanded = expand(&config.jobs[&id].spec.launch, &context).unwrap();

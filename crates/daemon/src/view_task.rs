@@ -7,6 +7,7 @@ use gaffer::task::layout::Place;
 use gaffer_api::types::task::{Task, TaskItem, TaskRun, TaskStatus, TaskStep};
 use gaffer_core::task::fold::{History, Run};
 use gaffer_core::task::runner::StepView;
+use std::collections::BTreeMap;
 
 fn location(place: Place) -> String {
     match place {
@@ -59,6 +60,8 @@ pub fn task(info: &TaskInfo, root: &str, spec: bool) -> Task {
     let ports = header.map_or(&[][..], |header| &header.ports[..]);
     Task {
         id: info.id.clone(),
+        name: info.name.to_string(),
+        session: info.session.clone(),
         root: root.to_owned(),
         state: view.state.word().to_owned(),
         location: location(info.place),
@@ -104,11 +107,25 @@ fn step(view: &StepView, history: &History) -> TaskStep {
             .map(|next| u64::try_from(next.as_millis()).unwrap_or(u64::MAX)),
         is_final: view.is_final,
         background: view.background,
+        outputs: outputs(&view.name, history),
         runs: history
             .steps
             .get(&view.name)
             .map_or_else(Vec::new, |all| runs(all)),
     }
+}
+
+/// Outputs of a step that has succeeded, here or in the task that this one runs again.
+fn outputs(step: &str, history: &History) -> BTreeMap<String, String> {
+    let ran = history
+        .last(step)
+        .map(|run| &run.outputs)
+        .filter(|outputs| !outputs.is_empty());
+    let outputs = ran.or_else(|| history.carried.get(step));
+    let pairs = outputs.into_iter().flatten();
+    pairs
+        .map(|(name, value)| (name.to_string(), value.to_string()))
+        .collect()
 }
 
 /// Runs of a step in order.

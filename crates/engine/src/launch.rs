@@ -43,7 +43,7 @@ pub(crate) fn spawn(state: &State, request: &Request<'_>) -> Result<(Spawn, Stri
         attempt,
         stamp,
     } = request;
-    let ports = choose_ports(launch, slot)?;
+    let ports = choose_ports(launch, instance_of(slot).map_or(0, |n| n.saturating_sub(1)))?;
     let label: Vec<String> = ports
         .iter()
         .map(|(name, port)| format!("{name}={port}"))
@@ -218,6 +218,7 @@ fn expand(
         ports,
         base_env: &state.base_env,
         shell: &state.tuning.shell,
+        task: None,
         added: &added,
     };
     gaffer_config::expand(launch, &context).map_err(|error| error.to_string())
@@ -230,9 +231,8 @@ fn instance_of(slot: &Slot) -> Option<u32> {
     }
 }
 
-/// `port` goes by the name of the empty string. `auto`: the kernel names one that is free now.
-fn choose_ports(launch: &Launch, slot: &Slot) -> Result<BTreeMap<String, u16>, String> {
-    let offset = instance_of(slot).map_or(0, |n| n.saturating_sub(1));
+/// `port` goes by the name of the empty string. `auto`: the kernel names one that is free now. `offset` is added to fixed ones.
+pub(crate) fn choose_ports(launch: &Launch, offset: u32) -> Result<BTreeMap<String, u16>, String> {
     let mut chosen = BTreeMap::new();
     let named = launch.ports.iter().map(|(name, port)| (name.as_str(), *port));
     for (name, port) in launch.port.map(|port| ("", port)).into_iter().chain(named) {

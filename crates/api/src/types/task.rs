@@ -10,6 +10,12 @@ use utoipa::ToSchema;
 pub struct Task {
     /// Id.
     pub id: String,
+    /// Name of the task that it is a run of.
+    #[serde(default)]
+    pub name: String,
+    /// Session of a native task; empty: a task of Thermos.
+    #[serde(default)]
+    pub session: String,
     /// Checkpoint root that it lies in.
     pub root: String,
     /// `active cleaning finalizing`, then `success failed killed lost`.
@@ -78,6 +84,9 @@ pub struct TaskStep {
     pub is_final: bool,
     /// It does not count.
     pub background: bool,
+    /// Outputs of the run that succeeded.
+    #[serde(default)]
+    pub outputs: BTreeMap<String, String>,
     /// Oldest first.
     pub runs: Vec<TaskRun>,
 }
@@ -132,22 +141,28 @@ pub struct TaskItem {
 #[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TaskRequest {
-    /// The task, as Thermos writes it in JSON. Either this or `text`.
+    /// The task: as Thermos writes it in JSON, or an object with the keys of `[task.X]` in `gaffer.toml`. Either this or `text`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub task: Option<Value>,
     /// The text of a task file: errors name lines.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub text: Option<String>,
-    /// Which of several tasks of the text.
+    /// Which of several tasks of the text; of a native task its name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
+    /// Session of a native task; none: `default`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub session: Option<String>,
+    /// Values of `{{params.NAME}}` of a native task.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub params: BTreeMap<String, String>,
     /// Its id, the name of a file; none: the name of the task and the time. One that is there already, and the same, goes on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub id: Option<String>,
     /// Ports by name.
     #[serde(default)]
     pub ports: BTreeMap<String, u16>,
-    /// Values of `{{NAME}}`.
+    /// Values of `{{NAME}}` of a task of Thermos.
     #[serde(default)]
     pub bindings: BTreeMap<String, String>,
     /// User its steps run as; none: the daemon's.

@@ -52,8 +52,8 @@ pub enum TaskCommand {
 /// Which task, and what it is filled in with.
 #[derive(Args, Clone, Debug)]
 pub struct TaskFileArgs {
-    /// Task file: Thermos JSON
-    #[arg(value_name = "FILE", required_unless_present = "command")]
+    /// Task file, gaffer.toml or Thermos JSON; or the name of a task of the gaffer.toml here
+    #[arg(value_name = "FILE|NAME", required_unless_present = "command")]
     pub file: Option<PathBuf>,
     /// A command instead of a file: a task of one step
     #[arg(last = true, value_name = "CMD", conflicts_with = "file")]
@@ -64,12 +64,21 @@ pub struct TaskFileArgs {
     /// Which of several tasks of the file
     #[arg(long, value_name = "NAME")]
     pub task: Option<String>,
-    /// Port by name: {{thermos.ports[NAME]}}
+    /// Port by name: {{ports.NAME}}, {{thermos.ports[NAME]}}
     #[arg(short = 'P', long = "port", value_name = "NAME=N", value_parser = port)]
     pub ports: Vec<(String, u16)>,
-    /// Value of {{NAME}}
+    /// Value of {{params.N}} or {{vars.N}}; of {{N}} in Thermos JSON
     #[arg(short = 'E', long = "var", value_name = "N=V", value_parser = pair)]
     pub vars: Vec<(String, String)>,
+    /// Profile laid over gaffer.toml
+    #[arg(
+        long,
+        value_name = "P",
+        env = "GAFFER_PROFILE",
+        hide_env = true,
+        value_delimiter = ','
+    )]
+    pub profile: Vec<String>,
     /// User its steps run as
     #[arg(long, value_name = "U")]
     pub user: Option<String>,

@@ -24,7 +24,10 @@ pub fn check(ctx: &Context, args: &CheckArgs) -> Result<u8, Failure> {
         });
     }
     if ctx.out.is_text() {
-        let jobs = file::count(config.jobs.len(), "job");
+        let mut jobs = file::count(config.jobs.len(), "job");
+        if !config.tasks.is_empty() {
+            jobs.push_str(&format!(", {}", file::count(config.tasks.len(), "task")));
+        }
         let more = if warnings > 0 {
             format!(", {}", file::count(warnings, "warning"))
         } else {
@@ -39,8 +42,10 @@ pub fn check(ctx: &Context, args: &CheckArgs) -> Result<u8, Failure> {
         }
     } else {
         let jobs: Vec<String> = config.jobs.keys().map(ToString::to_string).collect();
+        let tasks: Vec<String> = config.tasks.keys().map(ToString::to_string).collect();
         ctx.out.json(&serde_json::json!({
-            "file": config.file, "session": config.session.to_string(), "jobs": jobs, "warnings": warnings,
+            "file": config.file, "session": config.session.to_string(), "jobs": jobs, "tasks": tasks,
+            "warnings": warnings,
         }))?;
     }
     Ok(0)

@@ -1,5 +1,6 @@
 //! `gaffer task`: with and without a daemon, killed at will; scenarios of thermos.md by their numbers.
 
+mod native;
 mod node;
 
 use gaffer_testkit::node::{assert_gone, bin_dir};

@@ -11,10 +11,10 @@ use crate::view_task as view;
 use axum::Extension;
 use axum::extract::State;
 use axum::response::IntoResponse;
-use gaffer::task::{NewTask, TaskInfo, TaskKill, layout::Place, output};
+use gaffer::task::{Definition, NewTask, TaskInfo, TaskKill, layout::Place, output};
 use gaffer_api::error::{Code, ErrorBody};
 use gaffer_api::types::task::{Task, TaskItem, TaskKillRequest, TaskRequest};
-use gaffer_config::{ThermosContext, load_thermos, load_thermos_json};
+use gaffer_config::{SystemHost, ThermosContext, load_task_json, load_thermos, load_thermos_json};
 use gaffer_core::task::record::TaskState;
 use hyper::StatusCode;
 use hyper::header::{HeaderMap, HeaderName, HeaderValue};
@@ -122,9 +122,8 @@ fn new_task(app: &App, request: TaskRequest) -> Answer<NewTask> {
             return Err(Refusal::new(Code::BadValue, message));
         }
     };
-    let task = understood(&request, &context)?;
     Ok(NewTask {
-        definition: task.into(),
+        definition: understood(&request, &context)?,
         sandbox: context.sandbox,
         user,
         log_dir: Some(beside("logs")),
@@ -133,8 +132,9 @@ fn new_task(app: &App, request: TaskRequest) -> Answer<NewTask> {
     })
 }
 
-fn understood(request: &TaskRequest, context: &ThermosContext) -> Answer<gaffer_config::ThermosTask> {
-    let read = match (&request.task, &request.text) {
+fn understood(request: &TaskRequest, context: &ThermosContext) -> Answer<Definition> {
+    let thermos = match (&request.task, &request.text) {
+        (Some(task), None) if task.get("processes").is_none() => return native(request, task),
         (Some(task), None) => load_thermos_json(task, context),
         (None, Some(text)) => load_thermos(text, std::path::Path::new(NO_FILE), context),
         _ => {
@@ -144,7 +144,61 @@ fn understood(request: &TaskRequest, context: &ThermosContext) -> Answer<gaffer_
             );
         }
     };
-    read.map_err(|diagnostics| invalid_config(&diagnostics))
+    only_native(!request.params.is_empty(), "params")?;
+    only_native(request.session.is_some(), "session")?;
+    let task = thermos.map_err(|diagnostics| invalid_config(&diagnostics))?;
+    Ok(task.into())
+}
+
+fn only_native(given: bool, what: &str) -> Answer<()> {
+    match given {
+        false => Ok(()),
+        true => Err(Refusal::new(
+            Code::BadRequest,
+            format!("a task of Thermos has no `{what}`"),
+        )),
+    }
+}
+
+/// Every step runs as this user, whatever it says itself.
+fn run_as(task: &mut serde_json::Value, user: &str) {
+    let steps = task.get_mut("step").and_then(serde_json::Value::as_object_mut);
+    match steps {
+        Some(steps) => steps.values_mut().for_each(|step| set_user(step, user)),
+        None => set_user(task, user),
+    }
+}
+
+fn set_user(step: &mut serde_json::Value, user: &str) {
+    if let Some(step) = step.as_object_mut() {
+        step.insert("user".to_owned(), user.into());
+        step.remove("group");
+        step.remove("groups");
+        step.remove("run_as");
+    }
+}
+
+/// A task with the keys of `[task.X]`.
+fn native(request: &TaskRequest, task: &serde_json::Value) -> Answer<Definition> {
+    let text = |key: &str| task.get(key).and_then(serde_json::Value::as_str);
+    let name = request.name.as_deref().or_else(|| text("name"));
+    let Some(name) = name else {
+        return Err(Refusal::new(Code::BadRequest, "the task has no `name`"));
+    };
+    if !request.bindings.is_empty() {
+        let refusal = Refusal::new(Code::BadRequest, "`bindings` are for tasks of Thermos");
+        return Err(refusal.hint("values of {{params.NAME}} are `params`"));
+    }
+    let session = request.session.as_deref().or_else(|| text("session"));
+    let session = session.unwrap_or("default");
+    let mut task = task.clone();
+    if let Some(user) = &request.user {
+        run_as(&mut task, user);
+    }
+    let loaded = load_task_json(session, name, &task, &SystemHost::new());
+    let loaded = loaded.map_err(|diagnostics| invalid_config(&diagnostics))?;
+    Definition::native(loaded, &request.params)
+        .map_err(|error| Refusal::new(Code::BadValue, error.to_string()))
 }
 
 /// `YYYYmmdd-HHMMSS.micros` in the local zone.

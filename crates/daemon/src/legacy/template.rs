@@ -136,6 +136,7 @@ pub fn expand(
         ports: &ports,
         base_env,
         shell: gaffer_config::DEFAULT_SHELL,
+        task: None,
         added: &[],
     };
     gaffer_config::expand(&spec.launch, &context)

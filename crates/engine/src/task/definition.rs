@@ -1,9 +1,15 @@
 //! A task as its file in the root has it, and as the machines need it.
+//!
+//! A file is the JSON of a Thermos task, or that of a native one: `{"session", "name", "params", "task"}` with the keys of `[task.X]`
+//! in `task`, every step in it. Files of variables are named there; their values are never kept.
 
-use gaffer_config::{Logger, ThermosContext, ThermosTask, load_thermos_json};
+use gaffer_config::{
+    LoadedTask, Logger, StoredHost, ThermosContext, ThermosTask, load_task_json, load_thermos_json,
+};
+use gaffer_core::name::JobId;
 use gaffer_core::task::record::Header;
 use gaffer_core::task::spec::Task;
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -16,12 +22,46 @@ pub struct Definition {
     pub json: Value,
     /// How steps keep their output, where they say so themselves.
     pub loggers: BTreeMap<String, Logger>,
+    /// What only a native task has; none: it is one of Thermos.
+    pub native: Option<Arc<Native>>,
 }
 
-/// A definition that was kept and cannot be understood.
+/// What only a native task has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Native {
+    /// Session and name.
+    pub id: JobId,
+    /// Values of `{{params.N}}`.
+    pub params: BTreeMap<String, String>,
+    /// No two tasks with one key are active at once.
+    pub unique: Option<String>,
+}
+
+/// A definition that cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the definition of the task cannot be understood: {0}")]
-pub struct DefinitionError(pub String);
+pub enum DefinitionError {
+    /// It was kept, and cannot be understood.
+    #[error("the definition of the task cannot be understood: {0}")]
+    Unreadable(String),
+    /// A parameter that the task does not have.
+    #[error("task {task} has no parameter `{name}`{known}")]
+    UnknownParam {
+        /// Name of the task.
+        task: JobId,
+        /// What was given.
+        name: String,
+        /// ` (it has a, b)`.
+        known: String,
+    },
+    /// A parameter without a value.
+    #[error("task {task} needs a value for parameter `{name}`: -E {name}=VALUE")]
+    NoParam {
+        /// Name of the task.
+        task: JobId,
+        /// Which.
+        name: String,
+    },
+}
 
 impl From<ThermosTask> for Definition {
     fn from(task: ThermosTask) -> Definition {
@@ -29,14 +69,61 @@ impl From<ThermosTask> for Definition {
             spec: task.spec,
             json: task.json,
             loggers: task.loggers,
+            native: None,
         }
     }
 }
 
 impl Definition {
+    /// A native task with values for its parameters.
+    pub fn native(task: LoadedTask, given: &BTreeMap<String, String>) -> Result<Definition, DefinitionError> {
+        if let Some(name) = given.keys().find(|name| !task.params.contains_key(*name)) {
+            let known: Vec<&str> = task.params.keys().map(String::as_str).collect();
+            return Err(DefinitionError::UnknownParam {
+                task: task.id,
+                name: name.clone(),
+                known: match known[..] {
+                    [] => String::new(),
+                    _ => format!(" (it has {})", known.join(", ")),
+                },
+            });
+        }
+        let mut params = BTreeMap::new();
+        for (name, default) in &task.params {
+            let value = given.get(name).or(default.as_ref());
+            let value = value.ok_or_else(|| DefinitionError::NoParam {
+                task: task.id.clone(),
+                name: name.clone(),
+            })?;
+            params.insert(name.clone(), value.clone());
+        }
+        let unique = task.unique.key(&task.id, &params);
+        Ok(Definition {
+            json: json!({
+                "session": task.id.session.as_str(), "name": task.id.job.as_str(), "params": params, "task": task.typed,
+            }),
+            spec: task.spec,
+            loggers: BTreeMap::new(),
+            native: Some(Arc::new(Native {
+                id: task.id,
+                params,
+                unique,
+            })),
+        })
+    }
+
     /// What was kept, with what its header says of where and as whom it runs.
     pub fn again(text: &[u8], header: &Header) -> Result<Definition, DefinitionError> {
-        let json: Value = serde_json::from_slice(text).map_err(|error| DefinitionError(error.to_string()))?;
+        let unreadable = |error: String| DefinitionError::Unreadable(error);
+        let json: Value = serde_json::from_slice(text).map_err(|error| unreadable(error.to_string()))?;
+        if let (Some(task), Some(name)) = (json.get("task"), json.get("name").and_then(Value::as_str)) {
+            let session = json.get("session").and_then(Value::as_str).unwrap_or_default();
+            let loaded = load_task_json(session, name, task, &StoredHost);
+            let loaded = loaded.map_err(|errors| unreadable(errors.render(false)))?;
+            let params = json.get("params").cloned().unwrap_or_default();
+            let params = serde_json::from_value(params).map_err(|error| unreadable(error.to_string()))?;
+            return Definition::native(loaded, &params);
+        }
         let context = ThermosContext {
             task: None,
             task_id: header.task_id.to_string(),
@@ -51,7 +138,15 @@ impl Definition {
         };
         load_thermos_json(&json, &context)
             .map(Definition::from)
-            .map_err(|errors| DefinitionError(errors.render(false)))
+            .map_err(|errors| unreadable(errors.render(false)))
+    }
+
+    /// Session of a native task, else nothing.
+    pub fn session(&self) -> String {
+        let native = self.native.as_ref();
+        native
+            .map(|native| native.id.session.to_string())
+            .unwrap_or_default()
     }
 
     /// The bytes of its file.

@@ -47,6 +47,10 @@ pub struct TaskKill {
 pub struct TaskInfo {
     /// Id.
     pub id: String,
+    /// Name of the task that it is a run of.
+    pub name: Arc<str>,
+    /// Session of a native task; empty: a task of Thermos.
+    pub session: String,
     /// Where its file lies.
     pub place: Place,
     /// States, steps, reasons.
@@ -88,6 +92,15 @@ impl Handle {
                 false => Err(differs(&task.id)),
             };
         }
+        let claimed = self.claim_unique(&task)?;
+        let accepted = self.task_accept(task, by).await;
+        if let Some(key) = claimed {
+            lock(&self.state).tasks.claimed.remove(&key);
+        }
+        accepted
+    }
+
+    async fn task_accept(&self, task: NewTask, by: Actor) -> Result<()> {
         let root = self.tasks_root();
         let led = tokio::task::spawn_blocking(move || accept(&root, task, by))
             .await
@@ -96,6 +109,29 @@ impl Handle {
             Some(led) => self.task_led(led).await,
             None => Ok(()),
         }
+    }
+
+    /// Holds the `unique` key of a task until it is led.
+    fn claim_unique(&self, task: &NewTask) -> Result<Option<String>> {
+        let native = task.definition.native.as_ref();
+        let Some(key) = native.and_then(|native| native.unique.as_ref()) else {
+            return Ok(None);
+        };
+        let mut state = lock(&self.state);
+        let has_key = |active: &&service::Active| {
+            let native = active.definition.native.as_ref();
+            native.and_then(|native| native.unique.as_ref()) == Some(key)
+        };
+        let other = state.tasks.active.values().find(has_key);
+        let other = other.map(|active| active.header.task_id.to_string());
+        if other.is_none() && state.tasks.claimed.insert(key.clone()) {
+            return Ok(Some(key.clone()));
+        }
+        let name = &task.definition.spec.name;
+        let other = other.unwrap_or_else(|| "another one".to_owned());
+        Err(Error::WrongState(format!(
+            "task {name} is unique, and {other} is active: wait for it, or kill it"
+        )))
     }
 
     async fn task_led(&self, led: Led) -> Result<()> {
@@ -175,6 +211,8 @@ impl Handle {
         if let Some(active) = lock(&self.state).tasks.active.get(id) {
             return Ok(TaskInfo {
                 id: id.to_owned(),
+                name: active.definition.spec.name.clone(),
+                session: active.definition.session(),
                 place: Place::Active,
                 view: active.runner.view(),
                 history: active.runner.history().clone(),
@@ -306,6 +344,8 @@ fn read(root: &Root, id: &str) -> Result<TaskInfo> {
         .map_err(|error| Error::Task(format!("task {id}: {error}")))?;
     Ok(TaskInfo {
         id: id.to_owned(),
+        name: definition.spec.name.clone(),
+        session: definition.session(),
         place,
         view: runner.view(),
         history,

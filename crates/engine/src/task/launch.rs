@@ -1,12 +1,14 @@
 //! From a step to a shim's `Spawn`.
 
 use super::output;
+use super::outputs::OutputFile;
 use super::service::Active;
-use crate::launch::{bounds_of, message_of};
+use crate::launch::{bounds_of, choose_ports, message_of};
 use crate::state::State;
-use gaffer_config::RunContext;
+use gaffer_config::{RunContext, TaskRun};
 use gaffer_core::job::{Output, User};
 use gaffer_core::name::{JobId, JobName, Name, RunId};
+use gaffer_core::task::fold::History;
 use gaffer_shim::message::Spawn;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -35,14 +37,35 @@ pub(super) fn spawn(
 ) -> Result<Spawn, String> {
     let spec = &active.definition.spec.steps[step];
     let header = &active.header;
-    let job = JobId::new(Name::default_session(), task_job());
+    let native = active.definition.native.as_deref();
+    let job = match native {
+        Some(native) => native.id.clone(),
+        None => JobId::new(Name::default_session(), task_job()),
+    };
     let text = run.to_string();
-    let ports: BTreeMap<String, u16> = header
-        .ports
-        .iter()
-        .map(|(name, port)| (name.to_string(), *port))
-        .collect();
-    let added = environment(state, active, &spec.name, spec.launch.user.as_ref());
+    let mut ports = choose_ports(&spec.launch, 0)?;
+    ports.extend(header.ports.iter().map(|(name, port)| (name.to_string(), *port)));
+    let mut added = match native {
+        Some(_) => vec![("GAFFER_NODE_ID".to_owned(), state.node_id.clone())],
+        None => environment(state, active, &spec.name, spec.launch.user.as_ref()),
+    };
+    if let Some(file) = output_file(state, active, step, attempt) {
+        file.make()
+            .map_err(|error| format!("{}: {error}", file.path.display()))?;
+        added.push((
+            "GAFFER_OUTPUT".to_owned(),
+            file.path.to_string_lossy().into_owned(),
+        ));
+    }
+    let nothing = BTreeMap::new();
+    let task = TaskRun {
+        name: &active.definition.spec.name,
+        id: &header.task_id,
+        dir: &header.sandbox,
+        step: &spec.name,
+        params: native.map_or(&nothing, |native| &native.params),
+        said: &|step, name| said(active.runner.history(), step, name),
+    };
     let context = RunContext {
         node: &state.settings.node,
         job: &job,
@@ -52,6 +75,7 @@ pub(super) fn spawn(
         ports: &ports,
         base_env: &state.base_env,
         shell: &state.tuning.shell,
+        task: Some(&task),
         added: &added,
     };
     let expanded = gaffer_config::expand(&spec.launch, &context).map_err(|error| error.to_string())?;
@@ -72,7 +96,23 @@ pub(super) fn spawn(
     Ok(message)
 }
 
-/// All tasks have runs of one name where only jobs have names.
+/// Where a run of a step writes its outputs; none: it declares none.
+pub(super) fn output_file(state: &State, active: &Active, step: usize, attempt: u32) -> Option<OutputFile> {
+    let spec = &active.definition.spec.steps[step];
+    let id = &active.header.task_id;
+    OutputFile::of(&active.root.checkpoint(id), &state.node_id, id, spec, attempt)
+}
+
+/// An output of a step that succeeded, or its exit code.
+fn said(history: &History, step: &str, name: Option<&str>) -> Option<String> {
+    match name {
+        Some(name) => history.output(step, name).map(|value| value.to_string()),
+        None if history.carried.contains_key(step) => Some("0".to_owned()),
+        None => Some(history.last(step)?.code?.to_string()),
+    }
+}
+
+/// All Thermos tasks have runs of one name where only jobs have names.
 fn task_job() -> JobName {
     // A text that follows the grammar.
     JobName::parse("task").unwrap_or_else(|_| unreachable!("`task` is a name"))

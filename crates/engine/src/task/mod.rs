@@ -9,6 +9,7 @@
 //! | `desk` | the thread that writes records, so that nobody waits for a disk |
 //! | `service` | the tasks of a node: facts in, records first, then commands |
 //! | [`output`] | what a run wrote, by the names under which people look for it |
+//! | `outputs` | declared outputs: the file that a program is given, and what it says at the end |
 //! | `launch` | from a step to a shim's `Spawn` |
 //! | `handle` | how anything outside starts, watches and ends tasks |
 //!
@@ -22,9 +23,10 @@ mod handle;
 mod launch;
 pub mod layout;
 pub mod output;
+mod outputs;
 pub(crate) mod service;
 pub mod stream;
 pub mod wire;
 
-pub use definition::{Definition, DefinitionError};
+pub use definition::{Definition, DefinitionError, Native};
 pub use handle::{NewTask, TaskInfo, TaskKill};

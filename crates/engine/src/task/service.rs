@@ -32,6 +32,8 @@ pub(crate) struct Tasks {
     runs: BTreeMap<RunId, Arc<str>>,
     /// Runs that recovery found, by slot: the newest of each, and whether its shim is dead.
     found: BTreeMap<String, (Box<RunFacts>, bool)>,
+    /// Keys of `unique` tasks that are being accepted.
+    pub(super) claimed: BTreeSet<String>,
     desk: Option<Desk>,
     /// Rung when a task changes.
     pub(super) bell: watch::Sender<u64>,
@@ -63,6 +65,7 @@ impl Default for Tasks {
             active: BTreeMap::new(),
             runs: BTreeMap::new(),
             found: BTreeMap::new(),
+            claimed: BTreeSet::new(),
             desk: None,
             bell: watch::Sender::new(0),
         }
@@ -181,7 +184,7 @@ impl State {
         if let Some(end) = facts.end() {
             return Found::Ended {
                 born,
-                end: run_end(&end),
+                end: self.step_end(facts, &end),
                 tree_gone: facts.gone || dead_shim,
             };
         }
@@ -327,7 +330,9 @@ impl State {
                     self.to_shim(crate::shims::unwire(run), |req| ToShim::Freeze { req, run, on });
                 }
                 Command::Finish { .. } => {
-                    self.tasks.active.remove(id);
+                    if let Some(active) = self.tasks.active.remove(id) {
+                        self.drop_outputs(&active);
+                    }
                 }
             }
         }
@@ -409,7 +414,9 @@ impl State {
                 run, end, survivors, ..
             } => {
                 let tree_gone = survivors == 0;
-                let end = run_end(&end);
+                let Some(end) = facts(&run).map(|facts| self.step_end(facts, &end)) else {
+                    return;
+                };
                 (run, Input::Ended { run, end, tree_gone }, tree_gone)
             }
             io::Input::TreeGone { run } => (run, Input::TreeGone { run }, true),
@@ -429,6 +436,36 @@ impl State {
 }
 
 impl State {
+    /// How a run ended, with what it said. Its file stays until the task is over: until then the record may be
+    /// lost, and is made again from it.
+    fn step_end(&self, facts: &RunFacts, end: &io::End) -> RunEnd {
+        let file = launch::of_slot(&facts.slot).and_then(|(task, step)| {
+            let active = self.tasks.active.get(task)?;
+            let step = active.definition.spec.step(step)?;
+            let file = launch::output_file(self, active, step, facts.attempt)?;
+            Some((file, active.definition.spec.steps[step].clone()))
+        });
+        RunEnd {
+            status: end.status,
+            oom: end.oom,
+            at: end.at,
+            outputs: file.map_or(Ok(Vec::new()), |(file, step)| file.read(&step)),
+        }
+    }
+
+    /// A task is over: what its programs wrote as outputs is on record.
+    fn drop_outputs(&self, active: &Active) {
+        let history = active.runner.history();
+        for (at, step) in active.definition.spec.steps.iter().enumerate() {
+            let runs = history.steps.get(&step.name).map_or(0, Vec::len);
+            for attempt in (1..).take(runs) {
+                if let Some(file) = launch::output_file(self, active, at, attempt) {
+                    file.remove();
+                }
+            }
+        }
+    }
+
     /// The output of a run that is over gets the names that people look for.
     fn link_output(&self, id: &Arc<str>, run: RunId) {
         let Some((active, facts)) = self.tasks.active.get(id).zip(self.runs.runs.get(&run)) else {
@@ -442,15 +479,6 @@ impl State {
             // The segments are there all the same.
             tracing::warn!(task = %id, %error, dir = %dir.display(), "the output has no links");
         }
-    }
-}
-
-fn run_end(end: &io::End) -> RunEnd {
-    RunEnd {
-        status: end.status,
-        oom: end.oom,
-        at: end.at,
-        outputs: Ok(Vec::new()),
     }
 }
 

@@ -2,6 +2,7 @@
 
 use super::screen::Progress;
 use super::{exit_of, wait_for};
+use crate::args::FileArgs;
 use crate::args::task::{TaskFileArgs, TaskRunArgs, TaskStartArgs};
 use crate::context::Context;
 use crate::failure::Failure;
@@ -11,8 +12,9 @@ use crate::private::Private;
 use crate::runner;
 use gaffer_api::client::ClientError;
 use gaffer_api::types::task::{Task, TaskKillRequest, TaskRequest};
-use gaffer_config::{ThermosContext, load_thermos};
+use gaffer_config::{Config, LoadedTask, ThermosContext, load_thermos};
 use serde_json::json;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -25,8 +27,158 @@ const RUNNERS_MAX: u32 = 100;
 
 /// Reads the file, checks it with its place in the file, and gives what is asked of a daemon.
 fn request(ctx: &Context, args: &TaskFileArgs, id: Option<&str>) -> Result<TaskRequest, Failure> {
+    let is_toml = |path: &Path| path.extension().is_some_and(|extension| extension == "toml");
+    let mut request = match &args.file {
+        Some(path) if is_toml(path) => native(ctx, args, path, args.task.as_deref())?,
+        Some(name) if !name.exists() && is_name(name) => {
+            let here = file::find(None).filter(|path| is_toml(path));
+            let Some(here) = here else {
+                let message = format!(
+                    "there is no file {}, and no gaffer.toml here or above",
+                    name.display()
+                );
+                return Err(Failure::not_found(message));
+            };
+            native(ctx, args, &here, name.to_str())?
+        }
+        _ => thermos(ctx, args, id)?,
+    };
+    let id = match (id, &request.id) {
+        (Some(id), _) => id.to_owned(),
+        (None, Some(made)) => made.clone(),
+        (None, None) => {
+            let name = request.name.clone().unwrap_or_default();
+            made_id(&name)
+        }
+    };
+    runner::check_id(&id)?;
+    request.id = Some(id);
+    request.ports = args.ports.iter().cloned().collect();
+    request.user.clone_from(&args.user);
+    Ok(request)
+}
+
+/// Can it be the name of a task, perhaps with its session?
+fn is_name(path: &Path) -> bool {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "_+-.".contains(c);
+    let text = path.to_str().filter(|text| !text.ends_with(".json"));
+    text.is_some_and(|text| text.chars().all(plain))
+}
+
+fn made_id(name: &str) -> String {
+    format!("{name}-{}", jiff::Zoned::now().strftime("%Y%m%d-%H%M%S.%6f"))
+}
+
+/// A task of a `gaffer.toml`. `-E` gives its parameters, and variables of the file.
+fn native(
+    ctx: &Context,
+    args: &TaskFileArgs,
+    path: &Path,
+    wanted: Option<&str>,
+) -> Result<TaskRequest, Failure> {
+    let files = FileArgs {
+        files: vec![path.to_owned()],
+        profile: args.profile.clone(),
+        vars: args
+            .vars
+            .iter()
+            .map(|(name, value)| format!("{name}={value}"))
+            .collect(),
+        ..FileArgs::default()
+    };
+    let bundle = file::gather(&ctx.out, &[], &files)?;
+    let config = file::load(&ctx.out, &bundle)?;
+    let task = chosen(&config, wanted, path)?;
+    let known = |name: &String| task.params.contains_key(name) || config.vars.contains(name);
+    if let Some((name, _)) = args.vars.iter().find(|(name, _)| !known(name)) {
+        let message = format!(
+            "`{name}` is neither a parameter of task {} nor a variable of the file",
+            task.id.job
+        );
+        let all = task.params.keys().chain(&config.vars).map(String::as_str);
+        let failure = Failure::usage(message);
+        return Err(match gaffer_config::nearest(name, all) {
+            Some(near) => failure.hint(format!("did you mean `{near}`?")),
+            None => failure,
+        });
+    }
+    let params = args
+        .vars
+        .iter()
+        .filter(|(name, _)| task.params.contains_key(name));
+    let params: BTreeMap<String, String> = params.cloned().collect();
+    let missing = task
+        .params
+        .iter()
+        .find(|(name, default)| default.is_none() && !params.contains_key(*name));
+    if let Some((name, _)) = missing {
+        let message = format!("task {} needs a value for parameter `{name}`", task.id.job);
+        return Err(Failure::usage(message).hint(format!("give it one:  -E {name}=VALUE")));
+    }
+    Ok(TaskRequest {
+        task: Some(task.typed.clone()),
+        name: Some(task.id.job.to_string()),
+        session: Some(task.id.session.to_string()),
+        sandbox: args.cwd.as_deref().map(absolute).transpose()?,
+        params,
+        ..TaskRequest::default()
+    })
+}
+
+/// The one task that is meant.
+fn chosen<'c>(config: &'c Config, wanted: Option<&str>, path: &Path) -> Result<&'c LoadedTask, Failure> {
+    let mut tasks: Vec<&LoadedTask> = config.tasks.values().collect();
+    if let Some(wanted) = wanted {
+        tasks.retain(|task| task.id.job.as_str() == wanted || task.id.to_string() == wanted);
+    }
+    match (&tasks[..], wanted) {
+        ([one], _) => Ok(one),
+        ([], Some(wanted)) => Err(no_task(config, wanted, path)),
+        ([], None) => {
+            let message = format!("there is no [task.X] in {}", path.display());
+            Err(Failure::not_found(message).hint("how it is written:  docs/tasks.md"))
+        }
+        (several, _) => {
+            let names: Vec<String> = several.iter().map(|task| task.id.to_string()).collect();
+            let message = format!(
+                "there are several tasks in {}: {}",
+                path.display(),
+                names.join(", ")
+            );
+            Err(Failure::usage(message).hint("name one:  --task NAME"))
+        }
+    }
+}
+
+fn no_task(config: &Config, wanted: &str, path: &Path) -> Failure {
+    let names: Vec<&str> = config.tasks.keys().map(|id| id.job.as_str()).collect();
+    let failure = Failure::not_found(format!("there is no task `{wanted}` in {}", path.display()));
+    match (gaffer_config::nearest(wanted, names.iter().copied()), &names[..]) {
+        (Some(near), _) => failure.hint(format!("did you mean `{near}`?")),
+        (None, []) => failure,
+        (None, names) => failure.hint(format!("there are {}", names.join(", "))),
+    }
+}
+
+fn absolute(path: &Path) -> Result<String, Failure> {
+    let found =
+        std::path::absolute(path).map_err(|error| Failure::usage(format!("{}: {error}", path.display())))?;
+    // Without `.` in the middle.
+    Ok(found
+        .components()
+        .collect::<PathBuf>()
+        .to_string_lossy()
+        .into_owned())
+}
+
+/// A task file of Thermos, or a command.
+fn thermos(ctx: &Context, args: &TaskFileArgs, id: Option<&str>) -> Result<TaskRequest, Failure> {
     let (text, path) = match &args.file {
-        Some(path) => (read(path)?, path.clone()),
+        Some(path) => {
+            let text = std::fs::read_to_string(path);
+            let unread = |error| Failure::usage(format!("{} cannot be read: {error}", path.display()));
+            (text.map_err(unread)?, path.clone())
+        }
         None => {
             let step = json!({ "name": SIMPLE, "cmdline": args.command.join(" ") });
             (
@@ -40,57 +192,24 @@ fn request(ctx: &Context, args: &TaskFileArgs, id: Option<&str>) -> Result<TaskR
         (None, Some(_)) => Some(PathBuf::from(".")),
         (None, None) => None,
     };
-    let sandbox = cwd.map(|cwd| {
-        std::path::absolute(&cwd)
-            .map(|cwd| {
-                cwd.components()
-                    .collect::<PathBuf>()
-                    .to_string_lossy()
-                    .into_owned()
-            })
-            .map_err(|error| Failure::usage(format!("{}: {error}", cwd.display())))
-    });
-    let mut context = ThermosContext {
+    let sandbox = cwd.map(|cwd| absolute(&cwd)).transpose()?;
+    let context = ThermosContext {
         task: args.task.clone(),
         task_id: id.unwrap_or("ID").to_owned(),
         user: args.user.clone().unwrap_or_default(),
         ports: args.ports.iter().cloned().collect(),
         bindings: args.vars.iter().cloned().collect(),
-        sandbox: sandbox.transpose()?.unwrap_or_else(|| "/".to_owned()),
+        sandbox: sandbox.clone().unwrap_or_else(|| "/".to_owned()),
     };
     let task = load_thermos(&text, &path, &context).map_err(|found| file::invalid(&ctx.out, &found))?;
-    let id = match id {
-        Some(id) => id.to_owned(),
-        None => format!(
-            "{}-{}",
-            task.spec.name,
-            jiff::Zoned::now().strftime("%Y%m%d-%H%M%S.%6f")
-        ),
-    };
-    runner::check_id(&id)?;
-    let has_place = args.cwd.is_some() || args.file.is_some();
     Ok(TaskRequest {
-        task: None,
         text: Some(text),
         name: args.task.clone(),
-        id: Some(id),
-        ports: context.ports,
+        id: id.is_none().then(|| made_id(&task.spec.name)),
         bindings: context.bindings,
-        user: args.user.clone(),
-        sandbox: has_place.then(|| std::mem::take(&mut context.sandbox)),
+        sandbox,
+        ..TaskRequest::default()
     })
-}
-
-fn read(path: &Path) -> Result<String, Failure> {
-    if path.extension().is_some_and(|extension| extension == "toml") {
-        return Err(Failure::usage(format!(
-            "{}: tasks in TOML come with a later version",
-            path.display()
-        ))
-        .hint("a task file is JSON: {\"name\": …, \"processes\": [{\"name\": …, \"cmdline\": …}]}"));
-    }
-    std::fs::read_to_string(path)
-        .map_err(|error| Failure::usage(format!("{} cannot be read: {error}", path.display())))
 }
 
 /// `task start`.

@@ -56,6 +56,16 @@ pub fn end(run: &TaskRun) -> String {
     }
 }
 
+/// `rows=18230`; what is long is cut.
+fn shown(name: &str, value: &str) -> String {
+    const SHOWN: usize = 40;
+    let value: String = value.escape_debug().to_string();
+    match value.chars().count() {
+        count if count > SHOWN => format!("{name}={}…", value.chars().take(SHOWN - 1).collect::<String>()),
+        _ => format!("{name}={value}"),
+    }
+}
+
 /// State, time and details of a step.
 fn facts(step: &TaskStep) -> (String, String) {
     let last = step.runs.last();
@@ -65,6 +75,7 @@ fn facts(step: &TaskStep) -> (String, String) {
     } else if let Some(last) = last {
         details.push(end(last));
     }
+    details.extend(step.outputs.iter().map(|(name, value)| shown(name, value)));
     details.retain(|detail| !detail.is_empty());
     (last.map(lived).unwrap_or_default(), details.join("  "))
 }

@@ -1,0 +1,137 @@
+//! `[task.X]` of a `gaffer.toml`: parameters, outputs from step to step, and what a kill may not take away.
+
+use super::{Place, said};
+use gaffer_testkit::wait_until;
+use serde_json::Value;
+use std::time::Duration;
+
+const PIPELINE: &str = r#"
+session = "etl"
+[task.nightly]
+params = { day = "yesterday" }
+order = ["extract", "load"]
+[task.nightly.step.extract]
+shell = true
+cmd = '''
+echo "rows=first" >> $GAFFER_OUTPUT
+echo started >> log
+while test ! -e go; do sleep 0.02; done
+echo "rows=18 of {{params.day}}" >> $GAFFER_OUTPUT
+'''
+outputs = ["rows"]
+[task.nightly.step.load]
+cmd = ["sh", "-c", "printf '%s|' \"$$@\" >> got", "sh", "{{steps.extract.outputs.rows}}", "{{steps.extract.exit_code}}", "$GAFFER_STEP"]
+[task.nightly.step.tidy]
+cmd = "sh -c 'echo {{task.name}} {{step}} >> log'"
+final = true
+"#;
+
+fn place(text: &str) -> Place {
+    let place = Place::new();
+    std::fs::write(place.work().join("gaffer.toml"), text).expect("a file");
+    place
+}
+
+fn step<'v>(task: &'v Value, name: &str) -> &'v Value {
+    let steps = task["steps"].as_array().expect("steps");
+    steps.iter().find(|step| step["name"] == name).expect("the step")
+}
+
+#[test]
+fn outputs_go_from_step_to_step_by_name() {
+    let place = place(PIPELINE);
+    place.touch("go");
+    let (code, task) = place.json(&["run", "gaffer.toml", "--id", "n1", "-E", "day=today"]);
+    assert_eq!((code, &task["state"]), (0, &Value::from("success")), "{task}");
+    assert_eq!(place.read("got"), "18 of today|0|load|", "a value is one word");
+    assert_eq!(place.read("log"), "started\nnightly tidy\n");
+    assert_eq!(step(&task, "extract")["outputs"]["rows"], "18 of today");
+    assert_eq!(
+        (&task["name"], &task["session"]),
+        (&Value::from("nightly"), &Value::from("etl"))
+    );
+    // By its name, from the file in front of us; the id of a finished task stays what it was.
+    let (code, again) = place.json(&["run", "nightly", "--id", "n1", "-E", "day=today"]);
+    assert_eq!((code, &again["state"]), (0, &Value::from("success")));
+    assert_eq!(
+        place.read("got"),
+        "18 of today|0|load|",
+        "nothing finished is run again"
+    );
+    let left = place.tasks().join("checkpoints/n1/outputs");
+    let files = std::fs::read_dir(left).map_or(0, Iterator::count);
+    assert_eq!(files, 0, "files of outputs go with the task");
+}
+
+#[test]
+fn what_a_step_has_said_survives_its_runner() {
+    let place = place(PIPELINE);
+    let running = place.start(&["run", "nightly", "--id", "n1"]);
+    place.until("log");
+    place.kill_both(running, "n1");
+    // It ends while nobody watches.
+    place.touch("go");
+    let shim = place.tasks().join("checkpoints/n1/outputs/extract.1");
+    wait_until(Duration::from_secs(60), "its output", || {
+        std::fs::read_to_string(&shim).is_ok_and(|text| text.contains("18 of yesterday"))
+    });
+    let (code, task) = place.json(&["run", "nightly", "--id", "n1"]);
+    assert_eq!((code, &task["state"]), (0, &Value::from("success")), "{task}");
+    assert_eq!(place.read("got"), "18 of yesterday|0|load|");
+    assert_eq!(place.read("log").matches("started").count(), 1, "it ran once");
+}
+
+#[test]
+fn a_step_without_its_output_has_failed_and_says_why() {
+    for (script, why) in [
+        ("true", "without its output `n`"),
+        (
+            "echo x=1 > $GAFFER_OUTPUT",
+            "output `x`, which is not declared (n)",
+        ),
+        (
+            "echo hello > $GAFFER_OUTPUT",
+            "line 1 of its outputs is not name=value",
+        ),
+        (
+            "head -c 70000 /dev/zero | tr '\\\\0' n > $GAFFER_OUTPUT",
+            "longer than 64K",
+        ),
+    ] {
+        let place = place(&format!(
+            "[task.t]\n[task.t.step.s]\nshell = true\ncmd = \"{script}\"\noutputs = [\"n\"]\n"
+        ));
+        let (code, task) = place.json(&["run", "t", "--id", "t1"]);
+        assert_eq!((code, &task["state"]), (1, &Value::from("failed")), "{task}");
+        let said = step(&task, "s")["runs"][0]["reason"]
+            .as_str()
+            .unwrap_or_default()
+            .to_owned();
+        assert!(said.contains(why), "{said}");
+    }
+}
+
+#[test]
+fn a_wrong_word_on_the_command_line_is_said() {
+    let place =
+        place("[task.a]\ncmd = \"true\"\nparams = { day = { required = true } }\n[task.b]\ncmd = \"true\"\n");
+    let wrong = |words: &[&str], code: i32, text: &str| {
+        let output = place.run(words);
+        assert_eq!(output.status.code(), Some(code), "{words:?}: {}", said(&output));
+        assert!(said(&output).contains(text), "{words:?}: {}", said(&output));
+    };
+    wrong(
+        &["run", "gaffer.toml"],
+        2,
+        "several tasks in gaffer.toml: default.a, default.b",
+    );
+    wrong(&["run", "gaffer.toml", "--task", "c"], 3, "there is no task `c`");
+    wrong(&["run", "a"], 2, "needs a value for parameter `day`");
+    wrong(
+        &["run", "a", "-E", "day=1", "-E", "dya=2"],
+        2,
+        "`dya` is neither a parameter of task a nor a variable",
+    );
+    wrong(&["run", "nobody"], 3, "there is no task `nobody`");
+    assert!(!place.tasks().exists(), "nothing was begun");
+}
