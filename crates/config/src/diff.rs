@@ -31,6 +31,32 @@ pub enum ChangeClass {
     Daemon,
 }
 
+/// Changed keys of two tasks; of steps by `step.NAME.KEY`. They count from the next run.
+pub fn diff_typed(old: &Value, new: &Value) -> Vec<Change> {
+    let flat_task = |task: &Value| {
+        let mut all = flat(task);
+        all.retain(|path, _| path != "step_order" && !path.starts_with("step."));
+        let steps = task.get("step").and_then(Value::as_object);
+        for (name, step) in steps.into_iter().flatten() {
+            let keys = flat(step).into_iter();
+            all.extend(keys.map(|(path, value)| (format!("step.{name}.{path}"), value)));
+        }
+        all
+    };
+    let (before, after) = (flat_task(old), flat_task(new));
+    let paths: BTreeSet<&String> = before.keys().chain(after.keys()).collect();
+    let one = |path: &String| {
+        let (old, new) = (before.get(path), after.get(path));
+        (old != new).then(|| Change {
+            path: path.clone(),
+            old: old.map(|text| shorten(text)),
+            new: new.map(|text| shorten(text)),
+            class: ChangeClass::NextStart,
+        })
+    };
+    paths.into_iter().filter_map(one).collect()
+}
+
 /// Changed keys in the order of the reference; what gaffer itself wrote beside them is not a key.
 pub fn diff(old: &LoadedJob, new: &LoadedJob) -> Vec<Change> {
     let mut changes = Vec::new();

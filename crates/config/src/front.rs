@@ -4,7 +4,7 @@
 
 use crate::bundle::{Bundle, Kind};
 use crate::check::{Checked, lengthen, report_problem};
-use crate::env_text::{self, Variables};
+use crate::defs::{Front, JobDef, Scope, TaskDef, WebhookDef};
 use crate::keys::{self, DAEMON, JOB, TOP, Use};
 use crate::keys_task::{is_task_only, step_keys, task_keys, template_keys};
 use crate::kind::Type;
@@ -14,75 +14,9 @@ use crate::source::{Source, Unread, is_glob};
 use crate::{ini, json_jobs, procfile, toml_text};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
-use std::rc::Rc;
 
 /// Includes of includes of ….
 const INCLUDE_DEPTH_MAX: usize = 8;
-
-/// What all objects of a file inherit; an included file adds to what its includer has.
-#[derive(Clone, Default)]
-pub(crate) struct Scope {
-    pub session: Option<(String, Span)>,
-    /// `[defaults]` of the chain, without `env`.
-    pub defaults: Table,
-    /// `[defaults.job]`.
-    pub defaults_job: Table,
-    /// `[defaults.step]`.
-    pub defaults_step: Table,
-    /// `[env]` and `[defaults.env]`.
-    pub env: Table,
-    /// `env_file` at the top of the files.
-    pub env_files: Vec<(String, Span)>,
-}
-
-/// A job as written.
-pub(crate) struct JobDef {
-    pub name: String,
-    pub session: String,
-    /// Of its header.
-    pub span: Span,
-    pub scope: usize,
-    /// The object, then what selected profiles lay over it.
-    pub layers: Vec<Table>,
-    /// From a Procfile: `.env` may name it in `GAFFER_REDIRECT_INPUT`.
-    pub procfile: bool,
-}
-
-/// A task as written, with its steps in `step`.
-pub(crate) struct TaskDef {
-    pub name: String,
-    pub session: String,
-    /// Of its header.
-    pub span: Span,
-    pub scope: usize,
-    /// The object, then what selected profiles lay over it.
-    pub layers: Vec<Table>,
-}
-
-/// A webhook as written.
-pub(crate) struct WebhookDef {
-    pub name: String,
-    pub session: String,
-    /// Of its header.
-    pub span: Span,
-    pub table: Table,
-}
-
-/// Everything the files say, before anything is given a meaning.
-pub(crate) struct Front {
-    pub scopes: Vec<Scope>,
-    pub jobs: BTreeMap<(String, String), JobDef>,
-    pub tasks: BTreeMap<(String, String), TaskDef>,
-    pub templates: BTreeMap<String, Vec<(Table, Span)>>,
-    pub vars: BTreeMap<String, String>,
-    /// Names of `[vars]` of all files.
-    pub declared_vars: BTreeSet<String>,
-    pub daemon: Option<(Table, Span)>,
-    pub webhooks: BTreeMap<(String, String), WebhookDef>,
-    pub session: String,
-    /// Contents of files of variables, by path; none: it is missing.
-    pub variables: BTreeMap<PathBuf, Option<Rc<Variables>>>,
-}
 
 struct Loader<'a> {
     bundle: &'a Bundle,
@@ -767,39 +701,5 @@ impl Loader<'_> {
                 &help,
             );
         }
-    }
-}
-
-impl Front {
-    /// Variables of a file, read once. None: it is missing, or was told to the report.
-    pub fn variables(
-        &mut self,
-        path: &Path,
-        read: impl FnOnce() -> Result<String, Unread>,
-        report: &mut Report,
-        span: Span,
-    ) -> Option<Rc<Variables>> {
-        if let Some(known) = self.variables.get(path) {
-            return known.clone();
-        }
-        let found = match read() {
-            Ok(text) => {
-                let file = report.add_private_file(path, &text);
-                Some(Rc::new(env_text::parse(&text, file, report)))
-            }
-            Err(Unread::Missing) => None,
-            Err(Unread::Failed(why)) => {
-                report.error(
-                    span,
-                    "env_file",
-                    format!("cannot read {}: {why}", path.display()),
-                    "",
-                );
-                // Told once; an empty file is not told again as missing.
-                Some(Rc::new(Variables::new()))
-            }
-        };
-        self.variables.insert(path.to_owned(), found.clone());
-        found
     }
 }

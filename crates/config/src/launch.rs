@@ -29,11 +29,11 @@ pub(crate) const BASE_VARIABLES: &[&str] = &["PATH", "LANG", "LC_*", "TZ"];
 /// These follow `user`.
 pub(crate) const USER_VARIABLES: &[&str] = &["HOME", "USER", "LOGNAME", "SHELL"];
 
-/// Everything of the launch; what is wrong goes to the report.
-pub(crate) fn launch(resolver: &mut Resolver<'_, '_>) -> Launch {
+/// What to run: words, or one script.
+fn what_to_run(resolver: &mut Resolver<'_, '_>) -> Vec<String> {
     let table = resolver.table;
     let scripted = is_shell(table.get("shell"));
-    let cmd = match table.get("cmd") {
+    match table.get("cmd") {
         Some(node) => {
             if scripted && node.as_list().is_some() {
                 resolver.error(
@@ -50,16 +50,21 @@ pub(crate) fn launch(resolver: &mut Resolver<'_, '_>) -> Launch {
             resolver.error(
                 Span::NONE,
                 "cmd",
-                match resolver.task {
-                    None => format!("job `{name}` has no `cmd`"),
-                    Some(_) => format!("step `{name}` has no `cmd`"),
-                },
+                format!(
+                    "{} `{name}` has no `cmd`",
+                    if resolver.task.is_some() { "step" } else { "job" }
+                ),
                 "write what to run: cmd = \"…\"",
             );
             Vec::new()
         }
-    };
-    let mut launch = Launch::of(cmd);
+    }
+}
+
+/// Everything of the launch; what is wrong goes to the report.
+pub(crate) fn launch(resolver: &mut Resolver<'_, '_>) -> Launch {
+    let table = resolver.table;
+    let mut launch = Launch::of(what_to_run(resolver));
     launch.shell = shell(table.get("shell"));
     launch.argv0 = text(resolver, "argv0");
     launch.wrap = match table.get("wrap") {
@@ -71,8 +76,10 @@ pub(crate) fn launch(resolver: &mut Resolver<'_, '_>) -> Launch {
     launch.env = env(resolver);
     launch.unread = resolver.unread.map(str::to_owned);
     launch.user = user(resolver);
-    let octal = |key: &str| table.get(key).and_then(|node| kind::octal(node).ok());
-    launch.umask = octal("umask").unwrap_or(0o022);
+    launch.umask = table
+        .get("umask")
+        .and_then(|node| kind::octal(node).ok())
+        .unwrap_or(0o022);
     launch.nice = small(table.get("nice"));
     launch.oom_score = small(table.get("oom_score"));
     let named_user = table.get("user").is_some();

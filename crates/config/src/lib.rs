@@ -20,6 +20,7 @@ mod bundle;
 mod check;
 mod config;
 mod daemon;
+mod defs;
 mod diagnostic;
 mod diff;
 mod digest;
@@ -65,7 +66,7 @@ pub use daemon::{
     Containment, DEFAULT_SHELL, DaemonSettings, History, LogLevel, LogsTotal, ShimGrouping, TlsFiles,
 };
 pub use diagnostic::{Diagnostic, Diagnostics, Excerpt, Severity};
-pub use diff::{Change, ChangeClass, diff};
+pub use diff::{Change, ChangeClass, diff, diff_typed};
 pub use expand::{ExpandError, Expanded, RunContext, TaskRun, expand};
 pub use export::{ExportFormat, UnknownFormat, export, jobs_toml};
 pub use gaffer_core::signal::parse as parse_signal;

@@ -4,8 +4,8 @@
 //! `[env]`, each file of variables, `env` of the job.
 
 use crate::bundle::Bundle;
+use crate::defs::{Front, JobDef, Scope, TaskDef};
 use crate::env_text::Variables;
-use crate::front::{Front, JobDef, Scope, TaskDef};
 use crate::host::Host;
 use crate::keys::{JOB, Key, Use};
 use crate::keys_task::{is_task_only, step_keys};

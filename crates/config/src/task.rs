@@ -214,14 +214,7 @@ pub(crate) fn resolve(
         return None;
     }
     let graph = Graph::of(&merged, &path, report);
-    let params: BTreeMap<String, Option<String>> = merged
-        .table
-        .get("params")
-        .and_then(|node| kind::params(node).ok())
-        .unwrap_or_default()
-        .into_iter()
-        .map(|(name, default)| (name.to_owned(), default))
-        .collect();
+    let params = params(&merged.table);
     let mut named = Named {
         params: params.keys().cloned().collect(),
         outputs: outputs(&merged, &path, report),
@@ -267,6 +260,12 @@ pub(crate) fn resolve(
         params,
         id,
     })
+}
+
+fn params(table: &Table) -> BTreeMap<String, Option<String>> {
+    let params = table.get("params").and_then(|node| kind::params(node).ok());
+    let params = params.unwrap_or_default().into_iter();
+    params.map(|(name, default)| (name.to_owned(), default)).collect()
 }
 
 fn names(merged: &MergedTask, path: &str, report: &mut Report) -> Option<JobId> {

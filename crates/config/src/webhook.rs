@@ -2,8 +2,8 @@
 
 use crate::check::{Checked, lengthen};
 use crate::config::Config;
+use crate::defs::WebhookDef;
 use crate::diff::{quoted_key, toml_value};
-use crate::front::WebhookDef;
 use crate::keys::WEBHOOK;
 use crate::kind;
 use crate::node::{Item, Node, Span, Table};

@@ -217,100 +217,109 @@ fn conditions_are_those_of_ends() {
     assert_eq!(task.spec.steps[2].after, [(0, When::Ended)]);
 }
 
-#[test]
-fn every_mistake_has_its_place() {
-    let steps =
-        |lines: &str| format!("[task.t.step.a]\ncmd = \"x\"\n[task.t.step.b]\ncmd = \"x\"\n{lines}\n");
-    let table: &[(String, &str)] = &[
+/// Two steps, with more lines; or a whole file.
+fn file(text: &str) -> String {
+    match text.strip_prefix('+') {
+        Some(lines) => format!("[task.t.step.a]\ncmd = \"x\"\n[task.t.step.b]\ncmd = \"x\"\n{lines}\n"),
+        None => text.to_owned(),
+    }
+}
+
+#[rustfmt::skip] // A table reads better as one.
+const MISTAKES: &[(&str, &str)] = &[
         (
-            "[task.t]\n".to_owned(),
+            "[task.t]\n",
             "step `t` has no `cmd` [t] write what to run: cmd = \"…\"",
         ),
         (
-            "[task.t.step]\n".to_owned(),
+            "[task.t.step]\n",
             "task `t` has no step [t] give it a `cmd`, or steps",
         ),
         (
-            steps("after = [\"A\"]"),
+            "+after = [\"A\"]",
             "`after` of step `b` names step `A`, which does not exist [\"A\"] did you mean `a`?",
         ),
         (
-            steps("after = { a = \"ready\" }"),
+            "+after = { a = \"ready\" }",
             "`after` cannot be \"ready\" [\"ready\"] one of \"done\", \"ended\", \"failed\"",
         ),
         (
-            steps("[task.t]\norder = [\"a\", \"c\"]"),
+            "+[task.t]\norder = [\"a\", \"c\"]",
             "`order` names step `c`, which does not exist [\"c\"]",
         ),
         (
-            steps("after = [\"b\"]"),
+            "+after = [\"b\"]",
             "steps wait for each other: b → b [\"b\"]",
         ),
         (
-            steps("after = [\"a\"]\n[task.t]\norder = [\"b\", \"a\"]"),
+            "+after = [\"a\"]\n[task.t]\norder = [\"b\", \"a\"]",
             "steps wait for each other: a → b → a [\"a\"]",
         ),
         (
-            steps("final = true\nafter = [\"a\"]"),
+            "+final = true\nafter = [\"a\"]",
             "step `b` cannot wait for `a`: one of them is final and the other is not [\"a\"]",
         ),
         (
-            steps("max_failures = 2"),
+            "+max_failures = 2",
             "unknown key `max_failures` in step `b` [max_failures] use `retry.attempts`",
         ),
         (
-            steps("instances = 2"),
+            "+instances = 2",
             "unknown key `instances` in step `b` [instances]",
         ),
         (
-            steps("timeout = 5"),
+            "+timeout = 5",
             "`timeout` is a duration and needs a unit [5] write \"5s\"",
         ),
         (
-            steps("outputs = [\"a b\"]"),
+            "+outputs = [\"a b\"]",
             "`outputs` names `a b`: use letters, digits, `_` and `-` [\"a b\"]",
         ),
         (
-            steps("[task.t]\ncmd = \"y\""),
+            "+[task.t]\ncmd = \"y\"",
             "`cmd` at task `t`, which has steps [cmd] put it into the steps, or into [defaults.step] for all",
         ),
         (
-            steps("env.X = \"{{params.day}}\""),
+            "+env.X = \"{{params.day}}\"",
             "`{{params.day}}` names a parameter that the task does not have (in `env.X`) [\"{{params.day}}\"] declare it in `params` of the task",
         ),
         (
-            steps("env.X = \"{{steps.a.outputs.n}}\""),
+            "+env.X = \"{{steps.a.outputs.n}}\"",
             "`{{steps.a.outputs.n}}` names an output that step `a` does not have (in `env.X`) [\"{{steps.a.outputs.n}}\"] declare it: outputs = [\"n\"]",
         ),
         (
-            steps("env.X = \"{{steps.a.exit_code}}\""),
+            "+env.X = \"{{steps.a.exit_code}}\"",
             "`{{steps.a.exit_code}}` has no value: this step does not wait for the success of `a` (in `env.X`) [\"{{steps.a.exit_code}}\"] write after = [\"a\"]",
         ),
         (
-            steps("env.X = \"{{job}}\""),
+            "+env.X = \"{{job}}\"",
             "`{{job}}` is not a reference (in `env.X`) [\"{{job}}\"] literally it is written {{&job}}",
         ),
-        ("[task.\"a.b\"]\ncmd = \"x\"\n".to_owned(), "`a.b` is not a name"),
+        ("[task.\"a.b\"]\ncmd = \"x\"\n", "`a.b` is not a name"),
         (
-            "[job.w]\ncmd = \"{{task.id}}\"\n".to_owned(),
+            "[job.w]\ncmd = \"{{task.id}}\"\n",
             "`{{task.id}}` has a value in steps of tasks only (in `cmd`) [\"{{task.id}}\"]",
         ),
         (
-            "[template.x]\nbackground = true\n[job.w]\nextends = \"x\"\ncmd = \"x\"\n".to_owned(),
+            "[template.x]\nbackground = true\n[job.w]\nextends = \"x\"\ncmd = \"x\"\n",
             "`background` has no meaning in job `w` [background] it comes with a template",
         ),
         (
-            "[task.t]\ncmd = \"x\"\nparams = { day = [] }\n".to_owned(),
+            "[task.t]\ncmd = \"x\"\nparams = { day = [] }\n",
             "`params` takes texts: `day` is a list [[]]",
         ),
     ];
-    let wrong: Vec<String> = table
+
+#[test]
+fn every_mistake_has_its_place() {
+    let wrong: Vec<String> = MISTAKES
         .iter()
-        .filter(|(text, expected)| !said(text).iter().any(|said| said.starts_with(expected)))
+        .map(|(text, expected)| (file(text), expected))
+        .filter(|(text, expected)| !said(text).iter().any(|said| said.starts_with(*expected)))
         .map(|(text, expected)| {
             format!(
                 "{text}\n  said     {}\n  expected {expected}",
-                said(text).join("\n           ")
+                said(&text).join("\n           ")
             )
         })
         .collect();

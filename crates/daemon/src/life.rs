@@ -238,7 +238,7 @@ pub(crate) async fn apply(handle: &Handle, file: &File) -> Result<bool, Error> {
     for warning in &plan.warnings {
         tracing::warn!(text = %warning, "config.warning");
     }
-    Ok(!plan.changes.is_empty() || !plan.webhooks.is_empty())
+    Ok(!plan.is_empty())
 }
 
 /// The one line that programs wait for.

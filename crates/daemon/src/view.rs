@@ -386,6 +386,7 @@ pub fn plan(info: &PlanInfo, node: &str) -> types::Plan {
             info.changes
                 .iter()
                 .map(|change| change.action)
+                .chain(info.tasks.iter().map(|change| change.action))
                 .chain(info.webhooks.iter().map(|change| change.action))
                 .filter(|action| *action == wanted)
                 .count(),
@@ -401,6 +402,7 @@ pub fn plan(info: &PlanInfo, node: &str) -> types::Plan {
             .changes
             .iter()
             .map(plan_change)
+            .chain(info.tasks.iter().map(task_change))
             .chain(info.webhooks.iter().map(hook_change))
             .collect(),
         unchanged: info.unchanged,
@@ -417,6 +419,23 @@ fn action(action: PlanAction) -> &'static str {
         PlanAction::Add => "add",
         PlanAction::Change => "change",
         PlanAction::Remove => "remove",
+    }
+}
+
+fn task_change(change: &gaffer::info::TaskChange) -> types::PlanChange {
+    let summary = match change.action {
+        PlanAction::Add => "can be started by its name",
+        PlanAction::Change => "counts from its next run",
+        PlanAction::Remove => "cannot be started any more; what is active goes on",
+    };
+    types::PlanChange {
+        action: action(change.action).to_owned(),
+        kind: "task".to_owned(),
+        session: change.task.session.to_string(),
+        name: change.task.job.to_string(),
+        effect: "next".to_owned(),
+        summary: summary.to_owned(),
+        keys: change.keys.iter().map(plan_key).collect(),
     }
 }
 

@@ -365,10 +365,30 @@ pub struct PlanInfo {
     pub unchanged: u32,
     /// Live runs that would end.
     pub runs_ended: u32,
+    /// Tasks of the file that change.
+    pub tasks: Vec<TaskChange>,
     /// Webhooks of the file that change.
     pub webhooks: Vec<HookChange>,
     /// Rendered warnings.
     pub warnings: Vec<String>,
+}
+
+impl PlanInfo {
+    /// Nothing would change.
+    pub fn is_empty(&self) -> bool {
+        self.changes.is_empty() && self.tasks.is_empty() && self.webhooks.is_empty()
+    }
+}
+
+/// One task of a plan. A run in progress keeps its definition.
+#[derive(Clone, Debug)]
+pub struct TaskChange {
+    /// What happens to it.
+    pub action: PlanAction,
+    /// Session and name.
+    pub task: JobId,
+    /// Keys that differ.
+    pub keys: Vec<gaffer_config::Change>,
 }
 
 /// One webhook of a plan.

@@ -63,6 +63,7 @@ impl State {
             changes,
             unchanged,
             runs_ended,
+            tasks: self.task_changes(&draft.config.file.to_string_lossy(), &draft.config.tasks),
             webhooks: self.hook_changes(&draft.config.file.to_string_lossy(), &draft.config.webhooks),
             warnings: draft
                 .config
@@ -198,6 +199,11 @@ impl State {
                 }
             }
         }
+        if !plan.tasks.is_empty() {
+            let (defined, change) = self.tasks_after(&plan.file, &draft.config.tasks);
+            prepared.effects.push(Effect::Tasks(defined));
+            prepared.changes.push(change);
+        }
         if let Some(list) = hooks {
             // First: it hears of the rest.
             prepared.effects.insert(0, Effect::Webhooks(Arc::new(list)));
@@ -205,7 +211,7 @@ impl State {
                 .changes
                 .push(webhooks(&draft.config.webhooks, &plan.file));
         }
-        if !plan.changes.is_empty() || !plan.webhooks.is_empty() {
+        if !plan.is_empty() {
             prepared.effects.push(Effect::Applied {
                 file: plan.file.clone(),
                 by,
@@ -291,6 +297,10 @@ fn hash(draft: &Draft, plan: &PlanInfo) -> String {
     }
     for change in &plan.changes {
         add(change.effect);
+    }
+    for (task, loaded) in &draft.config.tasks {
+        add(&task.to_string());
+        add(&loaded.typed.to_string());
     }
     for webhook in &draft.config.webhooks {
         add(&webhook.id());

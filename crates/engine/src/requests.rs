@@ -129,6 +129,8 @@ pub(crate) enum Effect {
         to: gaffer_core::job::Scope,
         by: Actor,
     },
+    /// Files define these tasks now.
+    Tasks(crate::task::AllDefined),
     /// The webhooks are these now.
     Webhooks(Arc<Vec<crate::outbox::Hook>>),
     /// `config.applied`.
@@ -336,6 +338,7 @@ impl State {
                     self.signal(run, signal, to);
                 }
             }
+            Effect::Tasks(defined) => self.tasks.define(defined),
             Effect::Webhooks(list) => self.set_hooks(list),
             Effect::Applied { file, by } => self.tell_applied(file, by, true),
         }

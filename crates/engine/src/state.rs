@@ -116,7 +116,7 @@ impl State {
             operations: Operations::new(),
             watches: Watches::default(),
             sampler: Sampler::default(),
-            tasks: Tasks::default(),
+            tasks: Tasks::with(crate::task::from_rows(&loaded.tasks)),
             committer: crate::requests::committer(ends.owner.clone()),
             store: ends.store,
             events: ends.events,

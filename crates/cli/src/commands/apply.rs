@@ -109,17 +109,7 @@ pub async fn apply(ctx: &Context, args: &ApplyArgs) -> Result<u8, Failure> {
     }
     if plan.removed > 0 && args.plan.is_none() {
         ctx.out.flush()?;
-        confirm(
-            ctx,
-            &format!(
-                "{} removed. Go on?",
-                if plan.removed == 1 {
-                    "1 job is".to_owned()
-                } else {
-                    format!("{} jobs are", plan.removed)
-                }
-            ),
-        )?;
+        confirm(ctx, &format!("{} removed. Go on?", removed(&plan)))?;
     }
     request.hash = Some(plan.hash.clone());
     let patience = Patience::new(ctx, args.wait.no_wait);
@@ -145,6 +135,22 @@ pub async fn apply(ctx: &Context, args: &ApplyArgs) -> Result<u8, Failure> {
         ctx.out.line(&text)?;
     }
     Ok(0)
+}
+
+/// `1 job is`, `2 tasks are`.
+fn removed(plan: &Plan) -> String {
+    let gone: Vec<&str> = plan
+        .changes
+        .iter()
+        .filter(|change| change.action == "remove")
+        .map(|change| change.kind.as_str())
+        .collect();
+    let kind = match gone[..] {
+        [first, ..] if gone.iter().all(|kind| *kind == first) => first,
+        _ => "object",
+    };
+    let verb = if gone.len() == 1 { "is" } else { "are" };
+    format!("{} {verb}", file::count(gone.len(), kind))
 }
 
 /// The plan as a screen.

@@ -1,8 +1,10 @@
 //! `[task.X]` of a `gaffer.toml`: parameters, outputs from step to step, and what a kill may not take away.
 
 use super::{Place, said};
+use gaffer_testkit::node::Node;
 use gaffer_testkit::wait_until;
 use serde_json::Value;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 const PIPELINE: &str = r#"
@@ -134,4 +136,97 @@ fn a_wrong_word_on_the_command_line_is_said() {
     );
     wrong(&["run", "nobody"], 3, "there is no task `nobody`");
     assert!(!place.tasks().exists(), "nothing was begun");
+}
+
+/// A daemon and a file that defines `hello`.
+struct Applied {
+    node: Node,
+    work: PathBuf,
+    file: String,
+}
+
+impl Applied {
+    fn new() -> Applied {
+        let node = Node::start();
+        let work = node.root().join("work");
+        std::fs::create_dir(&work).expect("a folder");
+        let file = work.join("gaffer.toml").to_string_lossy().into_owned();
+        Applied { node, work, file }
+    }
+
+    fn write(&self, word: &str) {
+        let text = format!(
+            "session = \"etl\"\n[task.hello]\nparams = {{ who = \"you\" }}\n\
+             cmd = [\"sh\", \"-c\", \"echo {word} {{{{params.who}}}} >> log; while test ! -e go; do sleep 0.02; done\"]\n"
+        );
+        std::fs::write(&self.file, text).expect("a file");
+    }
+
+    #[track_caller]
+    fn ends(&self, code: i32, words: &[&str]) -> String {
+        let output = self.node.cli(&[&["--session", "etl"], words].concat());
+        assert_eq!(output.status.code(), Some(code), "{words:?}: {}", said(&output));
+        said(&output)
+    }
+
+    fn next_daemon(&mut self) {
+        self.node.kill9();
+        self.node.start_again();
+    }
+}
+
+#[test]
+fn a_task_of_an_applied_file_is_started_by_its_name() {
+    let mut applied = Applied::new();
+    applied.write("hi");
+    let file = applied.file.clone();
+    let plan = applied.ends(0, &["plan", &file]);
+    assert!(
+        plan.contains("+ task hello  next      can be started by its name"),
+        "{plan}"
+    );
+    applied.ends(0, &["apply", &file]);
+    assert!(!applied.ends(0, &["plan", &file]).contains("task hello"));
+    assert!(
+        applied
+            .ends(3, &["task", "start", "helo"])
+            .contains("did you mean etl.hello?")
+    );
+    assert!(
+        applied
+            .ends(2, &["task", "start", "hello", "-E", "ho=1"])
+            .contains("it has who")
+    );
+    applied.next_daemon();
+    applied.ends(0, &["task", "start", "hello", "--id", "h1", "-E", "who=me"]);
+    wait_until(Duration::from_secs(60), "the first", || {
+        applied.work.join("log").exists()
+    });
+    // A run keeps what it was started with; the next one is new.
+    applied.write("bye");
+    let plan = applied.ends(0, &["apply", &file]);
+    assert!(plan.contains("step.hello.cmd"), "{plan}");
+    applied.next_daemon();
+    std::fs::write(applied.work.join("go"), "").expect("a file");
+    applied.ends(0, &["task", "wait", "h1"]);
+    applied.ends(0, &["task", "start", "hello", "--id", "h2", "--wait"]);
+    let log = std::fs::read_to_string(applied.work.join("log")).expect("a log");
+    assert_eq!(log, "hi me\nbye you\n");
+    std::fs::write(&file, "session = \"etl\"\n").expect("a file");
+    applied.ends(0, &["apply", "-y", &file]);
+    applied.ends(3, &["task", "start", "hello"]);
+    applied.node.stop(Duration::from_secs(60));
+}
+
+#[test]
+fn the_example_runs() {
+    let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/etl/gaffer.toml");
+    let place = place(&std::fs::read_to_string(example).expect("the example"));
+    let (code, task) = place.json(&["run", "nightly", "--id", "monday", "-E", "day=monday"]);
+    assert_eq!((code, &task["state"]), (0, &Value::from("success")), "{task}");
+    assert_eq!(step(&task, "extract")["outputs"]["rows"], "1000");
+    let said = said(&place.run(&["logs", "monday", "load"]));
+    assert!(said.contains("loaded 1000 rows"), "{said}");
+    let dir = place.tasks().join("sandboxes/monday");
+    assert_eq!(std::fs::read_dir(dir).map_or(0, Iterator::count), 0, "tidied up");
 }

@@ -15,6 +15,7 @@ use gaffer::task::{Definition, NewTask, TaskInfo, TaskKill, layout::Place, outpu
 use gaffer_api::error::{Code, ErrorBody};
 use gaffer_api::types::task::{Task, TaskItem, TaskKillRequest, TaskRequest};
 use gaffer_config::{SystemHost, ThermosContext, load_task_json, load_thermos, load_thermos_json};
+use gaffer_core::name::{JobId, Name};
 use gaffer_core::task::record::TaskState;
 use hyper::StatusCode;
 use hyper::header::{HeaderMap, HeaderName, HeaderValue};
@@ -108,7 +109,7 @@ fn new_task(app: &App, request: TaskRequest) -> Answer<NewTask> {
     };
     if request.id.is_none() {
         // The name of the task is known when it was read: once for that, once with the id filled in.
-        let first = understood(&request, &context)?;
+        let first = understood(app, &request, &context)?;
         context.task_id = format!("{}-{}", first.spec.name, stamp());
     }
     let id = context.task_id.clone();
@@ -123,7 +124,7 @@ fn new_task(app: &App, request: TaskRequest) -> Answer<NewTask> {
         }
     };
     Ok(NewTask {
-        definition: understood(&request, &context)?,
+        definition: understood(app, &request, &context)?,
         sandbox: context.sandbox,
         user,
         log_dir: Some(beside("logs")),
@@ -132,7 +133,10 @@ fn new_task(app: &App, request: TaskRequest) -> Answer<NewTask> {
     })
 }
 
-fn understood(request: &TaskRequest, context: &ThermosContext) -> Answer<Definition> {
+fn understood(app: &App, request: &TaskRequest, context: &ThermosContext) -> Answer<Definition> {
+    if let (None, None, Some(name)) = (&request.task, &request.text, &request.name) {
+        return defined(app, request, name);
+    }
     let thermos = match (&request.task, &request.text) {
         (Some(task), None) if task.get("processes").is_none() => return native(request, task),
         (Some(task), None) => load_thermos_json(task, context),
@@ -148,6 +152,32 @@ fn understood(request: &TaskRequest, context: &ThermosContext) -> Answer<Definit
     only_native(request.session.is_some(), "session")?;
     let task = thermos.map_err(|diagnostics| invalid_config(&diagnostics))?;
     Ok(task.into())
+}
+
+/// A task that a file defines.
+fn defined(app: &App, request: &TaskRequest, name: &str) -> Answer<Definition> {
+    let session = request.session.as_deref().unwrap_or("default");
+    let session = Name::parse(session).map_err(|error| Refusal::new(Code::BadName, error.to_string()))?;
+    let id =
+        JobId::parse_in(name, &session).map_err(|error| Refusal::new(Code::BadName, error.to_string()))?;
+    let all = app.handle.tasks_defined();
+    if !all.contains_key(&id) {
+        let names: Vec<String> = all.keys().map(ToString::to_string).collect();
+        let near = gaffer_config::nearest(&id.to_string(), names.iter().map(String::as_str));
+        let refusal = Refusal::new(
+            Code::TaskNotFound,
+            format!("no file that was applied defines task {id}"),
+        );
+        return Err(match near {
+            Some(near) => refusal.hint(format!("did you mean {near}?")),
+            None => refusal.hint("tasks are defined in a file, [task.NAME], and applied:  gaffer apply"),
+        });
+    }
+    if request.user.is_some() || !request.bindings.is_empty() {
+        let refusal = Refusal::new(Code::BadRequest, "a defined task takes `params` only");
+        return Err(refusal.hint("its user is in its file"));
+    }
+    Ok(app.handle.task_defined(&id, &request.params)?)
 }
 
 fn only_native(given: bool, what: &str) -> Answer<()> {

@@ -14,7 +14,7 @@ mod write;
 
 pub use crate::pids::PidsKept;
 pub use outbox::{Delivery, Fate, HookCounts, HookRow, OutboxChange, OutboxRow};
-pub use read::{JobRow, OneOffRow, ReloadRow, RunRow, WishRow};
+pub use read::{JobRow, OneOffRow, ReloadRow, RunRow, TaskRow, WishRow};
 pub use write::{Change, Settled};
 
 use gaffer_core::name::RunId;
@@ -105,6 +105,8 @@ pub struct Loaded {
     pub one_offs: Vec<OneOffRow>,
     /// Where small process numbers begin.
     pub pids: PidsKept,
+    /// Tasks that files define.
+    pub tasks: Vec<TaskRow>,
     /// Webhooks.
     pub hooks: Vec<HookRow>,
     /// Highest number of an event in the outbox.

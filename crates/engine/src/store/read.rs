@@ -110,6 +110,19 @@ pub struct RunRow {
     pub logs: String,
 }
 
+/// A task that a file defines.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TaskRow {
+    /// Session.
+    pub session: String,
+    /// Name.
+    pub name: String,
+    /// File it came from.
+    pub file: String,
+    /// JSON with the keys of `[task.X]`.
+    pub spec: String,
+}
+
 /// Reads all intent. The epoch is the next one, not yet counted.
 pub(super) fn load(connection: &Connection) -> rusqlite::Result<Loaded> {
     let meta = format!("SELECT key, value FROM meta WHERE {}", sums::sound("meta"));
@@ -142,8 +155,24 @@ pub(super) fn load(connection: &Connection) -> rusqlite::Result<Loaded> {
                 .map(|(epoch, n)| (epoch, u32::try_from(n).unwrap_or(u32::MAX)))
                 .collect(),
         },
+        tasks: tasks(connection)?,
         hooks,
         outbox_newest,
+    })
+}
+
+fn tasks(connection: &Connection) -> rusqlite::Result<Vec<TaskRow>> {
+    let sql = format!(
+        "SELECT session, name, file, spec FROM task WHERE {}",
+        sums::sound("task")
+    );
+    all(connection, &sql, |row| {
+        Ok(TaskRow {
+            session: row.get(0)?,
+            name: row.get(1)?,
+            file: row.get(2)?,
+            spec: row.get(3)?,
+        })
     })
 }
 

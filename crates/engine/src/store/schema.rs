@@ -69,6 +69,11 @@ const MIGRATIONS: &[&str] = &[
      CREATE TABLE hook_count (
         hook TEXT PRIMARY KEY, delivered INTEGER NOT NULL, given_up INTEGER NOT NULL, dropped INTEGER NOT NULL)
         WITHOUT ROWID;",
+    // 4: tasks of files.
+    "CREATE TABLE task (
+        session TEXT NOT NULL, name TEXT NOT NULL, file TEXT NOT NULL, spec TEXT NOT NULL, sum INTEGER NOT NULL,
+        PRIMARY KEY (session, name)) WITHOUT ROWID;
+     CREATE INDEX task_by_file ON task (file);",
 ];
 
 /// Opens or makes the file and brings it to this version.

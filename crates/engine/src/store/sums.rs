@@ -16,6 +16,7 @@ const TABLES: &[(&str, usize, &str)] = &[
         2,
         "session, job, spec, file, line, revision, wish, wish_seq, restart_seq, scaled, changed_by",
     ),
+    ("task", 2, "session, name, file, spec"),
     (
         "instance_wish",
         3,
@@ -111,7 +112,7 @@ fn text(value: ValueRef<'_>) -> String {
 #[cfg(test)]
 mod tests {
     use super::super::write::{self, Change, Settled};
-    use super::super::{RunRow, read, schema};
+    use super::super::{RunRow, TaskRow, read, schema};
     use super::*;
     use std::path::Path;
 
@@ -160,12 +161,26 @@ mod tests {
                 by,
             },
             Change::OneOffPut {
-                session,
+                session: session.clone(),
                 job,
                 n: 9,
                 request: r#"{"cmd": ["migrate"]}"#.to_owned(),
             },
+            tasks(session),
         ]
+    }
+
+    fn tasks(session: String) -> Change {
+        let row = TaskRow {
+            session,
+            name: "nightly".to_owned(),
+            file: "/srv/gaffer.toml".to_owned(),
+            spec: r#"{"step": {"nightly": {"cmd": ["backup"]}}}"#.to_owned(),
+        };
+        Change::Tasks {
+            file: row.file.clone(),
+            rows: vec![row],
+        }
     }
 
     fn death(n: u32) -> Settled {

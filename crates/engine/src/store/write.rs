@@ -1,7 +1,7 @@
 //! Transactions.
 
 use super::outbox::{self, OutboxChange, OutboxRow};
-use super::{RunRow, StoreError, sums};
+use super::{RunRow, StoreError, TaskRow, sums};
 use rusqlite::{Connection, Transaction, params};
 use std::collections::BTreeMap;
 use tokio::sync::oneshot;
@@ -137,6 +137,13 @@ pub enum Change {
         bases: Vec<(u32, u64)>,
         /// Epochs of which nothing lives.
         forget: Vec<u32>,
+    },
+    /// The tasks of a file are these now.
+    Tasks {
+        /// File.
+        file: String,
+        /// All of them.
+        rows: Vec<TaskRow>,
     },
     /// Webhooks.
     Outbox(OutboxChange),
@@ -293,6 +300,9 @@ fn apply(c: &Connection, change: &Change) -> rusqlite::Result<bool> {
     if let Change::Outbox(change) = change {
         return outbox::apply(c, change);
     }
+    if let Change::Tasks { file, rows } = change {
+        return tasks(c, file, rows).map(|()| false);
+    }
     if let Change::Prune { keep, before } = change {
         return prune(c, *keep, *before).map(|()| false);
     }
@@ -310,6 +320,15 @@ fn apply(c: &Connection, change: &Change) -> rusqlite::Result<bool> {
         .execute(params![session, job])?;
     }
     Ok(false)
+}
+
+fn tasks(c: &Connection, file: &str, rows: &[TaskRow]) -> rusqlite::Result<()> {
+    c.execute("DELETE FROM task WHERE file = ?1", [file])?;
+    for row in rows {
+        c.prepare_cached("INSERT OR REPLACE INTO task VALUES (?1, ?2, ?3, ?4, row_sum(?1, ?2, ?3, ?4))")?
+            .execute(params![row.session, row.name, row.file, row.spec])?;
+    }
+    Ok(())
 }
 
 fn write_rows(c: &Connection, change: &Change) -> rusqlite::Result<()> {

@@ -6,6 +6,7 @@
 //! | [`stream`] | the runner stream: appended durably, read whole or as it grows |
 //! | [`wire`] | records as bytes |
 //! | `definition` | a task as its file has it, and as the machines need it |
+//! | `defined` | tasks that files define, run by their name |
 //! | `desk` | the thread that writes records, so that nobody waits for a disk |
 //! | `service` | the tasks of a node: facts in, records first, then commands |
 //! | [`output`] | what a run wrote, by the names under which people look for it |
@@ -17,6 +18,7 @@
 //! commands come back to the owner and are carried out, in order. Facts about a task's runs come from the journals of
 //! shims like those of jobs: a run belongs to a task by its slot, `task:<id>/<step>`.
 
+mod defined;
 mod definition;
 mod desk;
 mod handle;
@@ -28,5 +30,7 @@ pub(crate) mod service;
 pub mod stream;
 pub mod wire;
 
+pub(crate) use defined::from_rows;
+pub use defined::{AllDefined, Defined};
 pub use definition::{Definition, DefinitionError, Native};
 pub use handle::{NewTask, TaskInfo, TaskKill};

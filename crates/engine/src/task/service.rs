@@ -32,6 +32,8 @@ pub(crate) struct Tasks {
     runs: BTreeMap<RunId, Arc<str>>,
     /// Runs that recovery found, by slot: the newest of each, and whether its shim is dead.
     found: BTreeMap<String, (Box<RunFacts>, bool)>,
+    /// What files define.
+    pub(super) defined: super::AllDefined,
     /// Keys of `unique` tasks that are being accepted.
     pub(super) claimed: BTreeSet<String>,
     desk: Option<Desk>,
@@ -65,6 +67,7 @@ impl Default for Tasks {
             active: BTreeMap::new(),
             runs: BTreeMap::new(),
             found: BTreeMap::new(),
+            defined: super::AllDefined::new(),
             claimed: BTreeSet::new(),
             desk: None,
             bell: watch::Sender::new(0),
@@ -73,6 +76,19 @@ impl Default for Tasks {
 }
 
 impl Tasks {
+    /// None led yet; what files define is known.
+    pub fn with(defined: super::AllDefined) -> Tasks {
+        Tasks {
+            defined,
+            ..Tasks::default()
+        }
+    }
+
+    /// Files define these tasks from now on.
+    pub fn define(&mut self, defined: super::AllDefined) {
+        self.defined = defined;
+    }
+
     /// When a task has to be looked at, at the latest.
     pub fn next_deadline(&self) -> Option<Mono> {
         self.active

@@ -212,12 +212,37 @@ fn thermos(ctx: &Context, args: &TaskFileArgs, id: Option<&str>) -> Result<TaskR
     })
 }
 
+/// A task of a file that was applied: the daemon knows it.
+fn by_name(ctx: &Context, args: &TaskFileArgs, name: &str) -> Result<TaskRequest, Failure> {
+    if args.task.is_some() || args.user.is_some() {
+        let failure = Failure::usage("--task and --user go with a file");
+        return Err(failure.hint(format!("task {name} is what its file says")));
+    }
+    Ok(TaskRequest {
+        name: Some(name.to_owned()),
+        session: Some(ctx.session().to_owned()),
+        id: args.id.clone(),
+        params: args.vars.iter().cloned().collect(),
+        ports: args.ports.iter().cloned().collect(),
+        sandbox: args.cwd.as_deref().map(absolute).transpose()?,
+        ..TaskRequest::default()
+    })
+}
+
 /// `task start`.
 pub async fn start(ctx: &Context, args: &TaskStartArgs) -> Result<u8, Failure> {
     if let Some(id) = &args.file.id {
         runner::check_id(id)?;
     }
-    let request = request(ctx, &args.file, args.file.id.as_deref())?;
+    let defined = args
+        .file
+        .file
+        .as_ref()
+        .filter(|name| !name.exists() && is_name(name));
+    let request = match defined.and_then(|name| name.to_str()) {
+        Some(name) => by_name(ctx, &args.file, name)?,
+        None => request(ctx, &args.file, args.file.id.as_deref())?,
+    };
     let task = ctx.client.task_start(&request).await?;
     if args.wait {
         let task = wait_for(ctx, None, &task.id).await?;
