@@ -36,6 +36,14 @@ pub const STATUS: &str = "\
 Examples:
   gaffer task status etl-1 --json
   gaffer task status etl-1 --root /srv/tasks";
+/// Examples of `task retry`.
+pub const RETRY: &str = "\
+A new task is started, in the same folder: steps that succeeded count as done, with their outputs; those that did not, or
+STEP, run again, with all that waits for them and the final steps. Its id is printed.
+
+Examples:
+  gaffer task retry nightly-1
+  gaffer task retry nightly-1 --from load --wait";
 /// Examples of `task show`.
 pub const SHOW: &str = "\
 Examples:

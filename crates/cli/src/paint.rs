@@ -1,6 +1,7 @@
 //! Colours by role (ux.md 4.4): a colour never carries a meaning alone, so that everything reads the same without.
 
 use anstyle::{AnsiColor, Color, Style};
+use std::sync::OnceLock;
 
 /// What a piece of text is, which decides its colour.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -100,6 +101,42 @@ fn fnv(text: &str) -> u64 {
 
 /// Glyph and role of a state word (ux.md 6.2).
 pub fn state(state: &str) -> (&'static str, Role) {
+    let (glyph, role) = state_in_utf8(state);
+    match is_utf8() {
+        true => (glyph, role),
+        false => (in_ascii(glyph), role),
+    }
+}
+
+/// Does the locale take UTF-8? One that nobody set does: only a locale that says otherwise is believed.
+pub fn is_utf8() -> bool {
+    static KNOWN: OnceLock<bool> = OnceLock::new();
+    *KNOWN.get_or_init(|| {
+        let mut set = ["LC_ALL", "LC_CTYPE", "LANG"]
+            .into_iter()
+            .filter_map(|name| std::env::var(name).ok());
+        takes_utf8(set.find(|value| !value.is_empty()).as_deref())
+    })
+}
+
+fn takes_utf8(locale: Option<&str>) -> bool {
+    locale.is_none_or(|locale| {
+        let plain = locale.to_ascii_lowercase().replace('-', "");
+        plain.contains("utf8")
+    })
+}
+
+fn in_ascii(glyph: &'static str) -> &'static str {
+    match glyph {
+        "●" => "*",
+        "○" => "o",
+        "◐" => "~",
+        "✗" => "x",
+        other => other,
+    }
+}
+
+fn state_in_utf8(state: &str) -> (&'static str, Role) {
     match state {
         "running" | "success" | "done" | "good" => ("●", Role::Ok),
         "starting" | "stopping" | "pending" => ("◐", Role::Busy),
@@ -121,6 +158,15 @@ mod tests {
         let paint = Paint::new(true);
         assert_eq!(paint.name("web.1", "x"), paint.name("web.12", "x"));
         assert_eq!(paint.name("web.1", "x"), paint.name("web", "x"));
+    }
+
+    #[test]
+    fn a_locale_without_utf8_gets_letters() {
+        assert!(takes_utf8(None) && takes_utf8(Some("de_DE.UTF-8")) && takes_utf8(Some("C.utf8")));
+        assert!(!takes_utf8(Some("C")) && !takes_utf8(Some("en_US.ISO-8859-1")));
+        let glyphs =
+            ["running", "waiting", "starting", "failed"].map(|state| in_ascii(state_in_utf8(state).0));
+        assert_eq!(glyphs, ["*", "o", "~", "x"]);
     }
 
     #[test]

@@ -7,6 +7,7 @@ use gaffer::task::layout::Place;
 use gaffer_api::types::task::{Task, TaskItem, TaskRun, TaskStatus, TaskStep};
 use gaffer_core::task::fold::{History, Run};
 use gaffer_core::task::runner::StepView;
+use gaffer_core::task::spec::When;
 use std::collections::BTreeMap;
 
 fn location(place: Place) -> String {
@@ -70,6 +71,7 @@ pub fn task(info: &TaskInfo, root: &str, spec: bool) -> Task {
         reason: view.reason.as_deref().unwrap_or_default().to_owned(),
         revision: info.revision(),
         steps: view.steps.iter().map(|one| step(one, history)).collect(),
+        retry_of: header.and_then(|header| header.retry_of.as_deref().map(str::to_owned)),
         user: text(&|header| header.user.to_string()),
         hostname: text(&|header| header.hostname.to_string()),
         sandbox: text(&|header| header.sandbox.to_string()),
@@ -106,6 +108,11 @@ fn step(view: &StepView, history: &History) -> TaskStep {
             .next_in
             .map(|next| u64::try_from(next.as_millis()).unwrap_or(u64::MAX)),
         is_final: view.is_final,
+        after: view
+            .after
+            .iter()
+            .map(|(on, when)| (on.to_string(), condition(*when)))
+            .collect(),
         background: view.background,
         outputs: outputs(&view.name, history),
         runs: history
@@ -126,6 +133,15 @@ fn outputs(step: &str, history: &History) -> BTreeMap<String, String> {
     pairs
         .map(|(name, value)| (name.to_string(), value.to_string()))
         .collect()
+}
+
+fn condition(when: When) -> String {
+    match when {
+        When::Done => "done",
+        When::Ended => "ended",
+        When::Failed => "failed",
+    }
+    .to_owned()
 }
 
 /// Runs of a step in order.

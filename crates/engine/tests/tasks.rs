@@ -52,6 +52,7 @@ impl Node {
         };
         let definition: Definition = load_thermos_json(task, &context).expect("a task").into();
         NewTask {
+            retry: None,
             id: id.into(),
             definition,
             sandbox: self.sandbox(),

@@ -2,7 +2,7 @@
 
 use super::{Result, escape, query};
 use crate::client::Client;
-use crate::types::task::{Task, TaskItem, TaskKillRequest, TaskRequest};
+use crate::types::task::{Task, TaskItem, TaskKillRequest, TaskRequest, TaskRetryRequest};
 use hyper::body::Bytes;
 use hyper::header::HeaderMap;
 use std::time::Duration;
@@ -44,6 +44,11 @@ impl Client {
     /// Asks for the end of a task.
     pub async fn task_kill(&self, id: &str, request: &TaskKillRequest) -> Result<Task> {
         self.post(&format!("{}/kill", path(id)), request).await
+    }
+
+    /// Runs a part of a task that is over again; gives the new task.
+    pub async fn task_retry(&self, id: &str, request: &TaskRetryRequest) -> Result<Task> {
+        self.post(&format!("{}/retry", path(id)), request).await
     }
 
     /// Freezes a task.

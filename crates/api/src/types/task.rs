@@ -32,6 +32,9 @@ pub struct Task {
     pub revision: u64,
     /// In the order of their declaration.
     pub steps: Vec<TaskStep>,
+    /// Id of the task that this one runs again in part.
+    #[serde(default)]
+    pub retry_of: Option<String>,
     /// User its steps run as.
     pub user: String,
     /// Host that runs it.
@@ -84,6 +87,9 @@ pub struct TaskStep {
     pub is_final: bool,
     /// It does not count.
     pub background: bool,
+    /// Steps that it waits for, each with `done`, `ended` or `failed`.
+    #[serde(default)]
+    pub after: BTreeMap<String, String>,
     /// Outputs of the run that succeeded.
     #[serde(default)]
     pub outputs: BTreeMap<String, String>,
@@ -171,6 +177,15 @@ pub struct TaskRequest {
     /// Working directory of its steps, absolute; none: a fresh one in the root.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sandbox: Option<String>,
+}
+
+/// Body of `POST /v1/tasks/{id}/retry`.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TaskRetryRequest {
+    /// This step and all that waits for it run again; none: those that did not succeed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<String>,
 }
 
 /// Body of `POST /v1/tasks/{id}/kill`.

@@ -25,7 +25,7 @@ pub enum TaskCommand {
     Ls(TaskLsArgs),
     /// Show steps and runs of tasks; without ID the list
     #[command(after_help = crate::help_task::STATUS)]
-    Status(TaskLookArgs),
+    Status(TaskStatusArgs),
     /// Show a task with its definition, or replay a checkpoint file
     #[command(after_help = crate::help_task::SHOW)]
     Show(TaskShowArgs),
@@ -41,6 +41,9 @@ pub enum TaskCommand {
     /// End tasks
     #[command(after_help = crate::help_task::KILL)]
     Kill(TaskKillArgs),
+    /// Run parts of tasks that are over again
+    #[command(after_help = crate::help_task::RETRY)]
+    Retry(TaskRetryArgs),
     /// Freeze tasks
     #[command(after_help = crate::help_task::PAUSE)]
     Pause(TaskIds),
@@ -144,12 +147,39 @@ pub struct TaskLookArgs {
     pub root: TaskRoot,
 }
 
+/// `task status`.
+#[derive(Args, Clone, Debug)]
+pub struct TaskStatusArgs {
+    #[command(flatten)]
+    pub look: TaskLookArgs,
+    /// Its runs over time
+    #[arg(long)]
+    pub timeline: bool,
+}
+
+/// `task retry`.
+#[derive(Args, Clone, Debug)]
+pub struct TaskRetryArgs {
+    /// Tasks that are over
+    #[arg(value_name = "ID", required = true)]
+    pub ids: Vec<String>,
+    /// This step, and all that waits for it [default: what did not succeed]
+    #[arg(long, value_name = "STEP")]
+    pub from: Option<String>,
+    /// Wait for their end: the exit code is the worst result
+    #[arg(long)]
+    pub wait: bool,
+}
+
 /// `task show`.
 #[derive(Args, Clone, Debug)]
 pub struct TaskShowArgs {
     /// Task
     #[arg(value_name = "ID", required_unless_present = "raw")]
     pub id: Option<String>,
+    /// Its steps as a graph, for Graphviz or Mermaid
+    #[arg(long, value_name = "FORM", value_parser = ["dot", "mermaid"], conflicts_with = "raw")]
+    pub graph: Option<String>,
     /// A checkpoint file instead
     #[arg(long, value_name = "FILE", conflicts_with = "id")]
     pub raw: Option<PathBuf>,

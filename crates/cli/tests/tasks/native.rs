@@ -230,3 +230,92 @@ fn the_example_runs() {
     let dir = place.tasks().join("sandboxes/monday");
     assert_eq!(std::fs::read_dir(dir).map_or(0, Iterator::count), 0, "tidied up");
 }
+
+const HALF: &str = r#"
+session = "etl"
+[task.t]
+order = ["a", "b", "c"]
+[task.t.step.a]
+cmd = "sh -c 'echo a >> log; echo n=7 > $GAFFER_OUTPUT'"
+outputs = ["n"]
+[task.t.step.b]
+cmd = "sh -c 'echo b >> log; test -e good'"
+[task.t.step.c]
+cmd = "sh -c 'echo c{{steps.a.outputs.n}} >> log'"
+[task.t.step.other]
+cmd = "sh -c 'echo o >> log'"
+after = { b = "failed" }
+[task.t.step.end]
+cmd = "sh -c 'echo end >> log'"
+final = true
+"#;
+
+#[test]
+fn a_part_of_a_task_runs_again_as_a_task_of_its_own() {
+    let mut applied = Applied::new();
+    std::fs::write(&applied.file, HALF).expect("a file");
+    let file = applied.file.clone();
+    let path = applied.work.join("log");
+    let log = || {
+        let text = std::fs::read_to_string(&path).unwrap_or_default();
+        std::fs::remove_file(&path).expect("a log");
+        text.split_whitespace().collect::<Vec<_>>().join(" ")
+    };
+    applied.ends(0, &["apply", &file]);
+    applied.ends(3, &["task", "retry", "t-1"]);
+    applied.ends(1, &["task", "start", "t", "--id", "t-1", "--wait"]);
+    assert_eq!(
+        log(),
+        "a b o end",
+        "a failure that is handled does not hide itself"
+    );
+    applied.ends(2, &["task", "retry", "t-1", "--from", "d"]);
+    std::fs::write(applied.work.join("good"), "").expect("a file");
+    // What succeeded counts as done, with its output.
+    let said = applied.ends(0, &["task", "retry", "t-1", "--wait"]);
+    assert_eq!(said.trim(), "t-1~2");
+    assert_eq!(log(), "b c7 end");
+    let status = applied.ends(0, &["task", "status", "t-1~2"]);
+    assert!(status.contains("done before, in t-1"), "{status}");
+    let said = applied.ends(4, &["task", "retry", "t-1~2"]);
+    assert!(said.contains("--from STEP"), "{said}");
+    applied.ends(0, &["task", "retry", "t-1~2", "--from", "c", "--wait"]);
+    assert_eq!(log(), "c7 end");
+    let first = applied.ends(0, &["task", "status", "t-1"]);
+    assert!(
+        first.contains("t-1   failed"),
+        "the first one stays as it was: {first}"
+    );
+    applied.node.stop(Duration::from_secs(60));
+}
+
+#[test]
+fn a_task_is_drawn_over_time_and_as_a_graph() {
+    let place = place(HALF);
+    place.run(&["run", "t", "--id", "t1"]);
+    let drawn = said(&place.run(&["status", "t1", "--timeline"]));
+    let lines: Vec<&str> = drawn.lines().collect();
+    assert!(lines[0].starts_with("t1     failed in "), "{drawn}");
+    assert!(lines[1].trim_start().starts_with('0'), "{drawn}");
+    assert!(
+        lines[2].starts_with("a ") && lines[2].contains('●') && lines[2].contains("success"),
+        "{drawn}"
+    );
+    assert!(lines[3].contains('✗') && lines[3].contains("exit 1"), "{drawn}");
+    assert!(lines.iter().all(|line| line.chars().count() <= 100), "{drawn}");
+    let ascii = place
+        .command(&["status", "t1", "--timeline"])
+        .env("LC_ALL", "C")
+        .output()
+        .expect("gaffer runs");
+    assert!(
+        !said(&ascii).contains('●') && said(&ascii).lines().nth(2).is_some_and(|line| line.contains('*'))
+    );
+    let graph = said(&place.run(&["show", "t1", "--graph", "dot"]));
+    assert!(
+        graph.contains("\"a\" -> \"b\";") && graph.contains("\"b\" -> \"other\" [label=\"failed\""),
+        "{graph}"
+    );
+    let graph = said(&place.run(&["show", "t1", "--graph", "mermaid"]));
+    assert!(graph.starts_with("flowchart LR\n"), "{graph}");
+}

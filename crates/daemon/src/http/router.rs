@@ -61,6 +61,7 @@ fn routes() -> OpenApiRouter<Shared> {
         .routes(routes!(tasks::show))
         .routes(routes!(tasks::wait))
         .routes(routes!(tasks::kill))
+        .routes(routes!(tasks::retry))
         .routes(routes!(tasks::pause))
         .routes(routes!(tasks::resume))
         .routes(routes!(tasks::log))

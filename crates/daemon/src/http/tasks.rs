@@ -13,7 +13,7 @@ use axum::extract::State;
 use axum::response::IntoResponse;
 use gaffer::task::{Definition, NewTask, TaskInfo, TaskKill, layout::Place, output};
 use gaffer_api::error::{Code, ErrorBody};
-use gaffer_api::types::task::{Task, TaskItem, TaskKillRequest, TaskRequest};
+use gaffer_api::types::task::{Task, TaskItem, TaskKillRequest, TaskRequest, TaskRetryRequest};
 use gaffer_config::{SystemHost, ThermosContext, load_task_json, load_thermos, load_thermos_json};
 use gaffer_core::name::{JobId, Name};
 use gaffer_core::task::record::TaskState;
@@ -129,6 +129,7 @@ fn new_task(app: &App, request: TaskRequest) -> Answer<NewTask> {
         user,
         log_dir: Some(beside("logs")),
         ports: request.ports.into_iter().collect(),
+        retry: None,
         id,
     })
 }
@@ -327,6 +328,23 @@ pub async fn kill(
     };
     app.handle.task_kill(&id, kill, &access.actor()).await?;
     Ok((StatusCode::ACCEPTED, Json(shown(&app, &id, false).await?)))
+}
+
+/// Runs a part of a task that is over again, as a task of its own: what did not succeed, or `from` and all that waits for it.
+#[utoipa::path(post, path = "/v1/tasks/{id}/retry", tag = "tasks", params(("id" = String, Path)),
+    request_body = TaskRetryRequest,
+    responses((status = 201, body = Task), (status = "default", body = ErrorBody)))]
+pub async fn retry(
+    State(app): State<Shared>,
+    Extension(access): Extension<Access>,
+    Path(id): Path<String>,
+    Json(request): Json<TaskRetryRequest>,
+) -> Answer<(StatusCode, Json<Task>)> {
+    let again = app
+        .handle
+        .task_retry(&id, request.from.as_deref(), access.actor())
+        .await?;
+    Ok((StatusCode::CREATED, Json(shown(&app, &again, false).await?)))
 }
 
 /// Freezes what runs of a task; nothing new begins.

@@ -8,7 +8,7 @@ use crate::handle::{Handle, Result};
 use crate::info::{Actor, Error};
 use crate::owner::{Message, lock};
 use gaffer_core::task::fold::History;
-use gaffer_core::task::record::{Header, Record, TaskState};
+use gaffer_core::task::record::{Header, Outputs, Record, TaskState};
 use gaffer_core::task::runner::{Input, Leader, Runner, TaskView};
 use gaffer_core::time::{Duration, Now};
 use std::sync::Arc;
@@ -29,6 +29,17 @@ pub struct NewTask {
     pub log_dir: Option<String>,
     /// Ports by name.
     pub ports: Vec<(String, u16)>,
+    /// It runs a part of another task again.
+    pub retry: Option<Retry>,
+}
+
+/// What a task takes over from the one that it runs again.
+#[derive(Clone, Debug)]
+pub struct Retry {
+    /// Id of that one.
+    pub of: String,
+    /// Steps that are done, with their outputs.
+    pub done: Vec<(Arc<str>, Outputs)>,
 }
 
 /// How a task is ended.
@@ -61,7 +72,7 @@ pub struct TaskInfo {
     pub definition: serde_json::Value,
 }
 
-fn layout(error: LayoutError) -> Error {
+pub(super) fn layout(error: LayoutError) -> Error {
     match error {
         LayoutError::Finished(_) => Error::WrongState(error.to_string()),
         LayoutError::BadId(..) => Error::Invalid(error.to_string()),
@@ -69,7 +80,7 @@ fn layout(error: LayoutError) -> Error {
     }
 }
 
-fn streamed(error: StreamError) -> Error {
+pub(super) fn streamed(error: StreamError) -> Error {
     Error::Task(error.to_string())
 }
 
@@ -280,14 +291,24 @@ fn accept(root: &Root, task: NewTask, by: Actor) -> Result<Option<Led>> {
     if place == Some(Place::Finished) {
         return Ok(None);
     }
-    root.begin(&task.id, &definition).map_err(layout)?;
-    let (writer, records) = Writer::lead(&root.runner(&task.id)).map_err(streamed)?;
+    let (mut writer, mut records) = Writer::lead(&root.runner(&task.id)).map_err(streamed)?;
     let kept = records.iter().find_map(|record| match record {
         Record::Header(header) => Some(header.clone()),
         _ => None,
     });
-    // The header that is on file is what the task is.
+    // The header that is on file is what the task is. It comes before the definition: what is listed as active can
+    // always be led.
     let header = kept.unwrap_or_else(|| new_header(&task));
+    if records.is_empty() {
+        records.push(Record::Header(header.clone()));
+        let done = task.retry.iter().flat_map(|retry| &retry.done);
+        records.extend(done.map(|(step, outputs)| Record::Carried {
+            step: step.clone(),
+            outputs: outputs.clone(),
+        }));
+        writer.append(&records).map_err(streamed)?;
+    }
+    root.begin(&task.id, &definition).map_err(layout)?;
     std::fs::create_dir_all(&*header.sandbox)
         .map_err(|error| Error::Task(format!("cannot make the sandbox {}: {error}", header.sandbox)))?;
     Ok(Some(Led {
@@ -319,12 +340,12 @@ fn new_header(task: &NewTask) -> Header {
             Some(dir) => dir.as_str().into(),
             None => format!("{}/.logs", task.sandbox).into(),
         },
-        retry_of: None,
+        retry_of: task.retry.as_ref().map(|retry| Arc::from(retry.of.as_str())),
     }
 }
 
 /// A task that nobody here leads, as its files say.
-fn read(root: &Root, id: &str) -> Result<TaskInfo> {
+pub(super) fn read(root: &Root, id: &str) -> Result<TaskInfo> {
     let place = root.place(id).ok_or_else(|| Error::TaskNotFound(id.to_owned()))?;
     let contents = stream::read(&root.runner(id)).map_err(streamed)?;
     let records = contents.believed(&root.runner(id)).map_err(streamed)?;

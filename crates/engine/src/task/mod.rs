@@ -12,6 +12,7 @@
 //! | [`output`] | what a run wrote, by the names under which people look for it |
 //! | `outputs` | declared outputs: the file that a program is given, and what it says at the end |
 //! | `launch` | from a step to a shim's `Spawn` |
+//! | `retry` | a task that runs a part of a finished one again |
 //! | `handle` | how anything outside starts, watches and ends tasks |
 //!
 //! The machine is `gaffer_core::task::runner`. What it returns goes to the desk; when its records are durable the
@@ -26,6 +27,7 @@ mod launch;
 pub mod layout;
 pub mod output;
 mod outputs;
+mod retry;
 pub(crate) mod service;
 pub mod stream;
 pub mod wire;
@@ -33,4 +35,4 @@ pub mod wire;
 pub(crate) use defined::from_rows;
 pub use defined::{AllDefined, Defined};
 pub use definition::{Definition, DefinitionError, Native};
-pub use handle::{NewTask, TaskInfo, TaskKill};
+pub use handle::{NewTask, Retry, TaskInfo, TaskKill};

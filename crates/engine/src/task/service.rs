@@ -130,7 +130,11 @@ impl State {
                 writer: Arc::new(Mutex::new(led.writer)),
             },
         );
-        if led.records.is_empty() {
+        if !led
+            .records
+            .iter()
+            .any(|record| matches!(record, Record::Status(_)))
+        {
             let event = task_event("task.accepted", &id, None, None, Some(led.by), None);
             self.counters.events += self.events.append([event]);
         }

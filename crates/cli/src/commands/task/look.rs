@@ -1,7 +1,7 @@
 //! `task ls`, `status`, `show`, `why`.
 
-use super::{documents, screen};
-use crate::args::task::{TaskLookArgs, TaskLsArgs, TaskShowArgs};
+use super::{documents, graph, screen, timeline};
+use crate::args::task::{TaskLookArgs, TaskLsArgs, TaskShowArgs, TaskStatusArgs};
 use crate::context::Context;
 use crate::escape::escape;
 use crate::failure::Failure;
@@ -91,7 +91,8 @@ fn table_of(ctx: &Context, items: &[TaskItem]) -> Result<(), Failure> {
 }
 
 /// `task status`.
-pub async fn status(ctx: &Context, args: &TaskLookArgs) -> Result<u8, Failure> {
+pub async fn status(ctx: &Context, args: &TaskStatusArgs) -> Result<u8, Failure> {
+    let (timeline, args) = (args.timeline, &args.look);
     let root = args.root.root.as_deref();
     if args.ids.is_empty() {
         let items = listed(ctx, root, None).await?;
@@ -104,7 +105,11 @@ pub async fn status(ctx: &Context, args: &TaskLookArgs) -> Result<u8, Failure> {
     let tasks = all(ctx, root, &args.ids, false).await?;
     if ctx.out.is_text() {
         for task in &tasks {
-            for line in screen::lines(&ctx.out, task) {
+            let lines = match timeline {
+                true => timeline::lines(&ctx.out, task),
+                false => screen::lines(&ctx.out, task),
+            };
+            for line in lines {
                 ctx.out.line(&line)?;
             }
         }
@@ -134,6 +139,16 @@ pub async fn show(ctx: &Context, args: &TaskShowArgs) -> Result<u8, Failure> {
         return raw(ctx, file).await;
     }
     let tasks = all(ctx, args.root.root.as_deref(), args.id.as_slice(), true).await?;
+    if let (Some(form), [task]) = (args.graph.as_deref(), &tasks[..]) {
+        let text = graph::text(task, form);
+        match ctx.out.is_text() {
+            true => ctx.out.bytes(text.as_bytes())?,
+            false => ctx
+                .out
+                .json(&serde_json::json!({ "id": task.id, "form": form, "graph": text }))?,
+        }
+        return Ok(0);
+    }
     documents(ctx, &tasks)?;
     if !ctx.out.is_text() {
         return Ok(0);

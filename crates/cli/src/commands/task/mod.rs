@@ -1,17 +1,19 @@
 //! `task`: run, start, look at, end.
 
+mod graph;
 mod logs;
 mod look;
 mod run;
 mod screen;
+mod timeline;
 
-use crate::args::task::{TaskCommand, TaskIds, TaskKillArgs, TaskLookArgs};
+use crate::args::task::{TaskCommand, TaskIds, TaskKillArgs, TaskLookArgs, TaskRetryArgs};
 use crate::context::Context;
 use crate::failure::Failure;
 use crate::runner::{self, View};
 use gaffer_api::Client;
 use gaffer_api::client::ClientError;
-use gaffer_api::types::task::{Task, TaskKillRequest};
+use gaffer_api::types::task::{Task, TaskKillRequest, TaskRetryRequest};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -32,6 +34,7 @@ pub async fn task(ctx: &Context, verb: TaskCommand) -> Result<u8, Failure> {
         TaskCommand::Why(args) => look::why(ctx, &args).await,
         TaskCommand::Wait(args) => wait(ctx, &args).await,
         TaskCommand::Kill(args) => kill(ctx, &args).await,
+        TaskCommand::Retry(args) => retry(ctx, &args).await,
         TaskCommand::Pause(args) => pause(ctx, &args, true).await,
         TaskCommand::Resume(args) => pause(ctx, &args, false).await,
     }
@@ -196,6 +199,29 @@ async fn kill_in(
     let outcome = kill_at(ctx, &private.client, id, request, no_wait).await;
     private.let_go().await;
     outcome
+}
+
+/// `task retry`.
+async fn retry(ctx: &Context, args: &TaskRetryArgs) -> Result<u8, Failure> {
+    let request = TaskRetryRequest {
+        from: args.from.clone(),
+    };
+    let mut worst = 0;
+    let mut begun = Vec::new();
+    for id in &args.ids {
+        let mut task = ctx.client.task_retry(id, &request).await?;
+        if ctx.out.is_text() {
+            ctx.out.line(&task.id)?;
+            ctx.out.flush()?;
+        }
+        if args.wait {
+            task = wait_for(ctx, None, &task.id).await?;
+            worst = worst.max(exit_of(&task));
+        }
+        begun.push(task);
+    }
+    documents(ctx, &begun)?;
+    Ok(worst)
 }
 
 /// `task pause`, `task resume`.

@@ -27,7 +27,7 @@ fn now() -> String {
 }
 
 /// How long a run has lived, or lives.
-fn lived(run: &TaskRun) -> String {
+pub fn lived(run: &TaskRun) -> String {
     let begun = run.started_at.as_ref().or(run.forked_at.as_ref());
     let end = run.ended_at.clone().unwrap_or_else(now);
     begun

@@ -71,9 +71,10 @@ impl Runner {
             return;
         }
         self.leads = true;
-        let first = self.history.header.is_none();
-        if first {
+        if self.history.header.is_none() {
             self.write(Record::Header(header));
+        }
+        if self.history.statuses.is_empty() {
             self.tell("task.started", None, None, None);
         }
         let state = self.history.state();

@@ -38,6 +38,8 @@ pub struct StepView {
     pub attempt: u32,
     /// Attempts that may fail; none is unlimited.
     pub attempts: Option<u32>,
+    /// What it waits for.
+    pub after: Vec<(Arc<str>, When)>,
     /// It runs at the end.
     pub is_final: bool,
     /// It does not count.
@@ -98,6 +100,11 @@ impl Runner {
             next_in,
             attempt: u32::try_from(runs.map_or(0, Vec::len)).unwrap_or(u32::MAX),
             attempts: spec.retry.attempts,
+            after: spec
+                .after
+                .iter()
+                .map(|(on, when)| (self.spec.steps[*on].name.clone(), *when))
+                .collect(),
             is_final: spec.is_final,
             background: spec.background,
         }
@@ -108,6 +115,14 @@ impl Runner {
         let last = self.history.last(&spec.name);
         let ended = last.and_then(|last| last.reason.as_deref().map(str::to_owned));
         match phase {
+            Phase::Finished if self.history.carried.contains_key(&spec.name) => {
+                let before = self
+                    .history
+                    .header
+                    .as_ref()
+                    .and_then(|header| header.retry_of.as_deref());
+                Some(format!("done before, in {}", before.unwrap_or("an earlier run")))
+            }
             Phase::Running | Phase::Finished | Phase::Failed => ended,
             Phase::Moot => Some("not needed: what it waits for ended otherwise".to_owned()),
             Phase::Blocked if !over => self.waits_for(step),
