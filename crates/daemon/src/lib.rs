@@ -8,6 +8,7 @@ pub mod access;
 pub mod background;
 pub mod bound;
 pub mod checkpoint;
+mod console;
 pub mod doctor;
 pub mod guard;
 pub mod http;

@@ -6,6 +6,7 @@
 
 use crate::access::keyring::{Keyring, KeyringError};
 use crate::bound::Bound;
+use crate::console;
 use crate::http::idempotency::Answers;
 use crate::http::router::router;
 use crate::http::{App, DaemonWish, Shared};
@@ -18,6 +19,7 @@ use crate::pidfile::{self, PidFile};
 use crate::reload;
 use crate::setup::{File, Plan, SetupError};
 use crate::tls;
+use crate::view;
 use crate::writer;
 use gaffer::info::{ApplyOptions, Error};
 use gaffer::{Engine, Handle, OpenError, TasksLed};
@@ -113,6 +115,7 @@ fn secure(plan: &Plan) -> Result<Secured, LifeError> {
 /// Lives until it is asked to end; the exit code. `ready` is called once it serves.
 pub async fn live(plan: Plan, leash: Option<OwnedFd>, ready: impl FnOnce()) -> Result<u8, LifeError> {
     let manager = Manager::from_env();
+    let began = view::time(view::now());
     let mut signals = Signals::new().map_err(system("signals cannot be watched"))?;
     let leash = leash
         .map(watch_leash)
@@ -145,6 +148,7 @@ pub async fn live(plan: Plan, leash: Option<OwnedFd>, ready: impl FnOnce()) -> R
     crate::plugins::load(&app).await;
     let hooks = tokio::spawn(crate::webhooks::follow(app.clone()));
     let resting = tokio::spawn(crate::rest::watch(handle.clone()));
+    console::begin(&plan, began);
     let mut registrar = Registrar::new(handle.clone(), plan.lookup_ping);
     registrar.serve(&plan.daemon.lookup, &origin(&plan.daemon, &bound, &plan.socket));
     say_ready(&bound.addresses(), &plan.socket);

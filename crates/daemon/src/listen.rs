@@ -6,7 +6,8 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::path::{Path, PathBuf};
-use tokio::net::{TcpListener, TcpSocket, UnixListener};
+use std::time::Duration;
+use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixListener};
 
 /// Bytes of a unix socket's path, its final zero included (unix(7)).
 const SOCKET_PATH_MAX: usize = 108;
@@ -122,6 +123,13 @@ pub fn tcp(address: SocketAddr, backlog: u32) -> Result<TcpListener, ListenError
         io::ErrorKind::AddrInUse => ListenError::PortInUse { address },
         _ => ListenError::Tcp { address, source },
     })
+}
+
+/// Ends a connection whose other side takes nothing for so long: it has stopped reading, or is gone without a word
+/// (tcp(7), TCP_USER_TIMEOUT). Whatever waits to write then fails, whichever protocol it speaks.
+pub fn end_unread(stream: &TcpStream, within: Duration) -> io::Result<()> {
+    let millis = u32::try_from(within.as_millis()).unwrap_or(u32::MAX);
+    Ok(rustix::net::sockopt::set_tcp_user_timeout(stream, millis)?)
 }
 
 /// The control socket; its file goes with it.

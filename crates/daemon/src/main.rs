@@ -1,7 +1,7 @@
 //! `gafferd`: the daemon of a node.
 
 use clap::Parser;
-use gafferd::access::admin;
+use gafferd::access::{admin, import};
 use gafferd::background::{self, Side, Waiter};
 use gafferd::life::{self, LifeError};
 use gafferd::options::Options;
@@ -35,7 +35,7 @@ fn main() -> ExitCode {
 
 fn start(options: &Options) -> Result<u8, LifeError> {
     let plan = setup::plan(options)?;
-    if options.create_admin_user || options.list_admins {
+    if options.create_admin_user || options.list_admins || options.import_keys.is_some() {
         return administrate(options, &plan);
     }
     if options.doctor {
@@ -93,6 +93,9 @@ fn administrate(options: &Options, plan: &Plan) -> Result<u8, LifeError> {
         .enable_all()
         .build()
         .map_err(|source| system("the runtime cannot be made", source))?;
+    if let Some(from) = &options.import_keys {
+        return Ok(runtime.block_on(import::import(dir, from))?);
+    }
     let (name, password) = (options.username.clone(), options.password.clone());
     Ok(runtime.block_on(admin::create(dir, name, password))?)
 }

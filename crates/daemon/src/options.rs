@@ -66,7 +66,7 @@ pub struct Options {
     #[arg(long, value_name = "FILE")]
     pub pidfile: Option<PathBuf>,
 
-    /// More in the log, and the log on standard error: -v debug, -vv trace
+    /// More in the log, and the log on standard error: -v debug, -vv trace, and what the programs write
     #[arg(short, long, action = clap::ArgAction::Count)]
     pub verbose: u8,
 
@@ -94,6 +94,10 @@ pub struct Options {
     /// Print the users that are admins, with their keys, and end
     #[arg(long)]
     pub list_admins: bool,
+
+    /// Take over users and keys of the original (auth.db and keys.db in this folder) and end
+    #[arg(long, value_name = "DIR")]
+    pub import_keys: Option<PathBuf>,
 
     /// Print the OpenAPI document and end
     #[arg(long, hide = true)]

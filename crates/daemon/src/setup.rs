@@ -50,6 +50,8 @@ pub struct Plan {
     pub daemon: DaemonSettings,
     /// How much is logged.
     pub level: Level,
+    /// What programs write is written into the log too.
+    pub shows_output: bool,
     /// What options say stays when the file changes.
     pub fixed: Fixed,
     /// Written and removed.
@@ -179,6 +181,7 @@ pub fn plan(options: &Options) -> Result<Plan, SetupError> {
         binds,
         socket: absolute(&socket)?,
         level,
+        shows_output: options.verbose > 1,
         fixed: Fixed {
             bind: !options.bind.is_empty(),
             level: options.verbose > 0 || options.log_level.is_some(),

@@ -364,6 +364,33 @@ impl Handle {
         .await
     }
 
+    /// Sends a signal to every live run of a job, one-offs included, and tells everybody: of the job, then of each run.
+    pub async fn job_signal(&self, job: &JobId, signal: i32, to: Scope, by: Actor) -> Result<()> {
+        let runs: Vec<RunId> = {
+            let mut state = lock(&self.state);
+            let view = state.node.job_view(job).ok_or_else(|| state.no_job(job))?;
+            let live = view.instances.iter().filter(|one| one.pid.is_some());
+            let runs: Vec<RunId> = live.filter_map(|one| one.run).collect();
+            state.tell_signalled(job, &runs, true, signal, &by);
+            runs
+        };
+        let scope = crate::launch::scope(to);
+        for run in runs {
+            let sent = self.shim_request(run, |req| ToShim::Signal {
+                req,
+                run: wire(run),
+                signal,
+                scope,
+            });
+            match sent.await {
+                // It ended meanwhile.
+                Err(Error::RunNotFound(_)) => {}
+                other => other?,
+            }
+        }
+        Ok(())
+    }
+
     /// Writes to stdin or a two-way stream of a live run. Returns when the pipe took all bytes.
     pub async fn run_input(&self, run: RunId, stream: &str, data: Vec<u8>, eof: bool) -> Result<()> {
         let mut chunks = data.chunks(INPUT_MAX).peekable();

@@ -184,6 +184,7 @@ impl Seat {
             other => Some(other),
         };
         self.put_down(death, reason, cx);
+        self.tell_decided(decision.event, self.reason.clone(), cx);
         self.go_on_found(after.unwrap_or(After::Again), cx);
     }
 

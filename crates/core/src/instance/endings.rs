@@ -71,6 +71,8 @@ pub(super) struct Decision {
     pub follows: Option<String>,
     /// Of the seat from now on.
     pub reason: Option<Reason>,
+    /// Told behind the end that it follows from, with that reason.
+    pub event: Option<&'static str>,
 }
 
 impl Seat {
@@ -109,6 +111,7 @@ impl Seat {
         self.reason = decision.reason.or_else(|| Some(told.clone()));
         let words = (survivors > 0).then(|| reason::survivors(&end, survivors));
         self.settle(live.run, Some(end), cause, told, cx);
+        self.tell_decided(decision.event, self.reason.clone(), cx);
         self.end_survivors(live, survivors, Some(decision.after), words, cx);
     }
 
@@ -168,6 +171,7 @@ impl Seat {
             after,
             follows: None,
             reason,
+            event: None,
         };
         if self.want.level == Level::Frozen {
             return done(After::Again, None);
@@ -234,21 +238,26 @@ impl Seat {
                 Some("job.failed"),
             ),
         };
-        if let (Some(event), Some(reason)) = (event, &reason) {
-            self.tell(event, None, Some(reason.clone()), Vec::new(), cx);
-            if whole_job {
-                let until = if let After::Flapping(until, _) = after {
-                    Some(until)
-                } else {
-                    None
-                };
-                *cx.halt = Some((until, reason.clone()));
-            }
+        if let (true, Some(_), Some(reason)) = (whole_job, event, &reason) {
+            let until = if let After::Flapping(until, _) = after {
+                Some(until)
+            } else {
+                None
+            };
+            *cx.halt = Some((until, reason.clone()));
         }
         Decision {
             after,
             follows,
             reason,
+            event,
+        }
+    }
+
+    /// What was decided, once its cause has been told.
+    pub(super) fn tell_decided(&self, event: Option<&'static str>, reason: Option<Reason>, cx: &mut Cx<'_>) {
+        if let Some(event) = event {
+            self.tell(event, None, reason, Vec::new(), cx);
         }
     }
 
@@ -281,6 +290,7 @@ impl Seat {
         let told = reason::exec_failed(&text, decision.follows.as_deref());
         self.reason = decision.reason.or_else(|| Some(told.clone()));
         self.settle(live.run, None, start_cause(&stage), told, cx);
+        self.tell_decided(decision.event, self.reason.clone(), cx);
         self.go_on(Some(decision.after), cx);
     }
 
@@ -359,6 +369,7 @@ impl Seat {
         };
         // A wish that changed meanwhile decides at the end of the tree; the count is taken anyway.
         let decision = self.decide(&judged, cx);
+        self.tell_decided(decision.event, decision.reason, cx);
         ending.after = Some(decision.after);
         let follows = decision.follows.unwrap_or_else(|| "not started again".into());
         Reason {

@@ -18,14 +18,11 @@ pub async fn create(
         Some(name) => name,
         None => ask("Username: ", false)?,
     };
-    if name.is_empty() || name.contains(|c: char| c.is_control() || matches!(c, '/' | ':' | '?')) {
+    if !is_user_name(&name) {
         eprintln!("error: `{}` is no name of a user", name.escape_debug());
         return Ok(2);
     }
-    std::fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(state_dir)?;
+    make_dir(state_dir)?;
     let keyring = Keyring::open(state_dir)?;
     if keyring.user(&name).is_some() {
         eprintln!("username '{name}' already exists. Please choose another");
@@ -73,6 +70,18 @@ pub async fn create(
             }
         }
     }
+}
+
+/// The state directory, private from its first moment.
+pub fn make_dir(state_dir: &Path) -> io::Result<()> {
+    let mut builder = std::fs::DirBuilder::new();
+    builder.recursive(true).mode(0o700).create(state_dir)
+}
+
+/// Can a user be called so, in a path and in basic authentication?
+pub fn is_user_name(name: &str) -> bool {
+    let wrong = |c: char| c.is_control() || matches!(c, '/' | ':' | '?');
+    !name.is_empty() && !name.contains(wrong)
 }
 
 /// Prints `name - key` for each user that is an admin.

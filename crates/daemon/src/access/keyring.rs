@@ -74,6 +74,27 @@ pub struct New {
     pub label: Option<String>,
 }
 
+/// A key of the original.
+#[derive(Clone)]
+pub struct OldKey {
+    /// As clients present it.
+    pub text: String,
+    /// What it allows.
+    pub may: Permissions,
+    /// Label.
+    pub label: Option<String>,
+    /// Text of the key that it goes with.
+    pub parent: Option<String>,
+}
+
+/// What the original has stored.
+pub struct Old {
+    /// Users, and the texts of their keys.
+    pub users: Vec<(User, Option<String>)>,
+    /// Keys.
+    pub keys: Vec<OldKey>,
+}
+
 #[derive(Debug)]
 struct Entry {
     record: Record,
@@ -262,6 +283,68 @@ impl Keyring {
         store::add(&connection, &record)?;
         self.read(&connection)?;
         Ok((record, text))
+    }
+
+    /// Takes over users and keys of the original, all of them or, if one cannot be, none. Those that are there already stay
+    /// as they are. How many users and keys are new.
+    pub async fn import(&self, old: Old) -> Result<(usize, usize), KeyringError> {
+        let _one = self.writing.lock().await;
+        let mut connection = store::open(&self.path)?;
+        self.read(&connection)?;
+        let mut ids: HashMap<String, Arc<str>> = HashMap::new();
+        for key in &old.keys {
+            let id = match self.by_hash(Hash::of(&key.text)) {
+                Some(entry) => entry.record.id.clone(),
+                None => secret::random_hex(ID_BYTES)?.into(),
+            };
+            ids.insert(key.text.clone(), id);
+        }
+        let new_keys: Vec<&OldKey> = old
+            .keys
+            .iter()
+            .filter(|key| self.by_hash(Hash::of(&key.text)).is_none())
+            .collect();
+        let known: Vec<String> = {
+            let table = self.table.read().unwrap_or_else(PoisonError::into_inner);
+            if table.by_id.len() + new_keys.len() > COUNT_MAX
+                || table.users.len() + old.users.len() > COUNT_MAX
+            {
+                return Err(KeyringError::TooMany);
+            }
+            table.users.keys().cloned().collect()
+        };
+        let transaction = connection.transaction()?;
+        for key in &new_keys {
+            let id = ids.get(&key.text).cloned().unwrap_or_default();
+            let record = Record {
+                hash: Hash::of(&key.text),
+                sealed: Some(self.seal()?.seal(&id, &key.text)?),
+                kind: Kind::Key,
+                name: None,
+                scope: None,
+                may: key.may.clone(),
+                parent: key.parent.as_ref().and_then(|parent| ids.get(parent)).cloned(),
+                made: crate::view::now(),
+                made_by: "gafferd --import-keys".to_owned(),
+                expires: None,
+                label: key.label.clone(),
+                id,
+            };
+            store::add(&transaction, &record)?;
+        }
+        let mut users = 0;
+        for (user, key) in old
+            .users
+            .into_iter()
+            .filter(|(user, _)| !known.contains(&user.name))
+        {
+            let key = key.and_then(|key| ids.get(&key).cloned());
+            store::add_user(&transaction, &User { key, ..user })?;
+            users += 1;
+        }
+        transaction.commit()?;
+        self.read(&connection)?;
+        Ok((users, new_keys.len()))
     }
 
     /// Revokes a credential and what was made with it. Their live streams end.

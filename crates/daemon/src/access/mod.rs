@@ -7,6 +7,7 @@
 
 pub mod admin;
 pub mod identify;
+pub mod import;
 pub mod keyring;
 pub mod permissions;
 pub mod routes;

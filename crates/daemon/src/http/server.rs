@@ -11,7 +11,7 @@ use crate::guard;
 use crate::http::idempotency::{Asked, Digest, Remembered, Turn};
 use crate::http::{App, Shared, body};
 use crate::legacy;
-use crate::listen::ControlSocket;
+use crate::listen::{self, ControlSocket};
 use crate::peer::{self, Peer};
 use crate::refusal::{Refusal, Written};
 use crate::tls;
@@ -59,6 +59,9 @@ const END_TIME_MAX: Duration = Duration::from_secs(2);
 /// Longest answer that is remembered for an `Idempotency-Key`.
 const REMEMBERED_BYTES_MAX: usize = 256 << 10;
 
+/// How long a client over TCP may take nothing of what is sent to it. One that reads again sooner goes on where it was.
+const UNREAD_MAX: Duration = Duration::from_secs(300);
+
 /// Header that names the request in answers.
 const REQUEST_ID: HeaderName = HeaderName::from_static("gaffer-request");
 
@@ -81,6 +84,7 @@ pub async fn serve_tcp(app: Shared, router: Router, listener: TcpListener) {
         |(stream, from)| {
             // Small answers follow small requests: holding them back only delays.
             let _still_works = stream.set_nodelay(true);
+            let _lives_longer = listen::end_unread(&stream, UNREAD_MAX);
             let peer = peer::of_tcp(&stream, from);
             Some(serve_stream(app.clone(), router.clone(), peer, stream).boxed())
         },
@@ -208,6 +212,7 @@ async fn answer(
 ) -> Result<Response, Infallible> {
     let id = app.request_id();
     let (mut parts, body) = request.into_parts();
+    legacy::mend(&mut parts);
     let line =
         tracing::enabled!(tracing::Level::DEBUG).then(|| format!("{} {}", parts.method, parts.uri.path()));
     slot.release();

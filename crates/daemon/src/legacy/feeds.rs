@@ -364,7 +364,13 @@ pub fn old_sample(sample: &Sample) -> Map<String, Value> {
         String::from_utf8_lossy(line.split(|byte| *byte == 0).next().unwrap_or_default()).into_owned();
     let base = program.rsplit('/').next().unwrap_or_default().to_owned();
     fields.insert("cmdline".to_owned(), base.into());
-    fields.insert("children".to_owned(), Value::Array(Vec::new()));
+    // Children have no number of ours.
+    let children = sample.children.iter().map(|child| {
+        let mut child = old_sample(child);
+        child.remove("id");
+        Value::Object(child)
+    });
+    fields.insert("children".to_owned(), children.collect());
     fields
 }
 

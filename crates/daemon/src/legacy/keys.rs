@@ -280,15 +280,11 @@ fn may_see(access: &Access, record: &Record) -> Result<(), No> {
     }
 }
 
-/// The key in a path. The stock client escapes the question mark of its options, so that they come with the key.
-fn find<'a>(app: &Shared, access: &Access, text: &'a str) -> Result<(Record, Option<&'a str>), No> {
+/// The key in a path.
+fn find(app: &Shared, access: &Access, text: &str) -> Result<Record, No> {
     required(access)?;
-    let (key, option) = match text.split_once('?') {
-        Some((key, option)) => (key, Some(option)),
-        None => (text, None),
-    };
-    match app.keyring.find(Kind::Key, key) {
-        Some(record) => may_see(access, &record).map(|()| (record, option)),
+    match app.keyring.find(Kind::Key, text) {
+        Some(record) => may_see(access, &record).map(|()| record),
         None if access.may_create_key() => Err(No::new(404)),
         None => Err(No::new(403)),
     }
@@ -300,9 +296,9 @@ async fn show(
     Path(text): Path<String>,
     RawQuery(query): RawQuery,
 ) -> Answer {
-    let (record, escaped) = find(&app, &access, &text)?;
+    let record = find(&app, &access, &text)?;
     let mut object = key_object(&app, &record);
-    if wants(query.as_deref().or(escaped), "include_keys")
+    if wants(query.as_deref(), "include_keys")
         && let Some(object) = object.as_object_mut()
     {
         let children = app.keyring.children(&record.id);
@@ -317,7 +313,7 @@ async fn remove(
     Extension(access): Extension<Access>,
     Path(text): Path<String>,
 ) -> Answer {
-    let (record, _) = find(&app, &access, &text)?;
+    let record = find(&app, &access, &text)?;
     app.keyring.remove(&record.id).await?;
     tracing::info!(id = %record.id, by = %access.actor(), "key.revoked");
     Ok(ok(&json!({"ok": true})))

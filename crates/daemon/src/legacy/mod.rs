@@ -60,6 +60,20 @@ pub fn is_ours(path: &str) -> bool {
     !is_native(path) && !path.starts_with("/_plugin")
 }
 
+/// The stock client escapes the question mark before the options of its lists of keys and users (`/keys%3Finclude_keys=true`):
+/// what was meant is what is looked for.
+pub fn mend(request: &mut Parts) {
+    let path = request.uri.path();
+    if !(path.starts_with("/keys") || path.starts_with("/users")) || request.uri.query().is_some() {
+        return;
+    }
+    let at = path.to_ascii_lowercase().find("%3f");
+    let meant = at.and_then(|at| format!("{}?{}", &path[..at], &path[at + 3..]).parse().ok());
+    if let Some(meant) = meant {
+        request.uri = meant;
+    }
+}
+
 /// What is answered before any route is looked for: `OPTIONS`, and that the old APIs are off.
 pub fn early(live: &Live, request: &Parts) -> Option<Response> {
     if !is_ours(request.uri.path()) {

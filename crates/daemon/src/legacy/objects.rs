@@ -3,7 +3,7 @@
 use crate::legacy::error::{LegacyError, Result};
 use crate::legacy::{names, template};
 use gaffer::Handle;
-use gaffer::info::{JobInfo, RunStats};
+use gaffer::info::{JobInfo, ProcessStats, RunStats};
 use gaffer_core::io::State;
 use gaffer_core::job::{EnvInherit, Launch};
 use gaffer_core::name::{JobId, Place, RunId, Slot};
@@ -214,6 +214,8 @@ pub struct Sample {
     pub mem: Option<f64>,
     /// Members of the table in 3.5.
     pub fields: Map<String, Value>,
+    /// Processes that it has started, and theirs.
+    pub children: Vec<Sample>,
 }
 
 /// Samples a live process.
@@ -225,6 +227,28 @@ pub async fn sample(handle: &Handle, process: &Process) -> Result<Sample> {
 fn sample_of(process: &Process, stats: &RunStats) -> Sample {
     let main = stats.processes.iter().find(|one| one.pid == process.os_pid);
     let cpu = main.map(|_| round(stats.cpu_percent.unwrap_or(0.0)));
+    let mut sample = measured(process.pid, process.os_pid, main, cpu);
+    sample.children = children(process.os_pid, &stats.processes, CHILDREN_DEPTH);
+    sample
+}
+
+/// Children of children that are shown.
+const CHILDREN_DEPTH: u8 = 16;
+
+/// What a process has started and what that has; shares of a core are measured of the whole only.
+fn children(parent: u32, all: &[ProcessStats], depth: u8) -> Vec<Sample> {
+    if depth == 0 {
+        return Vec::new();
+    }
+    let own = all.iter().filter(|one| one.parent == parent && one.pid != parent);
+    own.map(|one| Sample {
+        children: children(one.pid, all, depth - 1),
+        ..measured(0, one.pid, Some(one), None)
+    })
+    .collect()
+}
+
+fn measured(pid: u64, os_pid: u32, main: Option<&ProcessStats>, cpu: Option<f64>) -> Sample {
     let total = memory_total();
     let mem = main
         .zip(total)
@@ -238,15 +262,16 @@ fn sample_of(process: &Process, stats: &RunStats) -> Sample {
         "cpu": or_none(cpu),
         "mem": or_none(mem),
         "ctime": time,
-        "pid": process.pid,
-        "os_pid": process.os_pid,
+        "pid": pid,
+        "os_pid": os_pid,
     });
     Sample {
-        pid: process.pid,
-        os_pid: process.os_pid,
+        pid,
+        os_pid,
         cpu,
         mem,
         fields: fields.as_object().cloned().unwrap_or_default(),
+        children: Vec::new(),
     }
 }
 
@@ -366,6 +391,7 @@ mod tests {
             cpu,
             mem,
             fields: Map::new(),
+            children: Vec::new(),
         };
         let all = aggregates(&[one(Some(1.5), Some(0.5)), one(Some(2.0), None)]);
         assert_eq!(

@@ -299,22 +299,9 @@ pub async fn kill(handle: &Handle, pid: u64, signal: i32, by: &Actor) -> Result<
 
 /// Sends a signal to every process of a job, commits included.
 pub async fn killall(handle: &Handle, job: &JobId, signal: i32, by: &Actor) -> Result<()> {
-    let info = objects::job(handle, job)?;
-    let (kept, out) = objects::processes(handle, &info);
-    if signal == 0 {
-        return Ok(());
-    }
-    if !kept.is_empty() {
-        act(handle, job, None, Act::Signal { signal, to: None }, by).await?;
-    }
-    for process in out {
-        match handle
-            .run_signal(process.run, signal, Scope::Main, by.clone())
-            .await
-        {
-            Err(gaffer::info::Error::RunNotFound(_)) => {}
-            other => other?,
-        }
+    objects::job(handle, job)?;
+    if signal != 0 {
+        handle.job_signal(job, signal, Scope::Main, by.clone()).await?;
     }
     Ok(())
 }

@@ -35,6 +35,8 @@ impl Template {
             return Err(wrong("it is not an object"));
         };
         let mut object = object.clone();
+        // Open sockets of an embedder: there is no way to write them down.
+        object.remove("custom_channels");
         let start = match object.remove("start") {
             None | Some(Value::Null) => None,
             Some(Value::Bool(start)) => Some(start),
@@ -65,9 +67,12 @@ impl Template {
     ) -> Result<LoadedJob> {
         let mut object = self.object.clone();
         object.insert("name".to_owned(), job.job.as_str().into());
-        let value = Value::Object(object);
+        let value = Value::Object(object.clone());
+        // A group of 0.4, kept and given back; today's `group` is the user's.
+        object.remove("group");
+        let object = Value::Object(object);
         let mut typed =
-            gaffer_config::legacy_job(job.job.as_str(), &value).map_err(|error| config(&error))?;
+            gaffer_config::legacy_job(job.job.as_str(), &object).map_err(|error| config(&error))?;
         let kept = json!({ "created": created, "job": value });
         typed["start"] = start.into();
         if let Some(env) = env {

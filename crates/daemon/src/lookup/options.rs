@@ -45,7 +45,7 @@ pub struct Options {
     #[arg(long, value_name = "URL")]
     pub allow_origin: Vec<String>,
 
-    /// A node that says nothing for so long is gone
+    /// A node that says nothing for so long is gone, and so is a watcher that reads nothing
     #[arg(long, value_name = "D", default_value = "45s", value_parser = duration)]
     pub silent_after: Duration,
 

@@ -141,7 +141,7 @@ async fn live(options: &Options, binds: &[Bind], waiter: &mut Option<Waiter>) ->
     let limit = Arc::new(Semaphore::new(connections_max()));
     let router = router(service.clone());
     for bind in binds {
-        let listener = Listener::open(bind, options.backlog)?;
+        let listener = Listener::open(bind, options)?;
         addresses.push(listener.shown.clone());
         tokio::spawn(listener.serve(service.clone(), router.clone(), limit.clone()));
     }
@@ -189,6 +189,8 @@ fn connections_max() -> usize {
 struct Listener {
     socket: Socket,
     shown: String,
+    /// How long a client may take nothing of what is sent to it.
+    unread_max: Duration,
 }
 
 enum Socket {
@@ -197,21 +199,23 @@ enum Socket {
 }
 
 impl Listener {
-    fn open(bind: &Bind, backlog: u32) -> Result<Listener, ServiceError> {
+    fn open(bind: &Bind, options: &Options) -> Result<Listener, ServiceError> {
         Ok(match bind {
             Bind::Tcp(address) => {
-                let listener = listen::tcp(*address, backlog)?;
+                let listener = listen::tcp(*address, options.backlog)?;
                 let bound = listener
                     .local_addr()
                     .map_err(system("a listener has no address"))?;
                 Listener {
                     socket: Socket::Tcp(listener),
                     shown: bound.to_string(),
+                    unread_max: options.silent_after,
                 }
             }
             Bind::Unix(path) => Listener {
                 socket: Socket::Unix(listen::unix(path, &Access::default())?),
                 shown: format!("unix:{}", path.display()),
+                unread_max: options.silent_after,
             },
         })
     }
@@ -251,6 +255,7 @@ impl Listener {
                 let (stream, from) = listener.accept().await?;
                 // Small answers follow small requests: holding them back only delays.
                 let _still_works = stream.set_nodelay(true);
+                let _lives_longer = listen::end_unread(&stream, self.unread_max);
                 let ends = Ends {
                     local: stream.local_addr().ok(),
                     from: Some(from),

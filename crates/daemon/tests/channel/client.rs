@@ -17,6 +17,29 @@ pub fn node() -> Node {
     Node::builder().bind("127.0.0.1:0").start()
 }
 
+/// A node that requires keys, and the key of its admin.
+pub fn guarded() -> (Node, String) {
+    let mut node = Node::builder().bind("127.0.0.1:0").arg("--require-key").prepare();
+    let mut command = node.daemon_command();
+    command.args(["--create-admin-user", "--username", "root", "--password", "pw"]);
+    command.stdout(std::process::Stdio::piped());
+    let said = command.output().expect("gafferd runs").stdout;
+    let said = String::from_utf8(said).expect("text");
+    let key = said.lines().find_map(|line| line.strip_prefix("API Key: "));
+    let key = key.expect("a key").to_owned();
+    node.start_again();
+    (node, key)
+}
+
+/// Makes a key.
+pub fn make_key(node: &Node, admin: &str, permissions: &Value) -> String {
+    let body = json!({ "permissions": permissions }).to_string();
+    let (status, _, text) = http(node, "POST", "/keys", &format!("X-Api-Key: {admin}\r\n"), &body);
+    assert_eq!(status, 200, "{text}");
+    let made: Value = serde_json::from_str(&text).expect("JSON");
+    made["api_key"].as_str().expect("a key").to_owned()
+}
+
 /// A connection to it.
 pub fn connect(node: &Node) -> TcpStream {
     let stream = TcpStream::connect(node.addresses()[0]).expect("connects");
@@ -49,6 +72,13 @@ impl Ws {
     /// The channel.
     pub fn channel(node: &Node) -> Ws {
         Ws::open(node, "/channel/websocket")
+    }
+
+    /// The channel, for whoever has this key.
+    pub fn with_key(node: &Node, key: &str) -> Ws {
+        let mut ws = Ws::channel(node);
+        ws.text(&format!("AUTH:{key}"));
+        ws
     }
 
     pub fn text(&mut self, text: &str) {

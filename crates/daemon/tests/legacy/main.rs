@@ -5,6 +5,8 @@ mod feeds;
 mod five;
 mod four;
 mod lasting;
+mod rows;
+mod template;
 
 use gaffer_testkit::http::{Answer, Connection};
 use gaffer_testkit::node::Node;
