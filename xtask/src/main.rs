@@ -10,7 +10,7 @@ mod shell;
 mod simulate;
 mod tidy;
 
-use anyhow::{Result, bail};
+use anyhow::{Result, bail, ensure};
 
 const USAGE: &str = "\
 cargo xtask ci                              everything that must pass (./test calls it)
@@ -20,6 +20,7 @@ cargo xtask ci                              everything that must pass (./test ca
             sim --seeds N [--seed S]        the core in a simulated world; --seed S shows one run
             bench [start|stop|respawn|footprint|logs|adopt|control|all] [--rounds N] [--quick]
             chaos --minutes M [--jobs N] [--seed S]
+            outage [--seconds N]            the look-up tests with outages that last (60 s)
             demo                            the example app, and what happens when something is killed
 ";
 
@@ -49,6 +50,7 @@ fn run() -> Result<()> {
         "sim" => simulate::simulate(&words),
         "bench" => bench::bench(&words),
         "chaos" => chaos::chaos(&words),
+        "outage" => outage(option(&words, "--seconds")?.unwrap_or(60)),
         "demo" => demo::demo(),
         "help" | "--help" | "-h" => {
             print!("{USAGE}");
@@ -56,6 +58,27 @@ fn run() -> Result<()> {
         }
         other => bail!("there is no `cargo xtask {other}`\n{USAGE}"),
     }
+}
+
+/// Look-up services that are away, and a network that is cut, for so long and not only for as long as it takes to notice.
+fn outage(seconds: u64) -> Result<()> {
+    let names = "test(was_away_learns_everything_again) | test(behind_a_dead_network)";
+    let status = std::process::Command::new("cargo")
+        .args([
+            "nextest",
+            "run",
+            "-p",
+            "gafferd",
+            "--test",
+            "lookup",
+            "--no-capture",
+            "-E",
+            names,
+        ])
+        .env("GAFFER_TEST_OUTAGE_S", seconds.to_string())
+        .status()?;
+    ensure!(status.success(), "the fleet's view was not right again");
+    Ok(())
 }
 
 /// The value of an option among the words.

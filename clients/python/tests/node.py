@@ -34,16 +34,19 @@ class Node:
         self.root = Path(tempfile.mkdtemp(prefix="gaffer-py-"))
         self.socket = self.root / "gaffer.sock"
         self.log = self.root / "log"
-        words: List[str] = [
+        self.words: List[str] = [
             os.path.join(BINS, "gafferd"),
             "--socket", str(self.socket),
             "--state-dir", str(self.root / "state"),
             *(arguments or ("--bind", "none")),
         ]
+        self._start()
+
+    def _start(self) -> None:
         env = {"PATH": os.environ.get("PATH", "/usr/bin:/bin"), "HOME": str(self.root)}
         with open(self.log, "wb") as log:
             self.daemon = subprocess.Popen(
-                words, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=log, env=env
+                self.words, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=log, env=env
             )
         try:
             self.ready = wait_for("gafferd ready", self._ready)
@@ -57,6 +60,17 @@ class Node:
             raise AssertionError(f"gafferd ended: {text}")
         lines = [line for line in text.splitlines(True) if "gafferd ready" in line and line.endswith("\n")]
         return lines[0] if lines else None
+
+    def restart(self) -> None:
+        """Another daemon in the place of this one."""
+        self.daemon.kill()
+        self.daemon.wait()
+        self._start()
+
+    @property
+    def url(self) -> str:
+        """Over TCP, if it listens there."""
+        return "http://" + self.ready.split("listen=")[1].split()[0].split(",")[0]
 
     @property
     def endpoint(self) -> str:

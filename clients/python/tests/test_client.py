@@ -18,6 +18,7 @@ from gaffer_client import (  # noqa: E402
     ApiError,
     Client,
     Conflict,
+    NotAllowed,
     NotFound,
     Unreachable,
     UsageError,
@@ -113,6 +114,50 @@ class AgainstANode(unittest.TestCase):
         client.put_job(s, "sh", {"cmd": "exit ${CODE:-0}", "shell": True, "start": False})
         done = client.run(s, "sh", env={"CODE": "7"}, wait=30)
         self.assertEqual(done.data.get("exit_code"), 7, done)
+
+    def test_tokens_and_users_are_made_and_removed(self) -> None:
+        client = self.client
+        made = client.create_token("py", "read", jobs=["shop"], expires="1h")
+        assert made.token is not None
+        self.assertTrue(made.token.startswith("gaffer_"))
+        self.assertNotIn(made.token, repr(made))
+        self.assertEqual([(one.name, one.scope, one.jobs, one.token) for one in client.tokens()], [("py", "read", ["shop"], None)])
+        self.assertIsNotNone(client.token("py").expires_at)
+        with Client(self.node.url, token=made.token) as restricted:
+            with self.assertRaises(NotAllowed):
+                restricted.put_job("shop", "web", {"cmd": "sleep 1"})
+        with self.assertRaises(Conflict):
+            client.create_token("py", "read")
+        client.remove_token("py")
+        with self.assertRaises(NotFound):
+            client.token("py")
+        user = client.create_user("ana", "pass:word", "operate", jobs=["shop"])
+        self.assertEqual((user.name, user.admin), ("ana", False))
+        self.assertEqual([one.name for one in client.users()], ["ana"])
+        client.set_password("ana", "other")
+        self.assertEqual(client.user("ana").name, "ana")
+        client.remove_user("ana")
+        self.assertEqual(client.users(), [])
+
+    def test_a_watch_goes_on_when_the_daemon_is_replaced(self) -> None:
+        node = Node("--bind", "127.0.0.1:0")
+        try:
+            client = Client(node.endpoint)
+            client.put_job("w", "one", {"cmd": "sleep 600", "start": False})
+            watcher = Client(node.endpoint).watch(after="start", filter="job.added,gap", pause=0.05)
+            self.assertEqual(next(watcher).subject, "w.one")
+            client.put_job("w", "two", {"cmd": "sleep 600", "start": False})
+            self.assertEqual(next(watcher).subject, "w.two")
+            node.restart()
+            client = Client(node.endpoint)
+            client.put_job("w", "three", {"cmd": "sleep 600", "start": False})
+            seen = []
+            while "w.three" not in seen:
+                seen.append(next(watcher).subject)
+            self.assertNotIn("w.two", seen)
+            watcher.close()
+        finally:
+            node.close()
 
     def test_events_are_followed_from_a_cursor(self) -> None:
         s, client = self.session, self.client

@@ -406,3 +406,52 @@ fn doctor_chaos_kills_a_private_daemon_and_its_shims_and_says_what_was_kept() {
         .collect();
     assert!(left.is_empty(), "{left:?}");
 }
+
+#[test]
+fn s13_5_gafferctl_watch_follows_a_pattern() {
+    use std::io::BufRead;
+    let place = Place::new();
+    place.ok(&["daemon", "start", "--bind", "none"]);
+    let fixture = bin_dir().join("gaffer-fixture").display().to_string();
+    place.ctl(0, &["add_process", "--start", "web", &fixture, "idle"]);
+    place.ctl(0, &["add_process", "--start", "other", &fixture, "idle"]);
+    let mut command = place.command(env!("CARGO_BIN_EXE_gafferctl"), &["watch", "proc.web"]);
+    let mut child = command
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .expect("gafferctl runs");
+    let lines = std::io::BufReader::new(child.stdout.take().expect("its output")).lines();
+    let (heard, hear) = std::sync::mpsc::channel();
+    let listener = std::thread::spawn(move || {
+        for line in lines.map_while(Result::ok) {
+            if heard.send(line).is_err() {
+                return;
+            }
+        }
+    });
+    // It may not follow yet: what is done again is told.
+    let mut line = None;
+    wait_until(SOON, "an event", || {
+        place.ctl(0, &["add", "other", "1"]);
+        place.ctl(0, &["add", "web", "1"]);
+        line = hear.recv_timeout(std::time::Duration::from_millis(300)).ok();
+        line.is_some()
+    });
+    let line = line.expect("a line");
+    let (time, rest) = line.split_once(' ').expect("a time");
+    assert!(time.len() == 8 && time.matches(':').count() == 2, "{line}");
+    assert!(
+        rest.starts_with("web | proc.web.spawn process with pid "),
+        "{line}"
+    );
+    assert!(
+        place
+            .ctl(2, &["watch", "--nothing"])
+            .contains("there is no option")
+    );
+    assert!(place.ctl(1, &["watch", "nonsense"]).contains("nonsense"));
+    child.kill().expect("ended");
+    child.wait().expect("its end");
+    listener.join().expect("it heard");
+    place.ok(&["daemon", "stop"]);
+}

@@ -315,6 +315,24 @@ fn check_private(dir: &Path, uid: u32) -> Result<(), ListenError> {
 mod tests {
     use super::*;
 
+    #[tokio::test]
+    async fn hazard_b5_a_connection_whose_other_side_stops_reading_ends() {
+        use tokio::io::AsyncWriteExt;
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("listens");
+        let _mute = TcpStream::connect(listener.local_addr().expect("an address"))
+            .await
+            .expect("connects");
+        let (mut stream, _) = listener.accept().await.expect("accepts");
+        end_unread(&stream, Duration::from_millis(200)).expect("taken");
+        // Both buffers fill up, then nothing moves until it is given up.
+        let error = loop {
+            if let Err(error) = stream.write_all(&[0; 1 << 16]).await {
+                break error;
+            }
+        };
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut, "{error}");
+    }
+
     #[test]
     fn addresses_to_listen_at_are_loopback_or_refused() {
         let tcp = |text: &str| Some(Bind::Tcp(text.parse().expect("an address")));

@@ -34,6 +34,8 @@ from .types import (
     Run,
     Session,
     Stats,
+    Token,
+    User,
     Webhook,
 )
 
@@ -58,8 +60,10 @@ __all__ = [
     "Run",
     "Session",
     "Stats",
+    "Token",
     "Unreachable",
     "UsageError",
+    "User",
     "Webhook",
     "default_endpoint",
 ]

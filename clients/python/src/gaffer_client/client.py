@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import os
 import re
+import time
 from pathlib import Path
 from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple, Type, TypeVar, Union
 from urllib.parse import quote, urlencode
 
-from .errors import ProtocolError
+from .errors import ProtocolError, Unreachable
 from .transport import Transport
-from .types import Answer, Delivery, Event, Job, LogLine, Operation, Plan, Run, Session, Stats, Webhook
+from .types import Answer, Delivery, Event, Job, LogLine, Operation, Plan, Run, Session, Stats, Token, User, Webhook
 
 T = TypeVar("T", bound=Answer)
 Params = Dict[str, Optional[Union[str, int, bool]]]
@@ -297,6 +298,27 @@ class Client:
         params: Params = {"after": after, "follow": True if follow else None, "filter": filter}
         return self._lines("/v1/events", params, Event)
 
+    def watch(
+        self, *, after: str = "end", filter: Optional[str] = None, pause: float = 0.5
+    ) -> Iterator[Event]:
+        """Events behind a cursor and all to come, also over lost connections and daemons that are replaced.
+
+        They come as server-sent events. After `pause` seconds a connection that is gone is made again behind the last event; what
+        could not be had any more is one event `gap`. It ends when the iterator is closed, or with what the daemon refuses.
+        """
+        while True:
+            params: Params = {"after": after, "follow": True, "filter": filter}
+            try:
+                for cursor, event in _server_sent(
+                    self._transport.stream("/v1/events" + _query(params), "text/event-stream")
+                ):
+                    yield Event.of(_json(event))
+                    # Only what was taken is behind us.
+                    after = cursor or after
+            except (Unreachable, ProtocolError):
+                pass
+            time.sleep(pause)
+
     def stats(self, session: Optional[str] = None, job: Optional[str] = None) -> List[Stats]:
         """A sample of every live run, or of those of a session or job."""
         return self._list("/v1/stats", {"session": session, "job": job}, Stats)
@@ -323,6 +345,51 @@ class Client:
             body["hash"] = hash
         answer = self._operation("POST", "/v1/apply", body, wait)
         return answer
+
+    # ── who may ──
+
+    def tokens(self) -> List[Token]:
+        """All tokens."""
+        return self._list("/v1/tokens", {}, Token)
+
+    def token(self, name: str) -> Token:
+        """One token."""
+        return Token.of(self.request("GET", f"/v1/tokens/{_part(name)}"))
+
+    def create_token(
+        self, name: str, scope: str, *, jobs: Sequence[str] = (), expires: Optional[str] = None
+    ) -> Token:
+        """Makes a token of scope `read`, `operate` or `admin`, for `jobs` (`shop`, `shop.web`, `shop.*`) or all, that lives
+        for `expires` (`"30d"`) or until it is revoked. Its `token` is not shown again."""
+        body: Dict[str, Any] = {"name": name, "scope": scope, "for": list(jobs)}
+        if expires is not None:
+            body["expires"] = expires
+        return Token.of(self.request("POST", "/v1/tokens", body))
+
+    def remove_token(self, name: str) -> None:
+        """Revokes a token, with what was made by it: their live streams end."""
+        self.request("DELETE", f"/v1/tokens/{_part(name)}")
+
+    def users(self) -> List[User]:
+        """All users."""
+        return self._list("/v1/users", {}, User)
+
+    def user(self, name: str) -> User:
+        """One user."""
+        return User.of(self.request("GET", f"/v1/users/{_part(name)}"))
+
+    def create_user(self, name: str, password: str, scope: str, *, jobs: Sequence[str] = ()) -> User:
+        """Makes a user with a key that allows what a token of this scope would."""
+        body = {"name": name, "password": password, "scope": scope, "for": list(jobs)}
+        return User.of(self.request("POST", "/v1/users", body))
+
+    def set_password(self, name: str, password: str) -> None:
+        """Gives a user another password."""
+        self.request("PUT", f"/v1/users/{_part(name)}", {"password": password})
+
+    def remove_user(self, name: str) -> None:
+        """Forgets a user."""
+        self.request("DELETE", f"/v1/users/{_part(name)}")
 
     # ── the node ──
 
@@ -382,6 +449,22 @@ def _how(force: bool, grace: Optional[float]) -> Dict[str, Any]:
     if grace is not None:
         body["grace_ms"] = int(grace * 1000)
     return body
+
+
+def _server_sent(lines: Iterator[bytes]) -> Iterator[Tuple[Optional[str], bytes]]:
+    """Ids and data of server-sent events."""
+    cursor: Optional[str] = None
+    data: List[bytes] = []
+    for line in lines:
+        name, _, value = line.rstrip(b"\r\n").partition(b":")
+        value = value[1:] if value.startswith(b" ") else value
+        if name == b"id":
+            cursor = value.decode()
+        elif name == b"data":
+            data.append(value)
+        elif not line.strip() and data:
+            yield cursor, b"\n".join(data)
+            data = []
 
 
 def _query(params: Params) -> str:

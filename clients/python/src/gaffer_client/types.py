@@ -249,3 +249,30 @@ class Webhook(Answer):
 
     def _nested(self) -> None:
         self.deliveries = [Delivery.of(one) for one in self.raw.get("deliveries", [])]
+
+
+@dataclass
+class Token(Answer):
+    """A token; `token`, its text, is there only where it was just made."""
+
+    name: str = ""
+    id: str = ""
+    scope: str = ""
+    jobs: List[str] = field(default_factory=list)
+    created_by: str = ""
+    created_at: str = ""
+    expires_at: Optional[str] = None
+    token: Optional[str] = field(default=None, repr=False)
+
+    def _nested(self) -> None:
+        self.jobs = list(self.raw.get("for", []))
+
+
+@dataclass
+class User(Answer):
+    """A user, who logs in with a password to get a key."""
+
+    name: str = ""
+    admin: bool = False
+    key: Optional[str] = None
+    created_at: str = ""

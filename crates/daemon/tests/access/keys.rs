@@ -248,3 +248,134 @@ fn s7_2_no_key_is_401_an_unknown_one_403_and_both_are_in_the_original_s_form() {
     );
     assert_eq!(with_key(&node, "GET", "/keys", &admin, &Value::Null).status, 200);
 }
+
+#[test]
+fn s17_options_of_lists_come_as_the_stock_client_escapes_them() {
+    let (node, admin) = guarded();
+    let nothing = Value::Null;
+    let child = made(
+        &node,
+        &admin,
+        &json!({"permissions": {"read": ["shop"]}, "parent": admin}),
+    );
+    let get = |path: &str| with_key(&node, "GET", path, &admin, &nothing);
+    for (plain, escaped) in [
+        ("/keys?include_keys=true", "/keys%3Finclude_keys=true"),
+        ("/users?include_user=true", "/users%3finclude_user=true"),
+    ] {
+        let (plain, escaped) = (get(plain), get(escaped));
+        assert_eq!((plain.status, escaped.status), (200, 200));
+        assert_eq!(plain.json(), escaped.json());
+    }
+    let shown = get(&format!("/keys/{admin}%3Finclude_keys=true")).json();
+    assert_eq!(shown["keys"][0]["key"], json!(child), "{shown}");
+    // It is a way to write the question, and no way around its answer.
+    let answer = with_key(&node, "GET", "/keys%3Finclude_keys=true", &child, &nothing);
+    assert_eq!(answer.status, 403);
+    assert_eq!(get("/users/nosuch%3Fx=1").status, 404);
+}
+
+/// What the original has in its folder.
+fn original(dir: &std::path::Path) {
+    let auth = rusqlite::Connection::open(dir.join("auth.db")).expect("made");
+    auth.execute_batch(
+        "CREATE TABLE auth(user text primary key, pwd text, user_type int, key text, extra text);
+         INSERT INTO auth VALUES('ana', 'PBKDF2-256$0123456789abcdef0123456789abcdef:1000$cb87f2b3e7593c9f574953f9aaa9bd7ae88dca51c9ad32b3',
+            0, 'aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa', '{\"mail\": \"a@b\"}');
+         INSERT INTO auth VALUES('bob', 'x', 1, NULL, 'null');",
+    )
+    .expect("filled");
+    let keys = rusqlite::Connection::open(dir.join("keys.db")).expect("made");
+    keys.execute_batch(
+        "CREATE TABLE keys(key text primary key, data text, parent text);
+         INSERT INTO keys VALUES('aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa', '{\"permissions\": {\"admin\": true}, \"label\": \"admin key\"}', NULL);
+         INSERT INTO keys VALUES('bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb', '{\"permissions\": {\"read\": {\"shop\": 1}}}',
+            'aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa');",
+    )
+    .expect("filled");
+}
+
+#[test]
+fn s7_4_users_and_keys_of_the_original_are_taken_over_and_go_on_to_count() {
+    let (dir, old) = (temp_dir(), tempfile::tempdir().expect("a folder"));
+    let import = || {
+        let mut command = gafferd(dir.path());
+        let output = command
+            .arg("--import-keys")
+            .arg(old.path())
+            .output()
+            .expect("runs");
+        let said =
+            String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+        (output.status.code(), said)
+    };
+    let (code, said) = import();
+    assert!(
+        code == Some(2) && said.contains("neither auth.db nor keys.db"),
+        "{said}"
+    );
+    original(old.path());
+    assert_eq!(
+        import(),
+        (
+            Some(0),
+            "2 of 2 users and 2 of 2 keys were taken over.\n".to_owned()
+        )
+    );
+    // Once more changes nothing.
+    let (code, said) = import();
+    assert!(
+        code == Some(0) && said.starts_with("0 of 2 users and 0 of 2 keys"),
+        "{said}"
+    );
+
+    let node = Node::start_in(dir.clone(), &["--bind", "127.0.0.1:0", "--require-key"]);
+    let (admin, child) = ("a".repeat(32), "b".repeat(32));
+    let login = auth(&node, "ana", "pass:word");
+    assert_eq!((login.status, &login.json()["api_key"]), (200, &json!(admin)));
+    assert_eq!(auth(&node, "bob", "x").status, 401);
+    let shown = with_key(&node, "GET", "/users/ana", &admin, &Value::Null).json();
+    assert_eq!(
+        shown,
+        json!({"username": "ana", "user_type": 0, "key": admin, "mail": "a@b"})
+    );
+    let keys = with_key(&node, "GET", "/keys?include_keys=true", &admin, &Value::Null).json();
+    assert_eq!(
+        keys["keys"],
+        json!([{"key": admin, "label": "admin key", "permissions": {"admin": true}},
+               {"key": child, "permissions": {"read": ["shop"]}}])
+    );
+    assert_eq!(
+        with_key(&node, "GET", "/sessions", &child, &Value::Null).status,
+        403
+    );
+    // The subkey goes with its parent, as it did.
+    let second = made(&node, &admin, &json!({"permissions": {"admin": true}}));
+    drop(second);
+    assert_eq!(
+        with_key(&node, "DELETE", &format!("/keys/{admin}"), &admin, &Value::Null).status,
+        200
+    );
+    assert_eq!(
+        with_key(&node, "GET", &format!("/keys/{child}"), &child, &Value::Null).status,
+        403
+    );
+}
+
+#[test]
+fn s7_4_what_cannot_be_taken_over_is_named_and_nothing_is() {
+    let (dir, old) = (temp_dir(), tempfile::tempdir().expect("a folder"));
+    original(old.path());
+    let keys = rusqlite::Connection::open(old.path().join("keys.db")).expect("open");
+    keys.execute_batch("INSERT INTO keys VALUES('cc', '{\"permissions\": {\"read\": [\"a/b\"]}}', NULL);")
+        .expect("filled");
+    let mut command = gafferd(dir.path());
+    command.arg("--import-keys").arg(old.path());
+    let (code, said) = refused(command);
+    assert!(
+        code == 2 && said.contains("keys.db") && said.contains("a/b") && said.contains("nothing was changed"),
+        "{said}"
+    );
+    let listed = gafferd(dir.path()).arg("--list-admins").output().expect("runs");
+    assert_eq!(String::from_utf8_lossy(&listed.stdout), "");
+}

@@ -1,6 +1,7 @@
 //! Options, files and the pidfile of the original's `gafferd`.
 
-use crate::node::{Node, gafferd, refused, temp_dir};
+use crate::node::{Node, gafferd, refused, temp_dir, until};
+use serde_json::json;
 use std::process::Stdio;
 
 #[test]
@@ -116,4 +117,23 @@ fn s12_1_the_file_is_looked_for_where_the_original_does() {
             "{said}"
         );
     }
+}
+
+#[test]
+fn s13_1_s14_3_vv_writes_what_the_programs_write() {
+    let node = Node::start_in(temp_dir(), &["--bind", "none", "-vv"]);
+    node.put(
+        "web",
+        "echo one; printf 'two\\033[2J\\n' >&2; exec sleep 1000",
+        &json!({}),
+    );
+    node.until_logged("default.web.1 | one");
+    node.until_logged("default.web.1 ! two\\u{1b}[2J");
+    let quiet = Node::start_in(temp_dir(), &["--bind", "none", "-v"]);
+    quiet.put("web", "echo one; exec sleep 1000", &json!({}));
+    quiet.until_logged("run.started");
+    until("its line is kept", || {
+        String::from_utf8_lossy(&quiet.get("/v1/jobs/default/web/logs").body).contains("one")
+    });
+    assert!(!quiet.log().contains("| one"), "-v: events, no output");
 }

@@ -36,6 +36,16 @@ fn measured(what: &str, since: Instant) {
     eprintln!("measured: {what} after {:?}", since.elapsed());
 }
 
+/// How long an outage lasts beyond what was waited for: nothing, but `cargo xtask outage` says a minute.
+fn lasts() {
+    let seconds = std::env::var("GAFFER_TEST_OUTAGE_S")
+        .ok()
+        .and_then(|text| text.parse().ok());
+    if let Some(seconds) = seconds {
+        std::thread::sleep(std::time::Duration::from_secs(seconds));
+    }
+}
+
 #[track_caller]
 fn forgets(lookupd: &Lookupd, job: &str) {
     wait_until(SOON, &format!("nobody has {job}"), || lookupd.job(job).is_empty());
@@ -84,6 +94,7 @@ fn s10_4_d48_a_service_that_was_away_learns_everything_again() {
     put(&mut alpha, "meanwhile");
     let (status, _) = alpha.http("DELETE", "/v1/jobs/shop/before?wait=20s", None);
     assert_eq!(status, 200);
+    lasts();
     let since = Instant::now();
     lookupd.start_again();
     knows(&lookupd, "shop.meanwhile", "alpha");
@@ -120,6 +131,7 @@ fn a_node_behind_a_dead_network_is_removed_and_comes_back_by_itself() {
     measured("network cut, silent-after 900ms: node gone", since);
     assert!(lookupd.nodes().is_empty());
     put(&mut alpha, "api");
+    lasts();
     let since = Instant::now();
     proxy.mend();
     knows(&lookupd, "shop.api", "alpha");

@@ -221,6 +221,44 @@ async fn hazard_b5_a_watcher_that_does_not_read_is_told_and_dropped_and_delays_n
 }
 
 #[tokio::test]
+async fn hazard_b5_a_watcher_that_stops_reading_gives_its_place_back_whatever_it_speaks() {
+    let lookupd = Lookupd::start(&["--silent-after", "400ms"]);
+    let descriptors = || {
+        let dir = format!("/proc/{}/fd", lookupd.pid().expect("it runs"));
+        std::fs::read_dir(dir).map_or(0, |entries| entries.count())
+    };
+    let mut alpha = Socket::node(&lookupd, "alpha").await;
+    alpha.done(job("REGISTER_JOB", "s.web")).await;
+    let before = descriptors();
+    // Kept open, and never read from here on.
+    let mut mute = Vec::new();
+    for path in ["/lookup/websocket", "/lookup/0/framed/websocket"] {
+        mute.push(Socket::open(&lookupd, path).await);
+    }
+    let mut streaming = std::net::TcpStream::connect(lookupd.address()).expect("connects");
+    std::io::Write::write_all(
+        &mut streaming,
+        b"POST /lookup/0/stream/xhr_streaming HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n",
+    )
+    .expect("sent");
+    wait_until(SOON, "all three are served", || descriptors() == before + 3);
+    let deadline = std::time::Instant::now() + SOON;
+    while descriptors() > before {
+        assert!(
+            std::time::Instant::now() < deadline,
+            "{} still there",
+            descriptors() - before
+        );
+        for pid in 0..500u64 {
+            alpha.done(process("REGISTER_PROCESS", "s.web", pid)).await;
+            alpha.done(process("UNREGISTER_PROCESS", "s.web", pid)).await;
+        }
+    }
+    drop(mute);
+    assert_eq!(lookupd.nodes(), ["alpha"], "who is there is not disturbed");
+}
+
+#[tokio::test]
 async fn hazard_b5_a_message_that_is_too_large_ends_its_connection_only() {
     let lookupd = Lookupd::start(&[]);
     let mut alpha = Socket::node(&lookupd, "alpha").await;
