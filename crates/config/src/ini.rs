@@ -55,7 +55,7 @@ pub(crate) fn tree(text: &str, file: u32, source: &mut dyn Source, report: &mut 
             ("ssl", None) => ssl = tls(section, report),
             ("auth", None) => warn_unused(
                 section,
-                "users and keys of the original are not read; `gaffer token create` makes new ones",
+                "the original's files of users and keys are not read from here; `gafferd --import-keys DIR` takes them over, once",
                 report,
             ),
             _ => refuse(section, report),
@@ -65,10 +65,11 @@ pub(crate) fn tree(text: &str, file: u32, source: &mut dyn Source, report: &mut 
         jobs.add_env(job, &variables(&section.table), section.span, report);
     }
     if let Some(tls) = ssl {
-        daemon
-            .get_or_insert_with(|| (Table::default(), tls.span))
-            .0
-            .put("tls", tls);
+        let settings = &mut daemon.get_or_insert_with(|| (Table::default(), tls.span)).0;
+        // K16: endpoints win where they are used.
+        if settings.get("tls").is_none() {
+            settings.put("tls", tls);
+        }
     }
     let mut tree = jobs.into_tree(span);
     if let Some(webhooks) = webhooks {
@@ -265,7 +266,12 @@ fn settings(section: &Section, sections: &[Section], report: &mut Report) -> Tab
             "log_level" => ("log_level", Node::str(level(text), node.span)),
             "http_endpoints" => {
                 let names = text.split(',').map(str::trim).filter(|name| !name.is_empty());
+                let names: Vec<&str> = names.collect();
+                if let Some(tls) = endpoint_tls(&names, sections, node.span, report) {
+                    out.put("tls", tls);
+                }
                 let binds: Vec<Node> = names
+                    .iter()
                     .flat_map(|name| endpoint(name, node.span, sections, report))
                     .collect();
                 ("bind", Node::new(Item::List(binds), node.span))
@@ -341,16 +347,6 @@ fn endpoint(name: &str, span: Span, sections: &[Section], report: &mut Report) -
         );
         return Vec::new();
     };
-    for key in ["certfile", "keyfile"] {
-        if let Some(entry) = section.table.0.get(key) {
-            report.error(
-                entry.key,
-                "gaffer.tls",
-                format!("`{key}` is not yet supported"),
-                "leave it out",
-            );
-        }
-    }
     match section
         .table
         .get("bind")
@@ -358,6 +354,44 @@ fn endpoint(name: &str, span: Span, sections: &[Section], report: &mut Report) -
     {
         Some(Item::List(list)) => list,
         _ => Vec::new(),
+    }
+}
+
+/// The certificate of the endpoints in use: one for all, as all addresses speak the same here.
+fn endpoint_tls(names: &[&str], sections: &[Section], span: Span, report: &mut Report) -> Option<Node> {
+    let of = |name: &&str| {
+        let section = sections
+            .iter()
+            .find(|one| one.name == format!("endpoint:{name}"))?;
+        let file = |key: &str| section.table.get(key).and_then(Node::as_str).map(str::to_owned);
+        Some((file("certfile"), file("keyfile")))
+    };
+    let mut all: Vec<(Option<String>, Option<String>)> = names.iter().filter_map(of).collect();
+    all.dedup();
+    match all.as_slice() {
+        [] | [(None, None)] => None,
+        [(Some(_), Some(_))] => {
+            let first = names.first()?;
+            let section = sections
+                .iter()
+                .find(|one| one.name == format!("endpoint:{first}"))?;
+            let mut out = Table::default();
+            for (old, new) in [("certfile", "cert"), ("keyfile", "key")] {
+                out.put(new, section.table.get(old)?.clone());
+            }
+            Some(Node::table(out, span))
+        }
+        [_] => {
+            let message = "an endpoint has `certfile` and `keyfile`, or neither";
+            report.error(span, "gaffer.http_endpoints", message, "each names a PEM file");
+            None
+        }
+        _ => {
+            let message = "endpoints with different certificates: all addresses have the same one here";
+            let help = "write the same `certfile` and `keyfile` into each, or leave out those that differ";
+            report.error(span, "gaffer.http_endpoints", message, help);
+            None
+        }
     }
 }
 

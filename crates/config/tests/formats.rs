@@ -318,3 +318,37 @@ fn a_wrong_json_file_is_told_with_its_place() {
         .contains("number of seconds")
     );
 }
+
+#[test]
+fn s12_2_k16_endpoints_in_use_say_where_and_with_which_certificate() {
+    let ini = |names: &str, more: &str| {
+        format!(
+            "[gaffer]\nbind = 127.0.0.1:7000\nhttp_endpoints = {names}\n[endpoint:a]\nbind = 127.0.0.1:7001, unix:/run/a\n\
+             certfile = a.pem\nkeyfile = a.key\n[endpoint:b]\nbind = 127.0.0.1:7002\n\
+             [endpoint:c]\nbind = [::1]\ncertfile = a.pem\nkeyfile = a.key\n{more}"
+        )
+    };
+    let of = |names: &str, more: &str| read(&[("gafferd.ini", &ini(names, more))]).daemon;
+    let both = of("a, c", "[ssl]\ncertfile = other.pem\nkeyfile = other.key\n");
+    assert_eq!(
+        both.bind,
+        ["127.0.0.1:7001", "unix:/run/a", "[::1]:5000"],
+        "endpoints win"
+    );
+    let tls = both.tls.expect("a certificate");
+    assert!(
+        tls.cert.ends_with("a.pem") && tls.key.ends_with("a.key"),
+        "{tls:?}"
+    );
+    let plain = of("b", "");
+    assert_eq!((plain.bind, plain.tls), (vec!["127.0.0.1:7002".to_owned()], None));
+    let mixed = said("gafferd.ini", &ini("a, b", ""));
+    assert!(mixed.contains("endpoints with different certificates"), "{mixed}");
+    let half = said(
+        "gafferd.ini",
+        "[gaffer]\nhttp_endpoints = d\n[endpoint:d]\nbind = 127.0.0.1:1\ncertfile = x\n",
+    );
+    assert!(half.contains("`certfile` and `keyfile`, or neither"), "{half}");
+    let none = said("gafferd.ini", "[gaffer]\nhttp_endpoints = e\n");
+    assert!(none.contains("there is no section [endpoint:e]"), "{none}");
+}

@@ -41,8 +41,11 @@ fn lasts() {
     let seconds = std::env::var("GAFFER_TEST_OUTAGE_S")
         .ok()
         .and_then(|text| text.parse().ok());
-    if let Some(seconds) = seconds {
-        std::thread::sleep(std::time::Duration::from_secs(seconds));
+    if let Some(outage) = seconds.map(std::time::Duration::from_secs) {
+        let since = Instant::now();
+        wait_until(outage + SOON, "the end of the outage", || {
+            since.elapsed() >= outage
+        });
     }
 }
 
