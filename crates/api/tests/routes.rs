@@ -3,7 +3,7 @@
 
 use gaffer_api::access::{TokenRequest, TokenScope, UserRequest};
 use gaffer_api::routes::LogQuery;
-use gaffer_api::types::task::{TaskKillRequest, TaskRequest, TaskRetryRequest};
+use gaffer_api::types::task::{TaskGcRequest, TaskKillRequest, TaskRequest, TaskRetryRequest};
 use gaffer_api::types::{ActionRequest, ApplyRequest, JobsRequest, RunRequest, ScaleRequest, SignalRequest};
 use gaffer_api::{Client, Endpoint};
 use serde_json::{Value, json};
@@ -141,6 +141,7 @@ async fn call_tasks(client: &Client) {
     let _ = client.task_wait("t", None, within).await;
     let _ = client.task_kill("t", &TaskKillRequest::default()).await;
     let _ = client.task_retry("t", &TaskRetryRequest::default()).await;
+    let _ = client.tasks_gc(&TaskGcRequest::default()).await;
     let _ = client.task_pause("t").await;
     let _ = client.task_resume("t").await;
     let _ = client.task_log("t", "s", "stdout", None, "end").await;

@@ -36,6 +36,15 @@ pub const STATUS: &str = "\
 Examples:
   gaffer task status etl-1 --json
   gaffer task status etl-1 --root /srv/tasks";
+/// Examples of `task gc`.
+pub const GC: &str = "\
+Checkpoint, output and working directory go. A working directory that you named (--cwd), or in which another task works,
+stays. Active tasks are never touched.
+
+Examples:
+  gaffer task gc --age 30d --dry-run
+  gaffer task gc --count 100 --size 20G -y
+  gaffer task gc nightly-1 --root /srv/tasks";
 /// Examples of `task retry`.
 pub const RETRY: &str = "\
 A new task is started, in the same folder: steps that succeeded count as done, with their outputs; those that did not, or

@@ -4,7 +4,7 @@ use crate::view::time;
 use gaffer::info::Error;
 use gaffer::task::TaskInfo;
 use gaffer::task::layout::Place;
-use gaffer_api::types::task::{Task, TaskItem, TaskRun, TaskStatus, TaskStep};
+use gaffer_api::types::task::{Task, TaskGc, TaskItem, TaskRun, TaskStatus, TaskStep};
 use gaffer_core::task::fold::{History, Run};
 use gaffer_core::task::runner::StepView;
 use gaffer_core::task::spec::When;
@@ -84,6 +84,17 @@ pub fn task(info: &TaskInfo, root: &str, spec: bool) -> Task {
         ended_at: ended_at(history),
         statuses: statuses(history),
         spec: spec.then(|| info.definition.clone()),
+    }
+}
+
+/// A task that goes, or went.
+pub fn collected(one: &gaffer::task::Collected) -> TaskGc {
+    TaskGc {
+        id: one.id.clone(),
+        age_ms: u64::try_from(one.age.as_millis()).unwrap_or(u64::MAX),
+        metadata_bytes: one.metadata,
+        logs_bytes: one.logs,
+        data_bytes: one.data,
     }
 }
 

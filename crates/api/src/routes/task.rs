@@ -2,7 +2,9 @@
 
 use super::{Result, escape, query};
 use crate::client::Client;
-use crate::types::task::{Task, TaskItem, TaskKillRequest, TaskRequest, TaskRetryRequest};
+use crate::types::task::{
+    Task, TaskGc, TaskGcRequest, TaskItem, TaskKillRequest, TaskRequest, TaskRetryRequest,
+};
 use hyper::body::Bytes;
 use hyper::header::HeaderMap;
 use std::time::Duration;
@@ -49,6 +51,11 @@ impl Client {
     /// Runs a part of a task that is over again; gives the new task.
     pub async fn task_retry(&self, id: &str, request: &TaskRetryRequest) -> Result<Task> {
         self.post(&format!("{}/retry", path(id)), request).await
+    }
+
+    /// Removes tasks that are over; gives them, the oldest first.
+    pub async fn tasks_gc(&self, request: &TaskGcRequest) -> Result<Vec<TaskGc>> {
+        self.post("/v1/tasks/gc", request).await
     }
 
     /// Freezes a task.

@@ -179,6 +179,42 @@ pub struct TaskRequest {
     pub sandbox: Option<String>,
 }
 
+/// Body of `POST /v1/tasks/gc`: what may go. Only tasks that are over do.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TaskGcRequest {
+    /// These, whatever their age.
+    #[serde(default)]
+    pub ids: Vec<String>,
+    /// Those whose checkpoint was not written for longer, `7d`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub age: Option<String>,
+    /// The oldest, until so many are left.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub count: Option<usize>,
+    /// The oldest, until the rest takes so much space, in bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub size_bytes: Option<u64>,
+    /// Only say which.
+    #[serde(default)]
+    pub dry_run: bool,
+}
+
+/// A task that goes, or went: `POST /v1/tasks/gc`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct TaskGc {
+    /// Id.
+    pub id: String,
+    /// Since its checkpoint was last written.
+    pub age_ms: u64,
+    /// Space of checkpoint and definition.
+    pub metadata_bytes: u64,
+    /// Space of its output.
+    pub logs_bytes: u64,
+    /// Space of its working directory; none: it is not of this root, or another task works there, and it stays.
+    pub data_bytes: Option<u64>,
+}
+
 /// Body of `POST /v1/tasks/{id}/retry`.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]

@@ -44,6 +44,9 @@ pub enum TaskCommand {
     /// Run parts of tasks that are over again
     #[command(after_help = crate::help_task::RETRY)]
     Retry(TaskRetryArgs),
+    /// Remove tasks that are over
+    #[command(after_help = crate::help_task::GC)]
+    Gc(TaskGcArgs),
     /// Freeze tasks
     #[command(after_help = crate::help_task::PAUSE)]
     Pause(TaskIds),
@@ -169,6 +172,32 @@ pub struct TaskRetryArgs {
     /// Wait for their end: the exit code is the worst result
     #[arg(long)]
     pub wait: bool,
+}
+
+/// `task gc`.
+#[derive(Args, Clone, Debug)]
+pub struct TaskGcArgs {
+    /// Tasks, by their whole ids, whatever their age
+    #[arg(value_name = "ID", required_unless_present_any = ["age", "count", "size"])]
+    pub ids: Vec<String>,
+    /// Those that were not written to for longer
+    #[arg(long, visible_alias = "max_age", value_name = "D", value_parser = crate::when::parse_duration)]
+    pub age: Option<Duration>,
+    /// The oldest, until so many are left
+    #[arg(long, visible_alias = "max_tasks", value_name = "N")]
+    pub count: Option<usize>,
+    /// The oldest, until the rest takes so much space: 20G
+    #[arg(long, visible_alias = "max_space", value_name = "S", value_parser = size)]
+    pub size: Option<u64>,
+    /// Only say which
+    #[arg(long, visible_alias = "dryrun")]
+    pub dry_run: bool,
+    #[command(flatten)]
+    pub root: TaskRoot,
+}
+
+fn size(text: &str) -> Result<u64, String> {
+    gaffer_config::parse_size(text).map_err(|error| error.to_string())
 }
 
 /// `task show`.

@@ -319,3 +319,53 @@ fn a_task_is_drawn_over_time_and_as_a_graph() {
     let graph = said(&place.run(&["show", "t1", "--graph", "mermaid"]));
     assert!(graph.starts_with("flowchart LR\n"), "{graph}");
 }
+
+#[test]
+fn u02_what_is_collected_goes_whole_and_nothing_else() {
+    let place = place("[task.t]\ncmd = \"sh -c 'echo said; touch {{task.dir}}/file'\"\n");
+    for id in ["t1", "t2", "t3"] {
+        assert_eq!(place.json(&["run", "t", "--id", id]).0, 0);
+    }
+    let work = place.work().to_string_lossy().into_owned();
+    assert_eq!(place.json(&["run", "t", "--id", "mine", "--cwd", &work]).0, 0);
+    let output = place.run(&["gc"]);
+    assert_eq!(
+        output.status.code(),
+        Some(2),
+        "nothing goes unasked: {}",
+        said(&output)
+    );
+    let (code, found) = place.json(&["gc", "--count", "2", "--dry-run"]);
+    let ids: Vec<&str> = found
+        .as_array()
+        .expect("a list")
+        .iter()
+        .filter_map(|one| one["id"].as_str())
+        .collect();
+    assert_eq!((code, &ids[..]), (0, &["t1", "t2"][..]), "the oldest");
+    let output = place.run(&["gc", "--count", "2"]);
+    assert_eq!(
+        output.status.code(),
+        Some(2),
+        "nobody is there to answer: {}",
+        said(&output)
+    );
+    // One removal was interrupted behind its first step.
+    let finished = place.tasks().join("tasks/finished");
+    std::fs::rename(finished.join("t3"), finished.join(".t3.gone")).expect("renamed");
+    let output = place.run(&["gc", "t1", "t2", "mine", "-y"]);
+    assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+    for folder in ["tasks/finished", "checkpoints", "logs", "sandboxes"] {
+        let left: Vec<_> = std::fs::read_dir(place.tasks().join(folder))
+            .into_iter()
+            .flatten()
+            .flatten()
+            .collect();
+        assert!(left.is_empty(), "{folder}: {left:?}");
+    }
+    assert!(
+        place.has("file") && place.has("gaffer.toml"),
+        "a folder that was named stays"
+    );
+    assert_eq!(place.run(&["gc", "t1"]).status.code(), Some(3));
+}

@@ -105,6 +105,7 @@ pub const TABLE: &[(&str, &str, Need)] = &[
     ("POST", "/v1/tasks/{}/kill", Need::OperateAll),
     ("POST", "/v1/tasks/{}/pause", Need::OperateAll),
     ("POST", "/v1/tasks/{}/retry", Need::OperateAll),
+    ("POST", "/v1/tasks/gc", Need::OperateAll),
     ("POST", "/v1/tasks/{}/resume", Need::OperateAll),
     ("GET", "/v1/tokens", Need::Admin),
     ("POST", "/v1/tokens", Need::CreateKey),

@@ -62,6 +62,7 @@ fn routes() -> OpenApiRouter<Shared> {
         .routes(routes!(tasks::wait))
         .routes(routes!(tasks::kill))
         .routes(routes!(tasks::retry))
+        .routes(routes!(tasks::gc))
         .routes(routes!(tasks::pause))
         .routes(routes!(tasks::resume))
         .routes(routes!(tasks::log))

@@ -11,9 +11,11 @@ use crate::view_task as view;
 use axum::Extension;
 use axum::extract::State;
 use axum::response::IntoResponse;
-use gaffer::task::{Definition, NewTask, TaskInfo, TaskKill, layout::Place, output};
+use gaffer::task::{Collect, Definition, NewTask, TaskInfo, TaskKill, layout::Place, output};
 use gaffer_api::error::{Code, ErrorBody};
-use gaffer_api::types::task::{Task, TaskItem, TaskKillRequest, TaskRequest, TaskRetryRequest};
+use gaffer_api::types::task::{
+    Task, TaskGc, TaskGcRequest, TaskItem, TaskKillRequest, TaskRequest, TaskRetryRequest,
+};
 use gaffer_config::{SystemHost, ThermosContext, load_task_json, load_thermos, load_thermos_json};
 use gaffer_core::name::{JobId, Name};
 use gaffer_core::task::record::TaskState;
@@ -345,6 +347,21 @@ pub async fn retry(
         .task_retry(&id, request.from.as_deref(), access.actor())
         .await?;
     Ok((StatusCode::CREATED, Json(shown(&app, &again, false).await?)))
+}
+
+/// Removes tasks that are over, with checkpoint, output and working directory: by id, by age, by number, by space.
+#[utoipa::path(post, path = "/v1/tasks/gc", tag = "tasks", request_body = TaskGcRequest,
+    responses((status = 200, body = Vec<TaskGc>), (status = "default", body = ErrorBody)))]
+pub async fn gc(State(app): State<Shared>, Json(request): Json<TaskGcRequest>) -> Answer<Json<Vec<TaskGc>>> {
+    let what = Collect {
+        age: request.age.as_deref().map(query::duration).transpose()?,
+        ids: request.ids,
+        count: request.count,
+        size: request.size_bytes,
+        dry_run: request.dry_run,
+    };
+    let gone = app.handle.tasks_collect(what).await?;
+    Ok(Json(gone.iter().map(view::collected).collect()))
 }
 
 /// Freezes what runs of a task; nothing new begins.

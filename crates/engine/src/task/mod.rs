@@ -13,6 +13,7 @@
 //! | `outputs` | declared outputs: the file that a program is given, and what it says at the end |
 //! | `launch` | from a step to a shim's `Spawn` |
 //! | `retry` | a task that runs a part of a finished one again |
+//! | `gc` | removing tasks that are over |
 //! | `handle` | how anything outside starts, watches and ends tasks |
 //!
 //! The machine is `gaffer_core::task::runner`. What it returns goes to the desk; when its records are durable the
@@ -22,6 +23,7 @@
 mod defined;
 mod definition;
 mod desk;
+mod gc;
 mod handle;
 mod launch;
 pub mod layout;
@@ -35,4 +37,5 @@ pub mod wire;
 pub(crate) use defined::from_rows;
 pub use defined::{AllDefined, Defined};
 pub use definition::{Definition, DefinitionError, Native};
+pub use gc::{Collect, Collected};
 pub use handle::{NewTask, Retry, TaskInfo, TaskKill};

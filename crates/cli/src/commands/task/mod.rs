@@ -1,5 +1,6 @@
 //! `task`: run, start, look at, end.
 
+mod gc;
 mod graph;
 mod logs;
 mod look;
@@ -35,6 +36,7 @@ pub async fn task(ctx: &Context, verb: TaskCommand) -> Result<u8, Failure> {
         TaskCommand::Wait(args) => wait(ctx, &args).await,
         TaskCommand::Kill(args) => kill(ctx, &args).await,
         TaskCommand::Retry(args) => retry(ctx, &args).await,
+        TaskCommand::Gc(args) => gc::gc(ctx, &args).await,
         TaskCommand::Pause(args) => pause(ctx, &args, true).await,
         TaskCommand::Resume(args) => pause(ctx, &args, false).await,
     }
