@@ -369,3 +369,43 @@ fn u02_what_is_collected_goes_whole_and_nothing_else() {
     );
     assert_eq!(place.run(&["gc", "t1"]).status.code(), Some(3));
 }
+
+/// Of a task of Thermos: its steps, in a folder that is theirs. What is above it must let them through.
+#[test]
+fn steps_run_as_the_user_that_is_named() {
+    let place = Place::new();
+    let output = place.run(&["run", "--user", "no-such-user", "--id", "u0", "--", "true"]);
+    assert_eq!(output.status.code(), Some(2), "{}", said(&output));
+    assert!(
+        said(&output).contains("there is no user `no-such-user`"),
+        "{}",
+        said(&output)
+    );
+    assert!(
+        !place.tasks().join("tasks/active/u0").exists(),
+        "nothing was begun"
+    );
+    let run = [
+        "run", "--user", "nobody", "--id", "u1", "--", "id", "-un;", "touch", "mine;", "echo", "$HOME",
+        "$USER",
+    ];
+    let output = place.run(&run);
+    if !rustix::process::geteuid().is_root() {
+        assert!(
+            said(&output).contains("only root may run a task as `nobody`"),
+            "{}",
+            said(&output)
+        );
+        return;
+    }
+    assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+    let sandbox = place.tasks().join("sandboxes/u1");
+    let log = said(&place.run(&["logs", "u1"]));
+    let words: Vec<&str> = log
+        .split_whitespace()
+        .filter(|word| !word.contains('|') && *word != "simple")
+        .collect();
+    assert_eq!(words, ["nobody", &*sandbox.to_string_lossy(), "nobody"], "{log}");
+    let owner = std::fs::metadata(sandbox.join("mine")).expect("a file");
+    assert_ne!(std::os::unix::fs::MetadataExt::uid(&owner), 0);
+}

@@ -15,7 +15,7 @@ use crate::node::{Item, Node, Table};
 use crate::report::Report;
 use crate::{Diagnostic, Diagnostics};
 use fields::{Fields, Raw};
-use gaffer_core::job::{EnvInherit, Launch, Output, Retry, Scope, Stop};
+use gaffer_core::job::{EnvInherit, Launch, Output, Retry, Scope, Stop, User};
 use gaffer_core::task::spec::{GraphError, Step, Task, When};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
@@ -35,6 +35,8 @@ pub struct ThermosContext {
     pub task_id: String,
     /// `{{thermos.user}}`.
     pub user: String,
+    /// Who that is, if it is not the user of the daemon: processes run as this user.
+    pub run_as: Option<User>,
     /// `{{thermos.ports[NAME]}}`.
     pub ports: BTreeMap<String, u16>,
     /// `-E NAME=VALUE`.
@@ -381,6 +383,8 @@ fn launch(process: &fields::Process, context: &ThermosContext) -> Launch {
     let mut launch = Launch::of(vec![crate::template::escape_braces(&process.cmdline)]);
     launch.shell = Some("/bin/bash".to_owned());
     launch.cwd = escaped(&context.sandbox);
+    launch.user.clone_from(&context.run_as);
+    launch.no_new_privs = context.run_as.is_some();
     launch.env_inherit = EnvInherit::None;
     if process
         .logger

@@ -16,7 +16,8 @@ use gaffer_api::error::{Code, ErrorBody};
 use gaffer_api::types::task::{
     Task, TaskGc, TaskGcRequest, TaskItem, TaskKillRequest, TaskRequest, TaskRetryRequest,
 };
-use gaffer_config::{SystemHost, ThermosContext, load_task_json, load_thermos, load_thermos_json};
+use gaffer_config::{Host, SystemHost, ThermosContext, load_task_json, load_thermos, load_thermos_json};
+use gaffer_core::job::User;
 use gaffer_core::name::{JobId, Name};
 use gaffer_core::task::record::TaskState;
 use hyper::StatusCode;
@@ -105,6 +106,7 @@ fn new_task(app: &App, request: TaskRequest) -> Answer<NewTask> {
         task: request.name.clone(),
         task_id: request.id.clone().unwrap_or_default(),
         user: user.clone(),
+        run_as: request.user.as_deref().map(run_as_other).transpose()?.flatten(),
         ports: request.ports.clone(),
         bindings: request.bindings.clone(),
         sandbox: request.sandbox.clone().unwrap_or_default(),
@@ -134,6 +136,30 @@ fn new_task(app: &App, request: TaskRequest) -> Answer<NewTask> {
         retry: None,
         id,
     })
+}
+
+/// Who a named user is; none: who we are ourselves.
+fn run_as_other(name: &str) -> Answer<Option<User>> {
+    let host = SystemHost::new();
+    let found = match name.parse() {
+        Ok(uid) => host.user_with_id(uid),
+        Err(_) => host.user_named(name),
+    };
+    let Some(user) = found else {
+        let message = format!("there is no user `{}` on this machine", name.escape_debug());
+        return Err(Refusal::new(Code::BadValue, message));
+    };
+    if user.uid == host.own_uid() {
+        return Ok(None);
+    }
+    if host.own_uid() != 0 {
+        let message = format!(
+            "only root may run a task as `{name}`: the daemon is user {}",
+            host.own_uid()
+        );
+        return Err(Refusal::new(Code::BadValue, message).hint("start it as root, or leave the user out"));
+    }
+    Ok(Some(user))
 }
 
 fn understood(app: &App, request: &TaskRequest, context: &ThermosContext) -> Answer<Definition> {

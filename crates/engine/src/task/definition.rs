@@ -4,8 +4,10 @@
 //! in `task`, every step in it. Files of variables are named there; their values are never kept.
 
 use gaffer_config::{
-    LoadedTask, Logger, StoredHost, ThermosContext, ThermosTask, load_task_json, load_thermos_json,
+    Host, LoadedTask, Logger, StoredHost, SystemHost, ThermosContext, ThermosTask, load_task_json,
+    load_thermos_json,
 };
+use gaffer_core::job::User;
 use gaffer_core::name::JobId;
 use gaffer_core::task::record::Header;
 use gaffer_core::task::spec::Task;
@@ -74,6 +76,23 @@ impl From<ThermosTask> for Definition {
     }
 }
 
+/// Who the steps of a task run as, if not as us. A user that has gone keeps its number.
+fn run_as(header: &Header) -> Option<User> {
+    let uid = header
+        .uid
+        .filter(|uid| *uid != rustix::process::geteuid().as_raw())?;
+    let named = SystemHost::new().user_named(&header.user);
+    let known = named.filter(|user| user.uid == uid);
+    Some(known.unwrap_or_else(|| User {
+        name: header.user.to_string(),
+        uid,
+        gid: uid,
+        groups: Vec::new(),
+        home: "/".to_owned(),
+        shell: "/bin/sh".to_owned(),
+    }))
+}
+
 impl Definition {
     /// A native task with values for its parameters.
     pub fn native(task: LoadedTask, given: &BTreeMap<String, String>) -> Result<Definition, DefinitionError> {
@@ -128,6 +147,7 @@ impl Definition {
             task: None,
             task_id: header.task_id.to_string(),
             user: header.user.to_string(),
+            run_as: run_as(header),
             ports: header
                 .ports
                 .iter()

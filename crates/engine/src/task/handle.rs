@@ -11,6 +11,8 @@ use gaffer_core::task::fold::History;
 use gaffer_core::task::record::{Header, Outputs, Record, TaskState};
 use gaffer_core::task::runner::{Input, Leader, Runner, TaskView};
 use gaffer_core::time::{Duration, Now};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 use std::sync::Arc;
 use tokio::sync::oneshot;
 
@@ -309,7 +311,7 @@ fn accept(root: &Root, task: NewTask, by: Actor) -> Result<Option<Led>> {
         writer.append(&records).map_err(streamed)?;
     }
     root.begin(&task.id, &definition).map_err(layout)?;
-    std::fs::create_dir_all(&*header.sandbox)
+    make_sandbox(root, &task, Path::new(&*header.sandbox))
         .map_err(|error| Error::Task(format!("cannot make the sandbox {}: {error}", header.sandbox)))?;
     Ok(Some(Led {
         id: task.id.into(),
@@ -322,6 +324,35 @@ fn accept(root: &Root, task: NewTask, by: Actor) -> Result<Option<Led>> {
     }))
 }
 
+/// The other user that a task of Thermos runs as.
+fn foreign(task: &NewTask) -> Option<u32> {
+    let steps = &task.definition.spec.steps;
+    let of_all = task.definition.native.is_none();
+    steps
+        .first()
+        .filter(|_| of_all)
+        .and_then(|step| crate::notify::foreign(&step.launch))
+}
+
+/// Makes a working directory that is not there. One of this root belongs to the user of the task, who can pass through
+/// what is above it, and see nothing of it.
+fn make_sandbox(root: &Root, task: &NewTask, sandbox: &Path) -> std::io::Result<()> {
+    if sandbox.is_dir() {
+        return Ok(());
+    }
+    std::fs::create_dir_all(sandbox)?;
+    let own = root.path().join("sandboxes");
+    if let Some(uid) = foreign(task)
+        && sandbox.starts_with(&own)
+    {
+        for passage in [root.path(), &own] {
+            std::fs::set_permissions(passage, std::fs::Permissions::from_mode(0o711))?;
+        }
+        std::os::unix::fs::chown(sandbox, Some(uid), None)?;
+    }
+    Ok(())
+}
+
 fn new_header(task: &NewTask) -> Header {
     let hostname = rustix::system::uname().nodename().to_string_lossy().into_owned();
     Header {
@@ -330,7 +361,7 @@ fn new_header(task: &NewTask) -> Header {
         sandbox: task.sandbox.as_str().into(),
         hostname: hostname.into(),
         user: task.user.as_str().into(),
-        uid: Some(rustix::process::getuid().as_raw()),
+        uid: Some(foreign(task).unwrap_or_else(|| rustix::process::getuid().as_raw())),
         ports: task
             .ports
             .iter()

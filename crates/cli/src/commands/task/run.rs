@@ -197,6 +197,7 @@ fn thermos(ctx: &Context, args: &TaskFileArgs, id: Option<&str>) -> Result<TaskR
         task: args.task.clone(),
         task_id: id.unwrap_or("ID").to_owned(),
         user: args.user.clone().unwrap_or_default(),
+        run_as: None,
         ports: args.ports.iter().cloned().collect(),
         bindings: args.vars.iter().cloned().collect(),
         sandbox: sandbox.clone().unwrap_or_else(|| "/".to_owned()),
