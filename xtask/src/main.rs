@@ -18,7 +18,7 @@ cargo xtask ci                              everything that must pass (./test ca
             deny                            licences, banned crates, sources (rules of deny.toml)
             gen [--check]                   write generated files anew, or only compare
             sim --seeds N [--seed S]        the core in a simulated world; --seed S shows one run
-            bench [start|stop|respawn|footprint|logs|adopt|control|all] [--rounds N] [--quick]
+            bench [start|stop|respawn|footprint|logs|adopt|control|subscribers|tasks|all] [--rounds N] [--quick]
             chaos --minutes M [--jobs N] [--seed S]
             outage [--seconds N]            the look-up tests with outages that last (60 s)
             demo                            the example app, and what happens when something is killed

@@ -15,6 +15,7 @@ mod respawn;
 mod start;
 mod subscribers;
 mod table;
+mod tasks;
 
 use crate::option;
 use crate::shell::{cargo, programs, run};
@@ -47,7 +48,7 @@ impl Plan {
 
 type Measurement = (&'static str, fn(&Plan, &mut Table) -> Result<()>);
 
-const ALL: [Measurement; 8] = [
+const ALL: [Measurement; 9] = [
     ("start", start::start),
     ("stop", start::stop),
     ("respawn", respawn::respawn),
@@ -56,6 +57,7 @@ const ALL: [Measurement; 8] = [
     ("adopt", control::adopt),
     ("control", control::control),
     ("subscribers", subscribers::subscribers),
+    ("tasks", tasks::tasks),
 ];
 
 /// Builds, measures what is asked for, prints the table. Fails when a target is missed.

@@ -5,18 +5,23 @@
 //! the owner when they are durable. A disk that is full holds the tasks up, and loses nothing: the write is tried again.
 
 use super::layout::Root;
+use super::output;
 use super::stream::Writer;
 use crate::owner::Message;
 use gaffer_core::task::record::Record;
 use gaffer_core::task::runner::Command;
-use std::collections::BTreeMap;
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot};
 
 /// Pause before a write that failed is tried again.
 const AGAIN: Duration = Duration::from_secs(1);
+
+/// A run that lives so long gets its links.
+const FIRST_AFTER: Duration = Duration::from_millis(100);
 
 /// Something to be written.
 pub(super) struct Write {
@@ -28,8 +33,68 @@ pub(super) struct Write {
     pub commands: Vec<Command>,
 }
 
+/// Links to what a run writes.
+pub(super) enum Link {
+    /// It begins.
+    First(PathBuf),
+    /// It has ended.
+    Last(PathBuf),
+}
+
+/// Links of runs that have begun. They are made a little later: most of what a run of a moment costs would be its links.
+#[derive(Default)]
+struct Links {
+    /// Directories, in the order in which they are due.
+    due: VecDeque<(Instant, PathBuf)>,
+    /// Those of them that are wanted still.
+    wanted: BTreeSet<PathBuf>,
+}
+
+impl Links {
+    fn take(&mut self, link: Link) {
+        match link {
+            Link::First(dir) => {
+                self.wanted.insert(dir.clone());
+                self.due.push_back((Instant::now() + FIRST_AFTER, dir));
+            }
+            Link::Last(dir) => {
+                self.wanted.remove(&dir);
+                told(&dir, output::link_last(&dir));
+            }
+        }
+    }
+
+    /// Makes those that are due.
+    fn make(&mut self) {
+        let now = Instant::now();
+        while self.due.front().is_some_and(|(at, _)| *at <= now) {
+            let dir = self
+                .due
+                .pop_front()
+                .map(|(_, dir)| dir)
+                .filter(|dir| self.wanted.remove(dir));
+            if let Some(dir) = dir {
+                told(&dir, output::link_first(&dir));
+            }
+        }
+    }
+
+    fn next(&self) -> Option<Duration> {
+        let (at, _) = self.due.front()?;
+        Some(at.saturating_duration_since(Instant::now()))
+    }
+}
+
+fn told(dir: &Path, made: std::io::Result<()>) {
+    if let Err(error) = made {
+        // The segments are there all the same.
+        tracing::warn!(%error, dir = %dir.display(), "the output has no links");
+    }
+}
+
 enum Order {
     Write(Box<Write>),
+    Link(Link),
     /// Answered when everything before it is durable.
     Barrier(oneshot::Sender<()>),
 }
@@ -53,6 +118,11 @@ impl Desk {
         let _ended = self.0.send(Order::Write(Box::new(write)));
     }
 
+    /// Makes links behind everything that was ordered before.
+    pub fn link(&self, link: Link) {
+        let _ended = self.0.send(Order::Link(link));
+    }
+
     /// Resolves when everything that was ordered before is durable.
     pub fn barrier(&self) -> oneshot::Receiver<()> {
         let (tx, rx) = oneshot::channel();
@@ -62,12 +132,25 @@ impl Desk {
 }
 
 fn work(orders: &Receiver<Order>, owner: &mpsc::UnboundedSender<Message>) {
-    while let Ok(first) = orders.recv() {
+    let mut links = Links::default();
+    loop {
+        let first = match links.next() {
+            None => orders.recv().map_err(|_| RecvTimeoutError::Disconnected),
+            Some(wait) => orders.recv_timeout(wait),
+        };
+        links.make();
+        let first = match first {
+            Ok(first) => first,
+            Err(RecvTimeoutError::Timeout) => continue,
+            Err(RecvTimeoutError::Disconnected) => return,
+        };
         let mut writes: Vec<Write> = Vec::new();
         let mut barriers = Vec::new();
         for order in std::iter::once(first).chain(std::iter::from_fn(|| orders.try_recv().ok())) {
             match order {
                 Order::Write(write) => writes.push(*write),
+                // Who hears that a task is over finds its output under the names that it looks for.
+                Order::Link(link) => links.take(link),
                 Order::Barrier(answer) => barriers.push(answer),
             }
         }

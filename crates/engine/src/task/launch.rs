@@ -6,7 +6,7 @@ use super::service::Active;
 use crate::launch::{bounds_of, choose_ports, message_of};
 use crate::state::State;
 use gaffer_config::{RunContext, TaskRun};
-use gaffer_core::job::{Output, User};
+use gaffer_core::job::User;
 use gaffer_core::name::{JobId, JobName, Name, RunId};
 use gaffer_core::task::fold::History;
 use gaffer_shim::message::Spawn;
@@ -80,9 +80,6 @@ pub(super) fn spawn(
     };
     let expanded = gaffer_config::expand(&spec.launch, &context).map_err(|error| error.to_string())?;
     let log_dir = output::directory(&header.log_dir, &spec.name, attempt);
-    if spec.launch.stdout != Output::Null {
-        output::link_first(&log_dir).map_err(|error| format!("{}: {error}", log_dir.display()))?;
-    }
     let mut message = message_of(state, &spec.launch, expanded);
     message.run = crate::shims::wire(run);
     message.slot = slot(&header.task_id, &spec.name);

@@ -70,6 +70,9 @@ pub(super) fn link_first(dir: &Path) -> io::Result<()> {
 
 /// Makes the links as the segments are that a run has left.
 pub(super) fn link_last(dir: &Path) -> io::Result<()> {
+    let mut builder = std::fs::DirBuilder::new();
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.recursive(true).create(dir)?;
     for stream in STREAMS {
         let kept = segments(dir, stream)?;
         for (age, first) in kept.iter().rev().enumerate() {
@@ -79,19 +82,36 @@ pub(super) fn link_last(dir: &Path) -> io::Result<()> {
             };
             link(dir, &name, &segment_name(stream, *first, "log"))?;
         }
-        let path = dir.join(stream);
-        if kept.is_empty() && std::fs::symlink_metadata(&path).is_ok_and(|found| found.is_symlink()) {
+        if kept.is_empty() {
             // Nothing was written: an empty file, and not a link to none.
-            std::fs::remove_file(&path)?;
-            std::fs::File::create(&path)?;
+            nothing(&dir.join(stream))?;
         }
     }
     Ok(())
 }
 
+/// An empty file in place of a link, or of nothing.
+fn nothing(path: &Path) -> io::Result<()> {
+    let new = || std::fs::File::options().write(true).create_new(true).open(path);
+    match new() {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            if std::fs::symlink_metadata(path)?.is_symlink() {
+                std::fs::remove_file(path)?;
+                new()?;
+            }
+            Ok(())
+        }
+        made => made.map(drop),
+    }
+}
+
 /// Puts a link to a file of the same directory in place, whatever was there.
 fn link(dir: &Path, name: &str, target: &str) -> io::Result<()> {
     let path = dir.join(name);
+    match std::os::unix::fs::symlink(target, &path) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+        made => return made,
+    }
     if std::fs::read_link(&path).is_ok_and(|known| known == Path::new(target)) {
         return Ok(());
     }

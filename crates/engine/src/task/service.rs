@@ -1,7 +1,7 @@
 //! The tasks of a node: facts in, records first, then commands.
 
 use super::definition::Definition;
-use super::desk::{Desk, Write};
+use super::desk::{Desk, Link, Write};
 use super::launch;
 use super::layout::{Place, Root};
 use super::output;
@@ -13,12 +13,14 @@ use crate::owner::Message;
 use crate::settings::TasksLed;
 use crate::state::State;
 use gaffer_core::io;
+use gaffer_core::job::Output;
 use gaffer_core::name::RunId;
 use gaffer_core::task::record::{Header, Record};
 use gaffer_core::task::runner::{Command, Found, Input, Leader, RunEnd, Runner};
 use gaffer_core::time::{Mono, Wall};
 use gaffer_shim::message::ToShim;
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use tokio::sync::watch;
 
@@ -388,6 +390,10 @@ impl State {
             return Ok(());
         };
         let message = launch::spawn(self, active, step, run, attempt, after)?;
+        if active.definition.spec.steps[step].launch.stdout != Output::Null {
+            let dir = PathBuf::from(&message.log_dir);
+            self.link(Link::First(dir));
+        }
         note(self, shim);
         let connection = self
             .shims
@@ -459,9 +465,11 @@ impl State {
     /// How a run ended, with what it said. Its file stays until the task is over: until then the record may be
     /// lost, and is made again from it.
     fn step_end(&self, facts: &RunFacts, end: &io::End) -> RunEnd {
-        let file = launch::of_slot(&facts.slot).and_then(|(task, step)| {
+        let file = launch::of_slot(&facts.slot).and_then(|(task, name)| {
             let active = self.tasks.active.get(task)?;
-            let step = active.definition.spec.step(step)?;
+            // By its run, as long as that is known to the machine: a search among all steps is long.
+            let step = active.runner.step_of(facts.run);
+            let step = step.or_else(|| active.definition.spec.step(name))?;
             let file = launch::output_file(self, active, step, facts.attempt)?;
             Some((file, active.definition.spec.steps[step].clone()))
         });
@@ -487,7 +495,7 @@ impl State {
     }
 
     /// The output of a run that is over gets the names that people look for.
-    fn link_output(&self, id: &Arc<str>, run: RunId) {
+    fn link_output(&mut self, id: &Arc<str>, run: RunId) {
         let Some((active, facts)) = self.tasks.active.get(id).zip(self.runs.runs.get(&run)) else {
             return;
         };
@@ -495,9 +503,14 @@ impl State {
             return;
         };
         let dir = output::directory(&active.header.log_dir, step, facts.attempt);
-        if let Err(error) = output::link_last(&dir) {
-            // The segments are there all the same.
-            tracing::warn!(task = %id, %error, dir = %dir.display(), "the output has no links");
+        self.link(Link::Last(dir));
+    }
+
+    /// Links are made where nobody waits for them, in order, and before what is written from now on.
+    fn link(&mut self, link: Link) {
+        match self.desk() {
+            Ok(desk) => desk.link(link),
+            Err(error) => tracing::error!(%error, "no thread can be started to link output"),
         }
     }
 }
