@@ -55,7 +55,7 @@ fn what_cannot_be_is_refused_in_its_place() {
             "[webhook.ops]\nevents = [\"run.exited\"]",
             "a webhook needs a `url`",
         ),
-        ("[webhook.ops]\nurl = \"https://h/\"", "not yet supported"),
+        ("[webhook.ops]\nurl = \"https:///x\"", "names no host"),
         ("[webhook.ops]\nurl = \"http:///x\"", "names no host"),
         ("[webhook.ops]\nurl = \"http://u:p@h/\"", "a user or a password"),
         ("[webhook.ops]\nurl = \"http://h/a b\"", "must be escaped"),

@@ -1,12 +1,15 @@
 //! One POST: a connection of its own, all of it within one timeout, nothing followed, little read.
 
+use gaffer_api::tls::{Tls, TlsOptions};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Bytes;
 use hyper::client::conn::http1;
 use hyper::header::{CONNECTION, CONTENT_TYPE, HOST, USER_AGENT};
 use hyper::{Request, Uri};
 use hyper_util::rt::TokioIo;
+use std::sync::OnceLock;
 use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 
 /// What is read of an answer, and thrown away.
@@ -46,9 +49,35 @@ async fn exchange(url: &str, headers: &[(String, String)], body: String) -> Resu
         .body(Full::new(Bytes::from(body)))
         .map_err(|_| "a header has a value that cannot be sent".to_owned())?;
     let bare = host.trim_start_matches('[').trim_end_matches(']');
-    let stream = TcpStream::connect((bare, uri.port_u16().unwrap_or(80)))
+    let secure = uri.scheme_str() == Some("https");
+    let port = uri.port_u16().unwrap_or(if secure { 443 } else { 80 });
+    let stream = TcpStream::connect((bare, port))
         .await
         .map_err(|error| format!("cannot connect to {authority}: {}", plain(&error)))?;
+    if !secure {
+        return send(stream, request).await;
+    }
+    let stream = tls().await?.connect(bare, stream).await;
+    let stream = stream.map_err(|error| format!("no secure connection to {authority}: {error}"))?;
+    send(stream, request).await
+}
+
+/// The system's authorities (or those of `$SSL_CERT_FILE`), read once, when they are needed first.
+async fn tls() -> Result<Tls, String> {
+    static KNOWN: OnceLock<Tls> = OnceLock::new();
+    if let Some(known) = KNOWN.get() {
+        return Ok(known.clone());
+    }
+    let made = tokio::task::spawn_blocking(|| Tls::new(&TlsOptions::default())).await;
+    let made = made.map_err(|_| "the authorities of this system cannot be read".to_owned())?;
+    let made = made.map_err(|error| error.to_string())?;
+    Ok(KNOWN.get_or_init(|| made).clone())
+}
+
+async fn send<S>(stream: S, request: Request<Full<Bytes>>) -> Result<u16, String>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
     let failed = |error: hyper::Error| match error.is_incomplete_message() {
         true => "the receiver closed the connection without an answer".to_owned(),
         false => format!("the exchange with the receiver failed: {error}"),

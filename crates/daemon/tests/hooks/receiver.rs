@@ -1,9 +1,12 @@
 //! A receiver of webhooks: keeps what it was sent and answers as it is told.
 
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::{ServerConfig, ServerConnection, StreamOwned};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
@@ -39,12 +42,31 @@ struct Inner {
 }
 
 pub struct Receiver {
+    origin: &'static str,
     pub address: SocketAddr,
     inner: Arc<Inner>,
 }
 
 impl Receiver {
     pub fn start() -> Receiver {
+        Receiver::listen("http://127.0.0.1", None)
+    }
+
+    /// With a certificate, PEM, for `localhost`.
+    pub fn start_tls(chain: &str, key: &str) -> Receiver {
+        let chain = CertificateDer::pem_slice_iter(chain.as_bytes()).collect::<Result<_, _>>();
+        let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).expect("a key");
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let config = ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .expect("versions")
+            .with_no_client_auth()
+            .with_single_cert(chain.expect("a certificate"), key)
+            .expect("they belong together");
+        Receiver::listen("https://localhost", Some(Arc::new(config)))
+    }
+
+    fn listen(origin: &'static str, tls: Option<Arc<ServerConfig>>) -> Receiver {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let address = listener.local_addr().expect("bound");
         let inner = Arc::new(Inner {
@@ -56,15 +78,25 @@ impl Receiver {
         let own = inner.clone();
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
-                let own = own.clone();
-                std::thread::spawn(move || answer(&own, stream));
+                let (own, tls) = (own.clone(), tls.clone());
+                std::thread::spawn(move || match tls {
+                    None => answer(&own, stream),
+                    Some(tls) => {
+                        let connection = ServerConnection::new(tls).ok()?;
+                        answer(&own, StreamOwned::new(connection, stream))
+                    }
+                });
             }
         });
-        Receiver { address, inner }
+        Receiver {
+            origin,
+            address,
+            inner,
+        }
     }
 
     pub fn url(&self) -> String {
-        format!("http://{}/hook", self.address)
+        format!("{}:{}/hook", self.origin, self.address.port())
     }
 
     /// What it answers from now on.
@@ -92,8 +124,8 @@ impl Receiver {
     }
 }
 
-fn answer(inner: &Inner, stream: TcpStream) -> Option<()> {
-    let mut reader = BufReader::new(stream.try_clone().ok()?);
+fn answer(inner: &Inner, stream: impl Read + Write) -> Option<()> {
+    let mut reader = BufReader::new(stream);
     let mut line = String::new();
     reader.read_line(&mut line).ok()?;
     let path = line.split(' ').nth(1)?.to_owned();
@@ -118,10 +150,11 @@ fn answer(inner: &Inner, stream: TcpStream) -> Option<()> {
     }
     drop(held);
     let status = *inner.status.lock().ok()?;
-    let mut stream = stream;
+    let stream = reader.get_mut();
     write!(
         stream,
         "HTTP/1.1 {status} Said\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
     )
-    .ok()
+    .ok()?;
+    stream.flush().ok()
 }

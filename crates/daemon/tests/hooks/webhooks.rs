@@ -2,6 +2,7 @@
 
 use crate::receiver::Receiver;
 use gaffer_testkit::{Node, wait_until};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use ring::hmac;
 use rustix::process::Signal;
 use serde_json::{Value, json};
@@ -252,6 +253,56 @@ fn the_command_line_lists_shows_and_tests_webhooks() {
     let (code, text, error) = run(&["webhook", "test", "ops"]);
     assert_eq!(code, Some(1), "{text}");
     assert!(error.contains("503"), "{error}");
+}
+
+#[test]
+fn a_receiver_may_speak_https_and_must_be_who_it_says() {
+    let authority = |name: &str| {
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.distinguished_name.push(rcgen::DnType::CommonName, name);
+        CertifiedIssuer::self_signed(params, KeyPair::generate().expect("a key")).expect("an authority")
+    };
+    let ours = authority("ours");
+    let receiver = |host: &str, by: &CertifiedIssuer<'static, KeyPair>| {
+        let key = KeyPair::generate().expect("a key");
+        let params = CertificateParams::new(vec![host.to_owned()]).expect("a name");
+        let made = params.signed_by(&key, by).expect("signed");
+        Receiver::start_tls(&made.pem(), &key.serialize_pem())
+    };
+    let good = receiver("localhost", &ours);
+    let (stranger, other_name) = (
+        receiver("localhost", &authority("theirs")),
+        receiver("example.org", &ours),
+    );
+    let text = format!(
+        "[webhook.good]\nurl = \"{}\"\n[webhook.stranger]\nurl = \"{}\"\n[webhook.name]\nurl = \"{}\"\n",
+        good.url(),
+        stranger.url(),
+        other_name.url()
+    );
+    let dir = tempfile::tempdir().expect("a folder");
+    let file = dir.path().join("ca.pem");
+    std::fs::write(&file, ours.pem()).expect("written");
+    let file = file.to_string_lossy().into_owned();
+    let node = Node::builder()
+        .config("gaffer.toml", &text)
+        .env("SSL_CERT_FILE", &file)
+        .start();
+    let run = |name: &str| {
+        let output = node.cli(&["webhook", "test", name]);
+        (
+            output.status.code(),
+            String::from_utf8_lossy(&output.stderr).into_owned(),
+        )
+    };
+    assert_eq!(run("good").0, Some(0), "{}", run("good").1);
+    good.wait("the test", |post| post.event() == "webhook.test");
+    let (code, error) = run("stranger");
+    assert!(code == Some(1) && error.contains("UnknownIssuer"), "{error}");
+    let (code, error) = run("name");
+    assert!(code == Some(1) && error.contains("not valid for name"), "{error}");
+    assert!(stranger.posts().is_empty() && other_name.posts().is_empty());
 }
 
 #[test]
