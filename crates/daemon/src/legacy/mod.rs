@@ -60,7 +60,7 @@ pub fn is_ours(path: &str) -> bool {
     !is_native(path) && !path.starts_with("/_plugin")
 }
 
-/// The stock client escapes the question mark before the options of its lists of keys and users (`/keys%3Finclude_keys=true`):
+/// The stock client escapes the options of its lists of keys and users with the path (`/keys%3Finclude_keys%3Dtrue`):
 /// what was meant is what is looked for.
 pub fn mend(request: &mut Parts) {
     let path = request.uri.path();
@@ -68,7 +68,11 @@ pub fn mend(request: &mut Parts) {
         return;
     }
     let at = path.to_ascii_lowercase().find("%3f");
-    let meant = at.and_then(|at| format!("{}?{}", &path[..at], &path[at + 3..]).parse().ok());
+    let meant = at.and_then(|at| {
+        let options = path[at + 3..].replace("%3D", "=").replace("%3d", "=");
+        let options = options.replace("%26", "&");
+        format!("{}?{options}", &path[..at]).parse().ok()
+    });
     if let Some(meant) = meant {
         request.uri = meant;
     }

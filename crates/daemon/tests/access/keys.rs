@@ -260,17 +260,17 @@ fn s17_options_of_lists_come_as_the_stock_client_escapes_them() {
     );
     let get = |path: &str| with_key(&node, "GET", path, &admin, &nothing);
     for (plain, escaped) in [
-        ("/keys?include_keys=true", "/keys%3Finclude_keys=true"),
-        ("/users?include_user=true", "/users%3finclude_user=true"),
+        ("/keys?include_keys=true", "/keys%3Finclude_keys%3Dtrue"),
+        ("/users?include_user=true", "/users%3finclude_user%3dtrue"),
     ] {
         let (plain, escaped) = (get(plain), get(escaped));
         assert_eq!((plain.status, escaped.status), (200, 200));
         assert_eq!(plain.json(), escaped.json());
     }
-    let shown = get(&format!("/keys/{admin}%3Finclude_keys=true")).json();
+    let shown = get(&format!("/keys/{admin}%3Finclude_keys%3Dtrue")).json();
     assert_eq!(shown["keys"][0]["key"], json!(child), "{shown}");
     // It is a way to write the question, and no way around its answer.
-    let answer = with_key(&node, "GET", "/keys%3Finclude_keys=true", &child, &nothing);
+    let answer = with_key(&node, "GET", "/keys%3Finclude_keys%3Dtrue", &child, &nothing);
     assert_eq!(answer.status, 403);
     assert_eq!(get("/users/nosuch%3Fx=1").status, 404);
 }
