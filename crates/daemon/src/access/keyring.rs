@@ -314,7 +314,8 @@ impl Keyring {
             table.users.keys().cloned().collect()
         };
         let transaction = connection.transaction()?;
-        for key in &new_keys {
+        // One after the other, so that they are listed as they were.
+        for (made, key) in (crate::view::now().0..).map(Wall).zip(&new_keys) {
             let id = ids.get(&key.text).cloned().unwrap_or_default();
             let record = Record {
                 hash: Hash::of(&key.text),
@@ -324,7 +325,7 @@ impl Keyring {
                 scope: None,
                 may: key.may.clone(),
                 parent: key.parent.as_ref().and_then(|parent| ids.get(parent)).cloned(),
-                made: crate::view::now(),
+                made,
                 made_by: "gafferd --import-keys".to_owned(),
                 expires: None,
                 label: key.label.clone(),
