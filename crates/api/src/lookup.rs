@@ -5,6 +5,7 @@
 
 use crate::client::{Client, ClientError, WebSocket};
 use crate::endpoint::Endpoint;
+use crate::tls::TlsOptions;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -345,6 +346,13 @@ impl Lookup {
         // It takes no credential, and whoever answers there should not get one.
         Lookup {
             client: Client::new(endpoint, None),
+        }
+    }
+
+    /// With other authorities than the system's, or a certificate of our own.
+    pub fn with_tls(endpoint: Endpoint, tls: TlsOptions) -> Lookup {
+        Lookup {
+            client: Client::with_tls(endpoint, None, tls),
         }
     }
 

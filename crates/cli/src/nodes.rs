@@ -66,7 +66,7 @@ pub fn read(out: &Out, path: &Path) -> Result<(String, UserNodes), Failure> {
 pub async fn all(here: &Context) -> Result<Vec<Known>, Failure> {
     match here.globals.fleet.lookup.as_slice() {
         [] => of_file(here),
-        urls => of_services(here, &Services::of(urls)?).await,
+        urls => of_services(here, &Services::of(&here.globals, urls)?).await,
     }
 }
 

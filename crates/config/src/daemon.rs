@@ -302,10 +302,10 @@ fn check_url(url: &str) -> Result<(), &'static str> {
     if url.starts_with("etcd://") {
         return Err("etcd is not yet supported; gaffer-lookupd is");
     }
-    if url.starts_with("https://") {
-        return Err("https is not yet supported");
-    }
-    let rest = url.strip_prefix("http://").ok_or("it must begin with http://")?;
+    let rest = url
+        .strip_prefix("http://")
+        .or_else(|| url.strip_prefix("https://"));
+    let rest = rest.ok_or("it must begin with http:// or https://")?;
     let host = rest.trim_end_matches('/');
     match host.is_empty() || host.contains(['/', '?', '#', '@']) || host.contains(char::is_whitespace) {
         true => Err("it must be a host and a port, nothing else"),

@@ -187,7 +187,7 @@ pub async fn live(plan: Plan, leash: Option<OwnedFd>, ready: impl FnOnce()) -> R
 /// The URL under which others reach this node.
 pub(crate) fn origin(daemon: &gaffer_config::DaemonSettings, bound: &Bound, socket: &Path) -> String {
     let said = daemon.advertise.clone();
-    said.unwrap_or_else(|| registrar::origin(bound, socket))
+    said.unwrap_or_else(|| registrar::origin(bound, socket, daemon.tls.is_some()))
 }
 
 fn app(

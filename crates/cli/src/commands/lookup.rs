@@ -3,6 +3,7 @@
 //! A service that does not answer is told on standard error and makes no difference as long as another one does.
 //! The old commands print what they did in the original.
 
+use crate::args::Globals;
 use crate::ask::interrupted;
 use crate::context::Context;
 use crate::failure::Failure;
@@ -15,6 +16,7 @@ use gaffer_api::client::Message;
 use gaffer_api::lookup::{
     DEFAULT_PORT, Event, FoundJob, Lookup, Named, NodeInfo, Session, Source, split_name,
 };
+use gaffer_api::tls::TlsOptions;
 use gaffer_api::{ClientError, Endpoint};
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
@@ -70,7 +72,7 @@ pub enum LookupCommand {
 
 /// `lookup …`; without a verb it watches, as the original does.
 pub async fn lookup(ctx: &Context, args: &LookupArgs) -> Result<u8, Failure> {
-    let services = Services::of(&ctx.globals.fleet.lookup)?;
+    let services = Services::of(&ctx.globals, &ctx.globals.fleet.lookup)?;
     match &args.verb {
         None | Some(LookupCommand::Watch) => watch(ctx, &services).await,
         Some(LookupCommand::Ls) => ls(ctx, &services).await,
@@ -92,13 +94,13 @@ pub struct Services(Vec<Lookup>);
 
 impl Services {
     /// From `--lookup`.
-    pub fn of(urls: &[String]) -> Result<Services, Failure> {
+    pub fn of(globals: &Globals, urls: &[String]) -> Result<Services, Failure> {
         if urls.is_empty() {
             return Err(
                 Failure::usage("no look-up service is named").hint("name one:  --lookup http://HOST:5010")
             );
         }
-        let services: Result<Vec<Lookup>, Failure> = urls.iter().map(|url| service(url)).collect();
+        let services: Result<Vec<Lookup>, Failure> = urls.iter().map(|url| service(globals, url)).collect();
         services.map(Services)
     }
 
@@ -146,25 +148,33 @@ impl Services {
     }
 }
 
-fn service(url: &str) -> Result<Lookup, Failure> {
+fn service(globals: &Globals, url: &str) -> Result<Lookup, Failure> {
     let wrong = |error: gaffer_api::endpoint::EndpointError| {
         Failure::usage(format!(
             "`{url}` is not the address of a look-up service: {}",
             error.why
         ))
-        .hint("write http://HOST:PORT or unix:PATH")
+        .hint("write http://HOST:PORT, https://HOST:PORT or unix:PATH")
     };
     let endpoint = Endpoint::parse(url).map_err(wrong)?;
     // Without a port it is not that of the daemon.
+    let names_port = url.trim_end_matches('/').ends_with(":5000");
     let endpoint = match endpoint {
-        Endpoint::Tcp(host, gaffer_api::endpoint::DEFAULT_PORT)
-            if !url.trim_end_matches('/').ends_with(":5000") =>
-        {
+        Endpoint::Tcp(host, gaffer_api::endpoint::DEFAULT_PORT) if !names_port => {
             Endpoint::Tcp(host, DEFAULT_PORT)
+        }
+        Endpoint::Tls(host, gaffer_api::endpoint::DEFAULT_PORT) if !names_port => {
+            Endpoint::Tls(host, DEFAULT_PORT)
         }
         endpoint => endpoint,
     };
-    Ok(Lookup::new(endpoint))
+    let typed = &globals.credentials;
+    let tls = TlsOptions {
+        ca: typed.cacert.clone(),
+        cert: typed.certfile.clone(),
+        key: typed.keyfile.clone(),
+    };
+    Ok(Lookup::with_tls(endpoint, tls))
 }
 
 /// Without the address, which stands beside it already.

@@ -18,6 +18,7 @@ use std::time::Duration;
     after_help = "\
 Examples:
   gaffer-lookupd                                       on 127.0.0.1:5010
+  gaffer-lookupd --bind 10.0.0.7:5010 --certfile lookup.pem --keyfile lookup.key
   gaffer-lookupd --bind 10.0.0.7:5010 --insecure       for a network that you trust
   gaffer-lookupd --bind unix:/run/gaffer/lookup.sock
 
@@ -36,6 +37,18 @@ pub struct Options {
     /// Listen also where other machines reach it without TLS: whoever reaches it sees what runs, and can claim to be a node
     #[arg(long)]
     pub insecure: bool,
+
+    /// PEM file of the certificate and its chain: HTTPS and WSS on all TCP addresses
+    #[arg(long, value_name = "FILE", requires = "keyfile")]
+    pub certfile: Option<PathBuf>,
+
+    /// PEM file of the private key
+    #[arg(long, value_name = "FILE", requires = "certfile")]
+    pub keyfile: Option<PathBuf>,
+
+    /// PEM file of authorities: only who has a certificate of one of them may connect
+    #[arg(long, value_name = "FILE", requires = "certfile")]
+    pub cacert: Option<PathBuf>,
 
     /// Further name by which clients may call it (Host header), repeatable
     #[arg(long, value_name = "NAME")]
@@ -79,13 +92,14 @@ pub enum BindError {
     NotAnAddress(String),
     /// Other machines would reach it.
     #[error(
-        "cannot listen at {0}: other machines reach it there, and it would answer all of them without TLS; say --insecure if \
-         you trust that network, or use 127.0.0.1"
+        "cannot listen at {0}: other machines reach it there, and it would answer all of them without TLS; give it a certificate \
+         (--certfile, --keyfile), say --insecure if you trust that network, or use 127.0.0.1"
     )]
     Open(SocketAddr),
 }
 
 /// Where to listen. An empty host is every address, a missing port 5010.
+/// With TLS every address will do.
 pub fn binds(texts: &[String], insecure: bool) -> Result<Vec<Bind>, BindError> {
     if texts.is_empty() {
         return Ok(vec![Bind::Tcp(SocketAddr::from(([127, 0, 0, 1], DEFAULT_PORT)))]);

@@ -124,11 +124,12 @@ fn with_port(url: &str) -> String {
 }
 
 /// The URL under which others reach this node, unless `[gaffer] advertise` says it.
-pub fn origin(bound: &Bound, control: &std::path::Path) -> String {
+pub fn origin(bound: &Bound, control: &std::path::Path, secure: bool) -> String {
+    let scheme = if secure { "https" } else { "http" };
     let addresses = bound.addresses();
     let reachable = addresses.iter().find(|address| !address.ip().is_loopback());
     match reachable.or(addresses.first()) {
-        Some(address) => format!("http://{}", shown(address)),
+        Some(address) => format!("{scheme}://{}", shown(address)),
         None => format!("unix:{}", control.display()),
     }
 }

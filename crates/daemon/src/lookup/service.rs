@@ -10,16 +10,19 @@ use crate::pidfile::{self, PidFile, PidFileError};
 use crate::sink::Sink;
 use crate::writer;
 use axum::Router;
+use gaffer_api::tls::TlsError;
+use gaffer_config::TlsFiles;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use rustls::ServerConfig;
 use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream, UnixStream};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Semaphore, watch};
 
@@ -44,6 +47,9 @@ pub enum ServiceError {
     /// Listening.
     #[error("{0}")]
     Listen(#[from] ListenError),
+    /// The certificate.
+    #[error("{0}")]
+    Tls(#[from] TlsError),
     /// The pid file.
     #[error("{0}")]
     PidFile(#[from] PidFileError),
@@ -76,7 +82,8 @@ fn system(what: &'static str) -> impl FnOnce(io::Error) -> ServiceError {
 
 /// The whole program.
 pub fn run(options: &Options) -> Result<u8, ServiceError> {
-    let binds = options::binds(&options.bind, options.insecure)?;
+    let tls = tls_of(options)?;
+    let binds = options::binds(&options.bind, options.insecure || tls.is_some())?;
     if let Some(path) = &options.pidfile {
         pidfile::refuse_second(path)?;
     }
@@ -101,7 +108,7 @@ pub fn run(options: &Options) -> Result<u8, ServiceError> {
         .build()
         .map_err(system("the runtime cannot be made"))?;
     let mut waiter = waiter;
-    let lived = runtime.block_on(live(options, &binds, &mut waiter));
+    let lived = runtime.block_on(live(options, &binds, tls, &mut waiter));
     writer::flush();
     match (waiter, lived) {
         (Some(waiter), Err(error)) => {
@@ -115,7 +122,25 @@ pub fn run(options: &Options) -> Result<u8, ServiceError> {
     }
 }
 
-async fn live(options: &Options, binds: &[Bind], waiter: &mut Option<Waiter>) -> Result<(), ServiceError> {
+/// What HTTPS is spoken with, if it is.
+fn tls_of(options: &Options) -> Result<Option<Arc<ServerConfig>>, ServiceError> {
+    let (Some(cert), Some(key)) = (&options.certfile, &options.keyfile) else {
+        return Ok(None);
+    };
+    let files = TlsFiles {
+        cert: cert.clone(),
+        key: key.clone(),
+        client_ca: options.cacert.clone(),
+    };
+    Ok(Some(crate::tls::config(&files)?))
+}
+
+async fn live(
+    options: &Options,
+    binds: &[Bind],
+    tls: Option<Arc<ServerConfig>>,
+    waiter: &mut Option<Waiter>,
+) -> Result<(), ServiceError> {
     let watched = system("signals cannot be watched");
     let signals = [
         SignalKind::terminate(),
@@ -141,7 +166,7 @@ async fn live(options: &Options, binds: &[Bind], waiter: &mut Option<Waiter>) ->
     let limit = Arc::new(Semaphore::new(connections_max()));
     let router = router(service.clone());
     for bind in binds {
-        let listener = Listener::open(bind, options)?;
+        let listener = Listener::open(bind, options, tls.clone())?;
         addresses.push(listener.shown.clone());
         tokio::spawn(listener.serve(service.clone(), router.clone(), limit.clone()));
     }
@@ -187,6 +212,8 @@ fn connections_max() -> usize {
 }
 
 struct Listener {
+    /// None: plain HTTP.
+    tls: Option<Arc<ServerConfig>>,
     socket: Socket,
     shown: String,
     /// How long a client may take nothing of what is sent to it.
@@ -199,7 +226,11 @@ enum Socket {
 }
 
 impl Listener {
-    fn open(bind: &Bind, options: &Options) -> Result<Listener, ServiceError> {
+    fn open(
+        bind: &Bind,
+        options: &Options,
+        tls: Option<Arc<ServerConfig>>,
+    ) -> Result<Listener, ServiceError> {
         Ok(match bind {
             Bind::Tcp(address) => {
                 let listener = listen::tcp(*address, options.backlog)?;
@@ -207,12 +238,14 @@ impl Listener {
                     .local_addr()
                     .map_err(system("a listener has no address"))?;
                 Listener {
+                    tls,
                     socket: Socket::Tcp(listener),
                     shown: bound.to_string(),
                     unread_max: options.silent_after,
                 }
             }
             Bind::Unix(path) => Listener {
+                tls: None,
                 socket: Socket::Unix(listen::unix(path, &Access::default())?),
                 shown: format!("unix:{}", path.display()),
                 unread_max: options.silent_after,
@@ -234,9 +267,11 @@ impl Listener {
             match accepted {
                 Ok((stream, ends)) => {
                     pause = Duration::from_millis(10);
-                    let (service, router) = (service.clone(), router.clone());
+                    let (service, router, tls) = (service.clone(), router.clone(), self.tls.clone());
                     tokio::spawn(async move {
-                        connection(service, router, stream, ends).await;
+                        if let Some(stream) = secured(stream, tls).await {
+                            connection(service, router, stream, ends).await;
+                        }
                         drop(permit);
                     });
                 }
@@ -249,7 +284,7 @@ impl Listener {
         }
     }
 
-    async fn accept(&self) -> io::Result<(Box<dyn Io>, Ends)> {
+    async fn accept(&self) -> io::Result<(Accepted, Ends)> {
         Ok(match &self.socket {
             Socket::Tcp(listener) => {
                 let (stream, from) = listener.accept().await?;
@@ -260,10 +295,35 @@ impl Listener {
                     local: stream.local_addr().ok(),
                     from: Some(from),
                 };
-                (Box::new(stream), ends)
+                (Accepted::Tcp(stream), ends)
             }
-            Socket::Unix(socket) => (Box::new(socket.listener.accept().await?.0), Ends::default()),
+            Socket::Unix(socket) => {
+                let (stream, _) = socket.listener.accept().await?;
+                (Accepted::Unix(stream), Ends::default())
+            }
         })
+    }
+}
+
+/// A connection before anything was said.
+enum Accepted {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+}
+
+/// Shakes hands where HTTPS is spoken; none: it was not TLS, or not with us, or took too long.
+async fn secured(accepted: Accepted, tls: Option<Arc<ServerConfig>>) -> Option<Box<dyn Io>> {
+    let stream = match accepted {
+        Accepted::Unix(stream) => return Some(Box::new(stream)),
+        Accepted::Tcp(stream) => stream,
+    };
+    match tls {
+        None => Some(Box::new(stream)),
+        Some(config) => {
+            let hands = crate::tls::accept(config, stream);
+            let stream = tokio::time::timeout(HEADER_TIME_MAX, hands).await.ok()??;
+            Some(Box::new(stream))
+        }
     }
 }
 

@@ -2,6 +2,7 @@
 
 use crate::peer::SOON;
 use gaffer_testkit::{Builder, Lookupd, Node, Proxy, wait_until};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use std::time::Instant;
@@ -222,4 +223,48 @@ fn a_service_that_cannot_be_used_is_refused_with_what_to_write() {
             "{stderr}"
         );
     }
+}
+
+#[test]
+fn a_service_may_speak_https_and_nodes_must_trust_it() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let file = |name: &str| dir.path().join(name).to_string_lossy().into_owned();
+    let mut params = CertificateParams::default();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let authority =
+        CertifiedIssuer::self_signed(params, KeyPair::generate().expect("a key")).expect("an authority");
+    let key = KeyPair::generate().expect("a key");
+    let made = CertificateParams::new(vec!["localhost".to_owned()])
+        .expect("a name")
+        .signed_by(&key, &authority);
+    std::fs::write(file("ca.pem"), authority.pem()).expect("written");
+    std::fs::write(file("own.pem"), made.expect("signed").pem()).expect("written");
+    std::fs::write(file("own.key"), key.serialize_pem()).expect("written");
+    let lookupd = Lookupd::start(&["--certfile", &file("own.pem"), "--keyfile", &file("own.key")]);
+    let url = format!("https://localhost:{}", lookupd.address().port());
+    let mut alpha = node("alpha", std::slice::from_ref(&url))
+        .env("SSL_CERT_FILE", &file("ca.pem"))
+        .start();
+    let _stranger = node("stranger", std::slice::from_ref(&url)).start();
+    put(&mut alpha, "web");
+    let nodes = |words: &[&str]| {
+        let output = alpha.cli(&[&["--json", "-L", &url], words, &["lookup", "ls"]].concat());
+        (
+            output.status.code(),
+            String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr),
+        )
+    };
+    let trusted = ["--cacert", &file("ca.pem")].map(str::to_owned);
+    let trusted: Vec<&str> = trusted.iter().map(String::as_str).collect();
+    wait_until(SOON, "the node to be told", || {
+        nodes(&trusted).1.contains("alpha")
+    });
+    let (code, said) = nodes(&trusted);
+    assert!(code == Some(0) && !said.contains("stranger"), "{said}");
+    let (code, said) = nodes(&[]);
+    assert!(code != Some(0) && said.contains("certificate"), "{said}");
+    // Whoever speaks plain HTTP is told so.
+    let plain = format!("http://localhost:{}", lookupd.address().port());
+    let output = alpha.cli(&["-L", &plain, "lookup", "ls"]);
+    assert_ne!(output.status.code(), Some(0));
 }
