@@ -430,7 +430,11 @@ pub struct InputQuery {
 #[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
 pub struct ApplyRequest {
     /// The files, gathered by the client (`gaffer_config::Bundle`).
+    #[serde(default)]
     pub bundle: Value,
+    /// Instead of files: what this file, by its absolute path, defined before it was applied last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rollback: Option<String>,
     /// apply: exactly the plan with this hash, else `plan-stale`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hash: Option<String>,

@@ -662,6 +662,9 @@ pub struct PlanArgs {
     /// Also remove jobs that came from no file
     #[arg(long)]
     pub prune: bool,
+    /// What the file said before it was applied last, instead of what it says
+    #[arg(long)]
+    pub rollback: bool,
     #[command(flatten)]
     pub file: FileArgs,
 }
@@ -684,6 +687,9 @@ pub struct ApplyArgs {
     /// Do not start what is new
     #[arg(long)]
     pub no_start: bool,
+    /// Go back to what the file said before it was applied last; once more goes forth again
+    #[arg(long)]
+    pub rollback: bool,
     #[command(flatten)]
     pub wait: WaitOptions,
     #[command(flatten)]

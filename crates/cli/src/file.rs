@@ -64,6 +64,20 @@ fn session_line(text: &str) -> Option<String> {
     None
 }
 
+/// The one file that is named, or the one found here, absolute. It need not be there any more.
+pub fn root(paths: &[PathBuf], args: &FileArgs) -> Result<PathBuf, Failure> {
+    let dir = folder(args)?;
+    let named: Vec<&PathBuf> = args.files.iter().chain(paths).collect();
+    let path = match named[..] {
+        [] => find(Some(&dir)),
+        [one] => Some(dir.join(one)),
+        _ => return Err(Failure::usage("one file at a time can be taken back")),
+    };
+    let path =
+        path.ok_or_else(|| Failure::usage("there is no gaffer.toml here").hint("name one:  -f FILE"))?;
+    std::path::absolute(&path).map_err(|error| Failure::usage(format!("{}: {error}", path.display())))
+}
+
 /// Reads the files that are named, or the one found here, with everything they include.
 pub fn gather(out: &Out, paths: &[PathBuf], args: &FileArgs) -> Result<Bundle, Failure> {
     gather_with(out, paths, args, false)

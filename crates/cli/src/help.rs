@@ -24,7 +24,7 @@ pub const TOPICS: [(&str, &str); 7] = [
 pub const LATER: [&str; 7] = ["top", "open", "push", "queue", "schedule", "import", "gc"];
 
 /// Options that exist in the design and come with what they need.
-const LATER_OPTIONS: [&str; 2] = ["--pin", "--rollback"];
+const LATER_OPTIONS: [&str; 1] = ["--pin"];
 
 /// Examples of `start`.
 pub const START: &str = "\

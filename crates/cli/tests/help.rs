@@ -121,16 +121,13 @@ fn the_help_of_every_command_teaches_by_examples() {
 
 #[test]
 fn an_option_of_the_design_that_is_not_there_yet_is_named_as_such() {
-    for words in [["scale", "web=3", "--pin"], ["apply", "-y", "--rollback"]] {
-        let output = gaffer(&words);
-        assert_eq!(output.status.code(), Some(2), "{words:?}");
-        let said = String::from_utf8_lossy(&output.stderr).into_owned();
-        let option = words[2];
-        assert!(
-            said.starts_with(&format!("error: `{option}` comes with a later version\n")),
-            "{said}"
-        );
-    }
+    let output = gaffer(&["scale", "web=3", "--pin"]);
+    assert_eq!(output.status.code(), Some(2));
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(
+        said.starts_with("error: `--pin` comes with a later version\n"),
+        "{said}"
+    );
 }
 
 #[test]

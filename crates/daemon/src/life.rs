@@ -21,7 +21,7 @@ use crate::setup::{File, Plan, SetupError};
 use crate::tls;
 use crate::view;
 use crate::writer;
-use gaffer::info::{ApplyOptions, Error};
+use gaffer::info::{ApplyOptions, ApplySource, Error};
 use gaffer::{Engine, Handle, OpenError, TasksLed};
 use std::net::SocketAddr;
 use std::os::fd::{FromRawFd, OwnedFd};
@@ -237,7 +237,11 @@ pub(crate) fn actor_of(file: &File) -> gaffer::info::Actor {
 /// Applies a file; was there anything to change?
 pub(crate) async fn apply(handle: &Handle, file: &File) -> Result<bool, Error> {
     let (plan, _) = handle
-        .apply(file.bundle.clone(), ApplyOptions::default(), actor_of(file))
+        .apply(
+            ApplySource::Files(Box::new(file.bundle.clone())),
+            ApplyOptions::default(),
+            actor_of(file),
+        )
         .await?;
     for warning in &plan.warnings {
         tracing::warn!(text = %warning, "config.warning");

@@ -17,7 +17,7 @@ use crate::settle;
 use crate::shims::{ShimState, wire};
 use crate::state::State;
 use crate::store::Store;
-use gaffer_config::{Bundle, Host, LoadedJob};
+use gaffer_config::{Host, LoadedJob};
 use gaffer_core::job::Scope;
 use gaffer_core::name::{JobId, Place, RunId, Slot};
 use gaffer_core::time::{Duration, Wall};
@@ -473,8 +473,21 @@ impl Handle {
         )))
     }
 
-    async fn draft(&self, bundle: &Bundle, options: &ApplyOptions) -> Result<Draft> {
-        let config = gaffer_config::load(bundle, &*self.host).map_err(Error::Config)?;
+    async fn draft(&self, source: &ApplySource, options: &ApplyOptions) -> Result<Draft> {
+        let config = match source {
+            ApplySource::Files(bundle) => gaffer_config::load(bundle, &*self.host).map_err(Error::Config)?,
+            ApplySource::Previous(file) => {
+                let kept = self.store.previous(&file.to_string_lossy()).await;
+                let kept = kept.map_err(|error| Error::Store(error.to_string()))?;
+                let nothing = || {
+                    format!(
+                        "nothing is known of what {} said before it was applied last",
+                        file.display()
+                    )
+                };
+                crate::previous::config(file, &kept.ok_or_else(|| Error::WrongState(nothing()))?)?
+            }
+        };
         self.check_section(&config)?;
         let revisions = lock(&self.state).concerned(&config, options.prune);
         let mut texts: BTreeMap<(String, String), String> = BTreeMap::new();
@@ -501,19 +514,19 @@ impl Handle {
     }
 
     /// What applying would do.
-    pub async fn plan(&self, bundle: &Bundle, options: &ApplyOptions) -> Result<PlanInfo> {
-        let draft = self.draft(bundle, options).await?;
+    pub async fn plan(&self, source: &ApplySource, options: &ApplyOptions) -> Result<PlanInfo> {
+        let draft = self.draft(source, options).await?;
         Ok(lock(&self.state).plan(&draft, options))
     }
 
     /// Does it, in one transaction; the operation ends when all touched jobs have settled.
     pub async fn apply(
         &self,
-        bundle: Bundle,
+        source: ApplySource,
         options: ApplyOptions,
         by: Actor,
     ) -> Result<(PlanInfo, OperationId)> {
-        let plan = Box::new(self.draft(&bundle, &options).await?);
+        let plan = Box::new(self.draft(&source, &options).await?);
         // The file of `gaffer start` is its private daemon's own.
         let tuning = self.settings.leash.is_some() && plan.config.daemon_section.is_some();
         let tuning = tuning.then(|| Tuning::from(&plan.config.daemon));

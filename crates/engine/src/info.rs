@@ -441,6 +441,15 @@ pub struct ApplyOptions {
     pub no_start: bool,
 }
 
+/// What is applied.
+#[derive(Clone, Debug)]
+pub enum ApplySource {
+    /// What files say.
+    Files(Box<gaffer_config::Bundle>),
+    /// What a file, by its absolute path, defined before it was applied last.
+    Previous(std::path::PathBuf),
+}
+
 /// A shim as the daemon sees it.
 #[derive(Clone, Debug)]
 pub struct ShimInfo {

@@ -46,6 +46,7 @@ pub mod outbox;
 mod owner;
 mod pids;
 mod plan;
+mod previous;
 mod probes;
 mod ready;
 mod recovery;

@@ -178,6 +178,9 @@ impl State {
             return Err(Error::PlanStale(plan.hash));
         }
         prepared.verb = "apply";
+        if !plan.is_empty() {
+            prepared.changes.extend(self.previous(&draft, &plan.file));
+        }
         let hooks = self.hooks_after(&plan.file, &draft.config.webhooks);
         let mut jobs = draft.config.jobs;
         for change in &plan.changes {

@@ -55,7 +55,14 @@ fn request(
     ctx: &Context,
     paths: &[std::path::PathBuf],
     args: &crate::args::FileArgs,
+    rollback: bool,
 ) -> Result<ApplyRequest, Failure> {
+    if rollback {
+        return Ok(ApplyRequest {
+            rollback: Some(file::root(paths, args)?.to_string_lossy().into_owned()),
+            ..ApplyRequest::default()
+        });
+    }
     let bundle = file::gather(&ctx.out, paths, args)?;
     // Errors with excerpts are found here, where the files are; the daemon checks again with its own users and folders.
     let config = file::load(&ctx.out, &bundle)?;
@@ -72,7 +79,7 @@ fn request(
 pub async fn plan(ctx: &Context, args: &PlanArgs) -> Result<u8, Failure> {
     let request = ApplyRequest {
         prune: args.prune,
-        ..request(ctx, &args.paths, &args.file)?
+        ..request(ctx, &args.paths, &args.file, args.rollback)?
     };
     let plan = ctx.client.plan(&request).await?;
     if ctx.out.is_text() {
@@ -86,7 +93,7 @@ pub async fn plan(ctx: &Context, args: &PlanArgs) -> Result<u8, Failure> {
 
 /// `apply`.
 pub async fn apply(ctx: &Context, args: &ApplyArgs) -> Result<u8, Failure> {
-    let mut request = request(ctx, &args.paths, &args.file)?;
+    let mut request = request(ctx, &args.paths, &args.file, args.rollback)?;
     request.prune = args.prune;
     request.reset_scale = args.reset_scale;
     request.no_start = args.no_start;

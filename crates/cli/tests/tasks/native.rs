@@ -409,3 +409,53 @@ fn steps_run_as_the_user_that_is_named() {
     let owner = std::fs::metadata(sandbox.join("mine")).expect("a file");
     assert_ne!(std::os::unix::fs::MetadataExt::uid(&owner), 0);
 }
+
+#[test]
+fn an_apply_can_be_taken_back_and_that_too() {
+    let mut applied = Applied::new();
+    let file = applied.file.clone();
+    let job = |word: &str| {
+        format!("[job.j]\ncmd = \"sleep 1000\"\nmeta = {{ say = \"{word}\" }}\nenv_file = [\"vars\"]\n")
+    };
+    let write = |text: String| std::fs::write(&file, format!("session = \"etl\"\n{text}")).expect("a file");
+    std::fs::write(applied.work.join("vars"), "SECRET=canary-1\n").expect("a file");
+    let said = applied.ends(4, &["apply", "--rollback", &file]);
+    assert!(said.contains("nothing is known of what"), "{said}");
+    write(job("one") + "[task.t]\ncmd = \"true\"\n");
+    applied.ends(0, &["apply", &file]);
+    applied.ends(4, &["apply", "--rollback", &file]);
+    write(job("two") + "[job.k]\ncmd = \"sleep 1000\"\n");
+    applied.ends(0, &["apply", "-y", &file]);
+    applied.next_daemon();
+    let meta = |applied: &Applied| {
+        let shown = applied.ends(0, &["--json", "job", "show", "j"]);
+        let shown: Value = serde_json::from_str(&shown).expect("JSON");
+        shown["spec"]["meta"]["say"]
+            .as_str()
+            .unwrap_or_default()
+            .to_owned()
+    };
+    assert_eq!(meta(&applied), "two");
+    applied.ends(3, &["task", "start", "t"]);
+    let plan = applied.ends(0, &["plan", "--rollback", &file]);
+    assert!(plan.contains("- job k") && plan.contains("+ task t"), "{plan}");
+    // The file need not be there any more.
+    std::fs::remove_file(&file).expect("removed");
+    applied.ends(2, &["apply", "--rollback", &file]);
+    applied.ends(0, &["apply", "--rollback", "-y", &file]);
+    applied.next_daemon();
+    assert_eq!(meta(&applied), "one");
+    applied.ends(3, &["job", "show", "k"]);
+    applied.ends(0, &["task", "start", "t", "--wait"]);
+    applied.ends(0, &["apply", "--rollback", "-y", &file]);
+    assert_eq!(meta(&applied), "two");
+    applied.ends(0, &["job", "show", "k"]);
+    let store = std::fs::read(applied.node.state_dir().join("gaffer.db")).expect("the store");
+    let wal = std::fs::read(applied.node.state_dir().join("gaffer.db-wal")).unwrap_or_default();
+    let has = |bytes: &[u8]| bytes.windows(8).any(|window| window == b"canary-1");
+    assert!(
+        !has(&store) && !has(&wal),
+        "values of files of variables are never kept"
+    );
+    applied.node.stop(Duration::from_secs(60));
+}

@@ -12,7 +12,7 @@ use crate::view;
 use axum::Extension;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use gaffer::info::ApplyOptions;
+use gaffer::info::{ApplyOptions, ApplySource};
 use gaffer_api::error::{Code, ErrorBody};
 use gaffer_api::types::{self, ApplyRequest, Doctor, Health, Node, Operation, Plan, ShutdownRequest};
 use gaffer_config::Bundle;
@@ -140,6 +140,21 @@ fn bundle(value: Value) -> Answer<Bundle> {
     })
 }
 
+fn source(request: &mut ApplyRequest) -> Answer<ApplySource> {
+    let value = request.bundle.take();
+    match &request.rollback {
+        None => Ok(ApplySource::Files(Box::new(bundle(value)?))),
+        Some(file) if value.is_null() && file.starts_with('/') => Ok(ApplySource::Previous(file.into())),
+        Some(_) => {
+            let refusal = Refusal::new(
+                Code::BadRequest,
+                "`rollback` is an absolute path, and goes without `bundle`",
+            );
+            Err(refusal)
+        }
+    }
+}
+
 fn options(request: &ApplyRequest) -> ApplyOptions {
     ApplyOptions {
         hash: request.hash.clone(),
@@ -153,8 +168,8 @@ fn options(request: &ApplyRequest) -> ApplyOptions {
 #[utoipa::path(post, path = "/v1/plan", tag = "config", request_body = ApplyRequest,
     responses((status = 200, body = Plan), (status = "default", body = ErrorBody)))]
 pub async fn plan(State(app): State<Shared>, Json(mut request): Json<ApplyRequest>) -> Answer<Json<Plan>> {
-    let bundle = bundle(request.bundle.take())?;
-    let plan = app.handle.plan(&bundle, &options(&request)).await?;
+    let source = source(&mut request)?;
+    let plan = app.handle.plan(&source, &options(&request)).await?;
     Ok(Json(view::plan(&plan, &app.node)))
 }
 
@@ -167,10 +182,10 @@ pub async fn apply(
     Extension(access): Extension<Access>,
     Json(mut request): Json<ApplyRequest>,
 ) -> Answer<Outcome> {
-    let bundle = bundle(request.bundle.take())?;
+    let source = source(&mut request)?;
     let (plan, operation) = app
         .handle
-        .apply(bundle, options(&request), access.actor())
+        .apply(source, options(&request), access.actor())
         .await?;
     let mut answer = outcome(&app, operation, &wait).await?;
     let plan = serde_json::to_value(view::plan(&plan, &app.node));

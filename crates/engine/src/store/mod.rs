@@ -177,6 +177,12 @@ impl Store {
         self.read(move |c| read::job_spec(c, &session, &job)).await
     }
 
+    /// What a file defined before it was applied last.
+    pub async fn previous(&self, file: &str) -> Result<Option<String>, StoreError> {
+        let file = file.to_owned();
+        self.read(move |c| read::previous(c, &file)).await
+    }
+
     /// Definitions of all jobs: `(session, job, spec)`.
     pub async fn job_specs(&self) -> Result<Vec<(String, String, String)>, StoreError> {
         self.read(read::job_specs).await

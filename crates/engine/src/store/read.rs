@@ -161,6 +161,15 @@ pub(super) fn load(connection: &Connection) -> rusqlite::Result<Loaded> {
     })
 }
 
+/// What a file defined before it was applied last.
+pub(super) fn previous(connection: &Connection, file: &str) -> rusqlite::Result<Option<String>> {
+    let sql = format!(
+        "SELECT spec FROM previous WHERE file = ?1 AND {}",
+        sums::sound("previous")
+    );
+    connection.query_row(&sql, [file], |row| row.get(0)).optional()
+}
+
 fn tasks(connection: &Connection) -> rusqlite::Result<Vec<TaskRow>> {
     let sql = format!(
         "SELECT session, name, file, spec FROM task WHERE {}",

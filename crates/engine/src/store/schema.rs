@@ -74,6 +74,8 @@ const MIGRATIONS: &[&str] = &[
         session TEXT NOT NULL, name TEXT NOT NULL, file TEXT NOT NULL, spec TEXT NOT NULL, sum INTEGER NOT NULL,
         PRIMARY KEY (session, name)) WITHOUT ROWID;
      CREATE INDEX task_by_file ON task (file);",
+    // 5: what a file defined before it was applied last.
+    "CREATE TABLE previous (file TEXT PRIMARY KEY, spec TEXT NOT NULL, sum INTEGER NOT NULL) WITHOUT ROWID;",
 ];
 
 /// Opens or makes the file and brings it to this version.

@@ -17,6 +17,7 @@ const TABLES: &[(&str, usize, &str)] = &[
         "session, job, spec, file, line, revision, wish, wish_seq, restart_seq, scaled, changed_by",
     ),
     ("task", 2, "session, name, file, spec"),
+    ("previous", 1, "file, spec"),
     (
         "instance_wish",
         3,
@@ -167,6 +168,10 @@ mod tests {
                 request: r#"{"cmd": ["migrate"]}"#.to_owned(),
             },
             tasks(session),
+            Change::Previous {
+                file: "/srv/gaffer.toml".to_owned(),
+                spec: r#"{"jobs": {"default.web": {"cmd": ["serve"]}}}"#.to_owned(),
+            },
         ]
     }
 

@@ -145,6 +145,13 @@ pub enum Change {
         /// All of them.
         rows: Vec<TaskRow>,
     },
+    /// What a file defined until now.
+    Previous {
+        /// File.
+        file: String,
+        /// JSON of [`crate::previous`].
+        spec: String,
+    },
     /// Webhooks.
     Outbox(OutboxChange),
     /// Keeps the newest deaths of each slot and those younger than a time.
@@ -302,6 +309,11 @@ fn apply(c: &Connection, change: &Change) -> rusqlite::Result<bool> {
     }
     if let Change::Tasks { file, rows } = change {
         return tasks(c, file, rows).map(|()| false);
+    }
+    if let Change::Previous { file, spec } = change {
+        c.prepare_cached("INSERT OR REPLACE INTO previous VALUES (?1, ?2, row_sum(?1, ?2))")?
+            .execute(params![file, spec])?;
+        return Ok(false);
     }
     if let Change::Prune { keep, before } = change {
         return prune(c, *keep, *before).map(|()| false);

@@ -86,6 +86,11 @@ impl Tasks {
         }
     }
 
+    /// What files define.
+    pub fn defined(&self) -> &super::AllDefined {
+        &self.defined
+    }
+
     /// Files define these tasks from now on.
     pub fn define(&mut self, defined: super::AllDefined) {
         self.defined = defined;
