@@ -163,6 +163,7 @@ fn about_itself(out: &Out, command: &Command) -> Option<Result<u8, Failure>> {
 }
 
 async fn daily(ctx: &Context, command: Command) -> Result<u8, Failure> {
+    use commands::task::target;
     use commands::{act, logs, ps, scale, talk, wait, why};
     let plain = gaffer_api::types::JobsRequest::default;
     match command {
@@ -196,9 +197,18 @@ async fn daily(ctx: &Context, command: Command) -> Result<u8, Failure> {
         Command::Send(args) => talk::send(ctx, &args).await,
         Command::Attach(args) => talk::attach(ctx, &args).await,
         Command::Ps(args) => ps::ps(ctx, &args).await,
-        Command::Logs(args) => logs::logs(ctx, &args).await,
-        Command::Why(args) => why::why(ctx, &args).await,
-        Command::Wait(args) => wait::wait(ctx, &args).await,
+        Command::Logs(args) => match target::named(&args.targets)? {
+            Some(tasks) => target::logs(ctx, &args, &tasks).await,
+            None => logs::logs(ctx, &args).await,
+        },
+        Command::Why(args) => match target::named(&args.targets)? {
+            Some(tasks) => target::why(ctx, &args, &tasks).await,
+            None => why::why(ctx, &args).await,
+        },
+        Command::Wait(args) => match target::awaited(&args)? {
+            Some(tasks) => target::until(ctx, &args, &tasks).await,
+            None => wait::wait(ctx, &args).await,
+        },
         Command::Job(args) => job(ctx, args.verb).await,
         Command::Task(args) => commands::task::task(ctx, args.verb).await,
         other => rare(ctx, other).await,

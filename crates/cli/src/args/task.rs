@@ -242,8 +242,11 @@ pub struct TaskLogsArgs {
 #[derive(Args, Clone, Debug)]
 pub struct TaskKillArgs {
     /// Tasks, by their whole ids
-    #[arg(value_name = "ID", required = true)]
+    #[arg(value_name = "ID", required_unless_present = "matching")]
     pub ids: Vec<String>,
+    /// All active tasks whose ids match
+    #[arg(long = "match", value_name = "RE", conflicts_with = "ids")]
+    pub matching: Option<String>,
     /// Time for an orderly end
     #[arg(long, value_name = "D", value_parser = crate::when::parse_duration)]
     pub grace: Option<Duration>,

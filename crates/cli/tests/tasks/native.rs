@@ -208,7 +208,12 @@ fn a_task_of_an_applied_file_is_started_by_its_name() {
     assert!(plan.contains("step.hello.cmd"), "{plan}");
     applied.next_daemon();
     std::fs::write(applied.work.join("go"), "").expect("a file");
-    applied.ends(0, &["task", "wait", "h1"]);
+    applied.ends(0, &["wait", "task:h1=done"]);
+    applied.ends(2, &["wait", "task:h1=ready"]);
+    applied.ends(2, &["logs", "task:h1", "web"]);
+    assert!(applied.ends(0, &["why", "task:h1"]).contains("h1"));
+    applied.ends(0, &["logs", "step:h1/hello"]);
+    applied.ends(3, &["task", "kill", "--match", "^h"]);
     applied.ends(0, &["task", "start", "hello", "--id", "h2", "--wait"]);
     let log = std::fs::read_to_string(applied.work.join("log")).expect("a log");
     assert_eq!(log, "hi me\nbye you\n");

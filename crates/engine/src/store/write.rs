@@ -149,7 +149,7 @@ pub enum Change {
     Previous {
         /// File.
         file: String,
-        /// JSON of [`crate::previous`].
+        /// JSON: session, jobs, tasks and webhooks as they were typed.
         spec: String,
     },
     /// Webhooks.

@@ -45,6 +45,22 @@ async fn listed(
     Ok(items?)
 }
 
+/// Ids of active tasks that a pattern matches; at least one.
+pub async fn active_like(ctx: &Context, root: Option<&Path>, pattern: &str) -> Result<Vec<String>, Failure> {
+    let wrong = |error| Failure::usage(format!("`{pattern}` is no regular expression: {error}"));
+    let pattern = regex_lite::Regex::new(pattern).map_err(wrong)?;
+    let items = listed(ctx, root, Some("active")).await?;
+    let ids: Vec<String> = items
+        .into_iter()
+        .map(|item| item.id)
+        .filter(|id| pattern.is_match(id))
+        .collect();
+    match ids.is_empty() {
+        true => Err(Failure::not_found(format!("no active task matches `{pattern}`"))),
+        false => Ok(ids),
+    }
+}
+
 fn table_of(ctx: &Context, items: &[TaskItem]) -> Result<(), Failure> {
     if items.is_empty() {
         ctx.out.talk("no tasks");

@@ -6,6 +6,7 @@ mod logs;
 mod look;
 mod run;
 mod screen;
+pub mod target;
 mod timeline;
 
 use crate::args::task::{TaskCommand, TaskIds, TaskKillArgs, TaskLookArgs, TaskRetryArgs};
@@ -133,8 +134,12 @@ async fn kill(ctx: &Context, args: &TaskKillArgs) -> Result<u8, Failure> {
         grace: args.grace.map(|grace| format!("{}ms", grace.as_millis())),
         state: None,
     };
+    let ids = match &args.matching {
+        None => args.ids.clone(),
+        Some(pattern) => look::active_like(ctx, args.root.root.as_deref(), pattern).await?,
+    };
     let mut ended = Vec::new();
-    for id in &args.ids {
+    for id in &ids {
         let task = match args.root.root.as_deref() {
             None => kill_at(ctx, &ctx.client, id, &request, args.no_wait).await?,
             Some(root) => kill_in(ctx, root, id, &request, args.no_wait).await?,
