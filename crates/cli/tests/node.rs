@@ -297,8 +297,8 @@ fn why_tells_how_runs_ended() {
         "dead",
         &json!({ "cmd": [node.fixture(), "kill-self", "11"], "cwd": "/", "restart": "never" }),
     );
-    fails(&node, 1, &["wait", "bad", "--timeout", "20s"]);
-    fails(&node, 1, &["wait", "dead", "--timeout", "20s"]);
+    fails(&node, 1, &["wait", "bad=done", "--timeout", "20s"]);
+    fails(&node, 1, &["wait", "dead=done", "--timeout", "20s"]);
     let deaths = json_of(&node, &["why", "bad"]);
     let death = &deaths[0];
     assert_eq!(

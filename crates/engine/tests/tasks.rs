@@ -4,7 +4,7 @@ use gaffer::task::layout::Place;
 use gaffer::task::{Definition, NewTask, TaskInfo, TaskKill};
 use gaffer::{Engine, Handle, Settings, TasksLed};
 use gaffer_config::{ThermosContext, load_thermos_json};
-use gaffer_core::task::record::TaskState;
+use gaffer_core::task::record::{Record, TaskState};
 use serde_json::{Value, json};
 use std::path::Path;
 use std::time::Duration;
@@ -328,5 +328,27 @@ async fn x07_what_cannot_be_started_fails_with_a_reason() {
     assert_eq!(story(&info, "a"), "FAILED:126 FAILED:126");
     let reason = info.history.steps["a"][0].reason.as_deref().expect("a reason");
     assert!(reason.contains("cannot enter"), "{reason}");
+    node.end().await;
+}
+
+/// What is accepted can be led by whoever comes next, whatever becomes of this daemon: its header is on disk by then.
+#[tokio::test]
+async fn an_accepted_task_has_its_header_on_disk() {
+    let node = Node::new().await;
+    for n in 0..20 {
+        let id = format!("t-{n}");
+        let new = node.new_task(&id, &task(json!([{"name": "a", "cmdline": "true"}]), json!([])));
+        let stream = node.handle().tasks_root().runner(&id);
+        node.handle()
+            .task_start(new, "a test".into())
+            .await
+            .expect("accepted");
+        let records = gaffer::task::stream::read(&stream).expect("a stream").records;
+        assert!(
+            matches!(records.first(), Some(Record::Header(_))),
+            "{id}: {records:?}"
+        );
+        node.over(&id).await;
+    }
     node.end().await;
 }

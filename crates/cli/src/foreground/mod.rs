@@ -41,6 +41,12 @@ pub async fn dev(ctx: &Context, args: &DevArgs) -> Result<u8, Failure> {
     let mut bundle = file::gather_here(&ctx.out, &args.foreground.file)?;
     let config = file::load(&ctx.out, &bundle)?;
     file::warnings(&ctx.out, &config);
+    for task in config.tasks.keys() {
+        let name = &task.job;
+        ctx.out.talk(&format!(
+            "task {name} does not start by itself: gaffer task run {name}"
+        ));
+    }
     if config.jobs.is_empty() {
         return Err(
             Failure::usage(format!("there is no job in {}", file::shown(&config.file)))

@@ -79,3 +79,19 @@ fn the_daemon_pauses_and_kills_tasks() {
     assert_eq!(node.cli(&["task", "kill", "nobody"]).status.code(), Some(3));
     node.stop(SOON);
 }
+
+/// The answer says that it is accepted: from then on it may not be lost, however soon the daemon is killed.
+#[test]
+fn a_task_that_was_accepted_is_led_by_the_next_daemon() {
+    let mut node = Node::start();
+    for n in 0..8 {
+        let id = format!("t-{n}");
+        let body = json!({"id": id, "name": "t", "task": {"cmd": ["true"], "cwd": "/"}});
+        assert_eq!(node.http("POST", "/v1/tasks", Some(&body)).0, 201);
+        node.kill9();
+        node.start_again();
+        let (code, done) = node_json(&node, &["wait", &id, "--timeout", "60s"]);
+        assert_eq!((code, &done["state"]), (0, &json!("success")), "{id}");
+    }
+    node.stop(SOON);
+}
