@@ -14,6 +14,7 @@
 //! | [`reason`] | all sentences |
 //! | `view` | what people see |
 //! | [`task`] | tasks: DAGs of steps with a checkpoint |
+//! | [`queue`] | queues: durable backlogs of tasks
 
 mod group;
 mod hub;
@@ -23,6 +24,7 @@ pub mod job;
 pub mod name;
 mod node;
 mod order;
+pub mod queue;
 pub mod reason;
 pub mod retry;
 mod rollout;

@@ -1,0 +1,137 @@
+//! What people are shown.
+
+use gaffer_core::queue::task::{TaskId, TaskState};
+use gaffer_core::time::Wall;
+use serde::{Deserialize, Serialize};
+
+/// All that a store knows of a task.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TaskRow {
+    /// Its number.
+    pub id: TaskId,
+    /// `session.queue`.
+    pub queue: String,
+    /// Its kind.
+    pub kind: Option<String>,
+    /// JSON.
+    pub payload: String,
+    /// Free JSON.
+    pub meta: Option<String>,
+    /// Smaller runs first.
+    pub priority: i32,
+    /// State.
+    pub state: TaskState,
+    /// When it could, or can, first begin.
+    pub run_at: Option<Wall>,
+    /// Attempts that count.
+    pub attempt: u32,
+    /// Its own bound.
+    pub attempts_max: Option<u32>,
+    /// Ends by signal or for memory.
+    pub crashes: u32,
+    /// Times in a row that it was given back.
+    pub interrupts: u32,
+    /// What excludes others.
+    pub unique_key: Option<String>,
+    /// What it is throttled by.
+    pub limit_key: Option<String>,
+    /// Longest life of an attempt.
+    pub timeout_ms: Option<u64>,
+    /// Who has it.
+    pub owner: Option<String>,
+    /// Until when, if nothing is heard.
+    pub lease_until: Option<Wall>,
+    /// Number of its newest claim.
+    pub token: u64,
+    /// Its end was asked for.
+    pub cancelled: bool,
+    /// Pushed.
+    pub created: Wall,
+    /// Claimed last.
+    pub started: Option<Wall>,
+    /// Over.
+    pub finished: Option<Wall>,
+    /// Why the last attempt failed.
+    pub error: Option<TaskError>,
+    /// JSON.
+    pub result: Option<String>,
+    /// When the row goes.
+    pub expires: Option<Wall>,
+}
+
+/// Why an attempt failed, as it is kept and shown.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TaskError {
+    /// `exit:3`, `timeout`, …
+    pub kind: String,
+    /// One sentence.
+    pub message: String,
+    /// The last of its stderr.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub output: String,
+}
+
+/// An attempt that is over.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AttemptRow {
+    /// Its ordinal, from 1.
+    pub attempt: u32,
+    /// Begun.
+    pub started: Option<Wall>,
+    /// Over.
+    pub finished: Wall,
+    /// `done failed crashed snoozed released interrupted cancelled lost`.
+    pub outcome: String,
+    /// Why.
+    pub error: Option<TaskError>,
+}
+
+/// Which tasks are listed, newest first.
+#[derive(Clone, Debug, Default)]
+pub struct Filter {
+    /// Of this queue; none: of all.
+    pub queue: Option<String>,
+    /// In this state.
+    pub state: Option<TaskState>,
+    /// Of this kind.
+    pub kind: Option<String>,
+    /// Pushed since.
+    pub since: Option<Wall>,
+    /// With a smaller number: the next page.
+    pub before: Option<TaskId>,
+    /// At most so many.
+    pub limit: u32,
+}
+
+/// How many tasks of a queue are where. Counts stop at [`COUNT_MAX`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// May be claimed.
+    pub queued: u64,
+    /// For later.
+    pub scheduled: u64,
+    /// Claimed, on any node.
+    pub running: u64,
+    /// Given up.
+    pub dead: u64,
+    /// When the oldest of the queued ones could have begun.
+    pub oldest: Option<Wall>,
+}
+
+/// Nothing is counted further than this: a number that costs a walk through a million rows helps nobody.
+pub const COUNT_MAX: u64 = 100_000;
+
+/// What an operator said about a queue.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Mode {
+    /// Nothing is claimed.
+    pub paused: bool,
+    /// Workers are frozen, too.
+    pub frozen: bool,
+    /// Nothing is taken.
+    pub closed: bool,
+    /// When that was said.
+    pub at: Option<Wall>,
+    /// By whom.
+    pub by: String,
+}

@@ -1,0 +1,137 @@
+//! The file: its lock, its tables, its versions.
+
+use crate::port::StoreError;
+use rusqlite::{Connection, OpenFlags};
+use std::io::{Read, Seek, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+/// Numbers are never reused; a migration is never edited once released.
+const MIGRATIONS: &[&str] = &[
+    // 1: the first. `INSERT INTO task (queue, kind, payload) VALUES (…)` is all that another program has to say.
+    "CREATE TABLE task (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        queue TEXT NOT NULL, kind TEXT, payload TEXT NOT NULL DEFAULT 'null',
+        priority INTEGER NOT NULL DEFAULT 0, rank INTEGER NOT NULL DEFAULT 0,
+        state TEXT NOT NULL DEFAULT 'queued', run_at INTEGER,
+        attempt INTEGER NOT NULL DEFAULT 0, max_attempts INTEGER,
+        crashes INTEGER NOT NULL DEFAULT 0, interrupts INTEGER NOT NULL DEFAULT 0,
+        unique_key TEXT, unique_hold TEXT, hold_running INTEGER NOT NULL DEFAULT 0, hold_done INTEGER,
+        limit_key TEXT, timeout_ms INTEGER,
+        lease_owner TEXT, lease_until INTEGER, lease_token INTEGER NOT NULL DEFAULT 0,
+        cancel INTEGER NOT NULL DEFAULT 0,
+        created_at INTEGER NOT NULL DEFAULT (CAST(unixepoch('subsec') * 1000 AS INTEGER)),
+        started_at INTEGER, finished_at INTEGER,
+        last_error TEXT, result TEXT, result_until INTEGER,
+        begin_by INTEGER, expires_at INTEGER, meta TEXT);
+     CREATE INDEX task_ready ON task (queue, rank, id) WHERE state = 'queued';
+     CREATE INDEX task_due ON task (run_at) WHERE state = 'scheduled';
+     CREATE INDEX task_leases ON task (lease_until) WHERE state = 'running';
+     CREATE INDEX task_running ON task (queue, limit_key, kind) WHERE state = 'running';
+     CREATE INDEX task_dead ON task (queue, id) WHERE state IN ('dead', 'lost');
+     CREATE UNIQUE INDEX task_unique ON task (queue, unique_hold) WHERE unique_hold IS NOT NULL;
+     CREATE INDEX task_prune ON task (expires_at) WHERE expires_at IS NOT NULL;
+     CREATE TABLE attempt_log (
+        task_id INTEGER NOT NULL, n INTEGER NOT NULL, attempt INTEGER NOT NULL,
+        started_at INTEGER, finished_at INTEGER NOT NULL, outcome TEXT NOT NULL, error TEXT,
+        PRIMARY KEY (task_id, n)) WITHOUT ROWID;
+     CREATE TABLE queue_state (
+        queue TEXT PRIMARY KEY, paused INTEGER NOT NULL, frozen INTEGER NOT NULL, closed INTEGER NOT NULL,
+        changed_at INTEGER, changed_by TEXT NOT NULL) WITHOUT ROWID;
+     CREATE TABLE bucket (
+        queue TEXT NOT NULL, key TEXT NOT NULL, tokens REAL NOT NULL, at INTEGER NOT NULL,
+        PRIMARY KEY (queue, key)) WITHOUT ROWID;",
+];
+
+/// The lock of the one process that may lead a file. It holds the pid of that process for whoever comes second.
+pub(super) fn lock(path: &Path) -> Result<std::fs::File, StoreError> {
+    let mut beside = path.as_os_str().to_owned();
+    beside.push("-owner");
+    let beside = Path::new(&beside);
+    let cannot = |error: std::io::Error| StoreError::Unavailable(format!("{}: {error}", beside.display()));
+    let mut file = std::fs::OpenOptions::new()
+        .create(true)
+        .read(true)
+        .write(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(beside)
+        .map_err(cannot)?;
+    if rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive).is_err() {
+        let mut pid = String::new();
+        file.read_to_string(&mut pid).map_err(cannot)?;
+        return Err(StoreError::Unavailable(format!(
+            "{} is led by another process, pid {}: one daemon at a time",
+            path.display(),
+            pid.trim()
+        )));
+    }
+    file.set_len(0).map_err(cannot)?;
+    file.rewind().map_err(cannot)?;
+    writeln!(file, "{}", std::process::id()).map_err(cannot)?;
+    Ok(file)
+}
+
+/// Opens or makes the file and brings it to this version.
+pub(super) fn open(path: &Path) -> Result<Connection, StoreError> {
+    let unreadable = |error: rusqlite::Error| {
+        StoreError::Unavailable(format!(
+            "{}: {error}; it is left as it is: restore a copy, or move it away to begin anew",
+            path.display()
+        ))
+    };
+    if !path.exists() {
+        std::fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .mode(0o600)
+            .open(path)
+            .map_err(|error| StoreError::Unavailable(format!("{}: {error}", path.display())))?;
+    }
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let mut connection = Connection::open_with_flags(path, flags).map_err(unreadable)?;
+    connection.set_prepared_statement_cache_capacity(48);
+    connection
+        .busy_timeout(std::time::Duration::from_secs(5))
+        .map_err(unreadable)?;
+    let found: i64 = connection
+        .query_row("PRAGMA user_version", [], |row| row.get(0))
+        .map_err(unreadable)?;
+    let known = i64::try_from(MIGRATIONS.len()).unwrap_or(i64::MAX);
+    if found > known {
+        return Err(StoreError::Newer(format!(
+            "{}: written by a newer version (schema {found}, this one knows {known}): start that version again",
+            path.display()
+        )));
+    }
+    connection
+        .execute_batch(
+            "PRAGMA journal_mode = WAL; PRAGMA cache_size = -4096; PRAGMA mmap_size = 0; PRAGMA temp_store = MEMORY;
+             PRAGMA wal_autocheckpoint = 1000; PRAGMA journal_size_limit = 4194304;",
+        )
+        .map_err(unreadable)?;
+    for (number, sql) in (1i64..).zip(MIGRATIONS) {
+        if number > found {
+            let transaction = connection.transaction().map_err(unreadable)?;
+            transaction.execute_batch(sql).map_err(unreadable)?;
+            transaction
+                .pragma_update(None, "user_version", number)
+                .map_err(unreadable)?;
+            transaction.commit().map_err(unreadable)?;
+        }
+    }
+    Ok(connection)
+}
+
+/// A second connection, for statements that only look.
+pub(super) fn open_for_reads(path: &Path) -> Result<Connection, StoreError> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(path, flags).map_err(super::failed)?;
+    connection
+        .busy_timeout(std::time::Duration::from_secs(5))
+        .map_err(super::failed)?;
+    connection
+        .execute_batch("PRAGMA cache_size = -512; PRAGMA mmap_size = 0;")
+        .map_err(super::failed)?;
+    Ok(connection)
+}
