@@ -10,6 +10,7 @@ use crate::host::{Host, StoredHost};
 use crate::keys::JOB;
 use crate::merge::{Layer, Merged, Merger, is_shell, without};
 use crate::node::{Item, Node, Span, Table};
+use crate::queue::LoadedQueue;
 use crate::report::Report;
 use crate::resolve::{Resolved, Resolver, Wait, World};
 use crate::source::Gathered;
@@ -33,6 +34,8 @@ pub struct Config {
     pub jobs: BTreeMap<JobId, LoadedJob>,
     /// All tasks that exist under the selected profiles.
     pub tasks: BTreeMap<JobId, LoadedTask>,
+    /// All queues that exist under the selected profiles.
+    pub queues: BTreeMap<JobId, LoadedQueue>,
     /// All webhooks.
     pub webhooks: Vec<Webhook>,
     /// Names of `[vars]`.
@@ -88,7 +91,7 @@ pub fn load(bundle: &Bundle, host: &dyn Host) -> Result<Config, Diagnostics> {
     let mut world = World::new(host);
     let session = front.session.clone();
     let vars = std::mem::take(&mut front.declared_vars);
-    let (merged, merged_tasks) = {
+    let all = {
         let (front, report) = (&mut front, &mut report);
         Merger {
             bundle,
@@ -100,15 +103,21 @@ pub fn load(bundle: &Bundle, host: &dyn Host) -> Result<Config, Diagnostics> {
         .all()
     };
     let mut drafts = BTreeMap::new();
-    for mut job in merged {
+    for mut job in all.jobs {
         if let Some((id, draft)) = draft(&mut job, bundle, &mut world, &mut report) {
             drafts.insert(id, draft);
         }
     }
     let mut tasks = BTreeMap::new();
-    for task in merged_tasks {
+    for task in all.tasks {
         if let Some(task) = crate::task::resolve(task, &mut world, &mut report) {
             tasks.insert(task.id.clone(), task);
+        }
+    }
+    let mut queues = BTreeMap::new();
+    for queue in all.queues {
+        if let Some(queue) = crate::queue::resolve(queue, &mut world, &mut report) {
+            queues.insert(queue.id.clone(), queue);
         }
     }
     check_counts(bundle, &drafts, &mut report);
@@ -129,6 +138,7 @@ pub fn load(bundle: &Bundle, host: &dyn Host) -> Result<Config, Diagnostics> {
         daemon_section,
         jobs,
         tasks,
+        queues,
         webhooks,
         vars,
         session,

@@ -18,6 +18,8 @@ pub(crate) struct Scope {
     pub defaults_job: Table,
     /// `[defaults.step]`.
     pub defaults_step: Table,
+    /// `[defaults.queue]`.
+    pub defaults_queue: Table,
     /// `[env]` and `[defaults.env]`.
     pub env: Table,
     /// `env_file` at the top of the files.
@@ -48,6 +50,17 @@ pub(crate) struct TaskDef {
     pub layers: Vec<Table>,
 }
 
+/// A queue as written, with its kinds in `kind`.
+pub(crate) struct QueueDef {
+    pub name: String,
+    pub session: String,
+    /// Of its header.
+    pub span: Span,
+    pub scope: usize,
+    /// The object, then what selected profiles lay over it.
+    pub layers: Vec<Table>,
+}
+
 /// A webhook as written.
 pub(crate) struct WebhookDef {
     pub name: String,
@@ -62,6 +75,7 @@ pub(crate) struct Front {
     pub scopes: Vec<Scope>,
     pub jobs: BTreeMap<(String, String), JobDef>,
     pub tasks: BTreeMap<(String, String), TaskDef>,
+    pub queues: BTreeMap<(String, String), QueueDef>,
     pub templates: BTreeMap<String, Vec<(Table, Span)>>,
     pub vars: BTreeMap<String, String>,
     /// Names of `[vars]` of all files.

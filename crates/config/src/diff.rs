@@ -33,13 +33,19 @@ pub enum ChangeClass {
 
 /// Changed keys of two tasks; of steps by `step.NAME.KEY`. They count from the next run.
 pub fn diff_typed(old: &Value, new: &Value) -> Vec<Change> {
+    diff_with(old, new, "step")
+}
+
+/// The same of objects with objects of a kind in them.
+fn diff_with(old: &Value, new: &Value, part: &str) -> Vec<Change> {
     let flat_task = |task: &Value| {
         let mut all = flat(task);
-        all.retain(|path, _| path != "step_order" && !path.starts_with("step."));
-        let steps = task.get("step").and_then(Value::as_object);
+        let below = format!("{part}.");
+        all.retain(|path, _| path != "step_order" && !path.starts_with(&below));
+        let steps = task.get(part).and_then(Value::as_object);
         for (name, step) in steps.into_iter().flatten() {
             let keys = flat(step).into_iter();
-            all.extend(keys.map(|(path, value)| (format!("step.{name}.{path}"), value)));
+            all.extend(keys.map(|(path, value)| (format!("{part}.{name}.{path}"), value)));
         }
         all
     };
@@ -55,6 +61,21 @@ pub fn diff_typed(old: &Value, new: &Value) -> Vec<Change> {
         })
     };
     paths.into_iter().filter_map(one).collect()
+}
+
+/// Changed keys of two queues; of kinds by `kind.NAME.KEY`.
+pub fn diff_queue(old: &Value, new: &Value) -> Vec<Change> {
+    let mut changes = diff_with(old, new, "kind");
+    for change in &mut changes {
+        let key = match change.path.strip_prefix("kind.") {
+            Some(rest) => rest.split_once('.').map_or(rest, |(_, key)| key),
+            None => &change.path,
+        };
+        let keys = crate::keys_queue::queue_keys();
+        let known = crate::keys::find(keys, key).or_else(|| crate::keys::find(keys, key.split('.').next()?));
+        change.class = known.map_or(ChangeClass::NextStart, |known| known.class);
+    }
+    changes
 }
 
 /// Changed keys in the order of the reference; what gaffer itself wrote beside them is not a key.

@@ -28,6 +28,8 @@ pub struct RunContext<'a> {
     pub shell: &'a str,
     /// Of a step: the task that it belongs to.
     pub task: Option<&'a TaskRun<'a>>,
+    /// Of a worker: the task that it is started for; none: it is a resident one, or no worker.
+    pub queue: Option<&'a QueueRun<'a>>,
     /// Set by the engine on top of everything: `NOTIFY_SOCKET`, `WATCHDOG_USEC`, …
     pub added: &'a [(String, String)],
 }
@@ -47,6 +49,27 @@ pub struct TaskRun<'a> {
     pub params: &'a BTreeMap<String, String>,
     /// Value of `{{steps.S.outputs.N}}` by `S` and `N`, of `{{steps.S.exit_code}}` by `S` and none.
     pub said: &'a dyn Fn(&str, Option<&str>) -> Option<String>,
+}
+
+/// What a worker knows of its queue and its task.
+#[derive(Clone, Copy)]
+pub struct QueueRun<'a> {
+    /// Name of the queue.
+    pub name: &'a str,
+    /// The task; none: a resident worker, which is told later.
+    pub id: Option<i64>,
+    /// Its kind.
+    pub kind: Option<&'a str>,
+    /// The number that grows with every claim.
+    pub token: u64,
+    /// Value at a path of the payload; the whole one by the empty path.
+    pub payload: &'a dyn Fn(&str) -> Option<String>,
+}
+
+impl std::fmt::Debug for QueueRun<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "task {:?} of queue {}", self.id, self.name)
+    }
 }
 
 impl std::fmt::Debug for TaskRun<'_> {
@@ -258,7 +281,18 @@ fn own_variables(context: &RunContext<'_>) -> BTreeMap<String, String> {
         ("GAFFER_RUN".to_owned(), context.run.to_owned()),
         ("GAFFER_ATTEMPT".to_owned(), context.attempt.to_string()),
     ]);
+    if let Some(queue) = context.queue {
+        own.insert("GAFFER_QUEUE".to_owned(), queue.name.to_owned());
+        if let Some(id) = queue.id {
+            own.insert("GAFFER_TASK".to_owned(), id.to_string());
+            own.insert("GAFFER_TOKEN".to_owned(), queue.token.to_string());
+        }
+        if let Some(kind) = queue.kind {
+            own.insert("GAFFER_KIND".to_owned(), kind.to_owned());
+        }
+    }
     match context.task {
+        None if context.queue.is_some() => {}
         Some(task) => {
             own.insert("GAFFER_TASK".to_owned(), task.id.to_owned());
             own.insert("GAFFER_STEP".to_owned(), task.step.to_owned());
@@ -307,6 +341,19 @@ impl Filler<'_> {
 
     fn reference(&self, name: &str) -> Option<String> {
         let context = self.context;
+        if let Some(queue) = context.queue {
+            match name {
+                "queue" => return Some(queue.name.to_owned()),
+                "kind" => return Some(queue.kind.unwrap_or_default().to_owned()),
+                "task.id" => return queue.id.map(|id| id.to_string()),
+                "payload" => return (queue.payload)(""),
+                "job" | "instance" => return None,
+                _ => {}
+            }
+            if let Some(path) = name.strip_prefix("payload.") {
+                return (queue.payload)(path);
+            }
+        }
         if let Some(task) = context.task {
             match name {
                 "task.name" => return Some(task.name.to_owned()),
@@ -422,6 +469,7 @@ mod tests {
             base_env: &base,
             shell: "/bin/sh",
             task: None,
+            queue: None,
             added: &added,
         };
         expand(launch, &context)

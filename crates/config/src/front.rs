@@ -4,8 +4,9 @@
 
 use crate::bundle::{Bundle, Kind};
 use crate::check::{Checked, lengthen, report_problem};
-use crate::defs::{Front, JobDef, Scope, TaskDef, WebhookDef};
+use crate::defs::{Front, JobDef, QueueDef, Scope, TaskDef, WebhookDef};
 use crate::keys::{self, DAEMON, JOB, TOP, Use};
+use crate::keys_queue::{kind_keys, queue_keys};
 use crate::keys_task::{is_task_only, step_keys, task_keys, template_keys};
 use crate::kind::Type;
 use crate::node::{Entry, Node, Span, Table};
@@ -44,6 +45,7 @@ enum Laid {
     Template,
     Job,
     Task,
+    Queue,
 }
 
 /// Reads and orders everything. Mistakes go to the report.
@@ -52,6 +54,7 @@ pub(crate) fn front(bundle: &Bundle, source: &mut dyn Source, report: &mut Repor
         scopes: Vec::new(),
         jobs: BTreeMap::new(),
         tasks: BTreeMap::new(),
+        queues: BTreeMap::new(),
         templates: BTreeMap::new(),
         vars: BTreeMap::new(),
         declared_vars: BTreeSet::new(),
@@ -227,13 +230,14 @@ impl Loader<'_> {
             };
             match name.as_str() {
                 "defaults" => self.check_defaults(table, path),
-                "template" | "job" | "task" => {
+                "template" | "job" | "task" | "queue" => {
                     for (object, entry) in &mut table.0 {
                         let place = format!("{path}{name}.{object}");
                         let what = format!("{name} `{object}`");
                         let inside = format!("{place}.");
                         match &mut entry.node.item {
                             Item::Table(below) if name == "task" => self.check_task(below, &inside, &what),
+                            Item::Table(below) if name == "queue" => self.check_queue(below, &inside, &what),
                             Item::Table(below) if name == "template" => {
                                 self.check_object(template_keys(), below, &inside, &what, None);
                             }
@@ -277,13 +281,8 @@ impl Loader<'_> {
 
     fn check_defaults(&mut self, table: &mut Table, path: &str) {
         use crate::node::Item;
-        if let Some(entry) = table.0.remove("queue") {
-            let place = format!("{path}defaults.queue");
-            let message = "`defaults.queue` is not yet supported";
-            self.report.error(entry.key, &place, message, "leave it out");
-        }
-        let kinds =
-            [("job", JOB), ("step", step_keys())].map(|(kind, keys)| (kind, keys, table.remove(kind)));
+        let kinds = [("job", JOB), ("step", step_keys()), ("queue", queue_keys())]
+            .map(|(kind, keys)| (kind, keys, table.remove(kind)));
         let (place, without) = (format!("{path}defaults."), Some(Use::Job));
         self.check_object(JOB, table, &place, "[defaults]", without);
         for (kind, keys, node) in kinds {
@@ -364,6 +363,38 @@ impl Loader<'_> {
         table.0.insert("step".to_owned(), steps);
     }
 
+    /// A queue and its kinds.
+    fn check_queue(&mut self, table: &mut Table, path: &str, what: &str) {
+        use crate::node::Item;
+        let kinds = table.0.remove("kind");
+        self.check_object(queue_keys(), table, path, what, None);
+        let Some(mut kinds) = kinds else { return };
+        let Item::Table(below) = &mut kinds.node.item else {
+            report_problem(
+                Type::Table,
+                "kind",
+                &format!("{path}kind"),
+                &kinds.node,
+                self.report,
+            );
+            return;
+        };
+        for (name, entry) in &mut below.0 {
+            let place = format!("{path}kind.{name}");
+            match &mut entry.node.item {
+                Item::Table(kind) => {
+                    let (inside, what) = (format!("{place}."), format!("kind `{name}`"));
+                    self.check_object(kind_keys(), kind, &inside, &what, None);
+                }
+                _ => {
+                    let name = format!("kind.{name}");
+                    report_problem(Type::Table, &name, &place, &entry.node, self.report);
+                }
+            }
+        }
+        table.0.insert("kind".to_owned(), kinds);
+    }
+
     fn vars_of_command_line(&mut self) {
         self.front.vars = self.bundle.vars.clone();
     }
@@ -376,7 +407,7 @@ impl Loader<'_> {
             let mut shared = profile.clone();
             shared
                 .0
-                .retain(|name, _| !["job", "task", "template"].contains(&name.as_str()));
+                .retain(|name, _| !["job", "task", "queue", "template"].contains(&name.as_str()));
             tree.overlay(&shared);
         }
         let scope = self.scope(&tree, above);
@@ -387,6 +418,7 @@ impl Loader<'_> {
                 ("template", Laid::Template),
                 ("job", Laid::Job),
                 ("task", Laid::Task),
+                ("queue", Laid::Queue),
             ] {
                 let Some(crate::node::Item::Table(table)) = profile.remove(name).map(|node| node.item) else {
                     continue;
@@ -444,6 +476,7 @@ impl Loader<'_> {
             for (kind, known) in [
                 ("job", &mut scope.defaults_job),
                 ("step", &mut scope.defaults_step),
+                ("queue", &mut scope.defaults_queue),
             ] {
                 if let Some(node) = defaults.remove(kind)
                     && let Some(table) = node.as_table()
@@ -524,6 +557,7 @@ impl Loader<'_> {
             }
         }
         self.tasks(tree, scope);
+        self.queues(tree, scope);
         let Some(Item::Table(jobs)) = tree.remove("job").map(|node| node.item) else {
             return;
         };
@@ -577,6 +611,33 @@ impl Loader<'_> {
                 layers: vec![table],
             };
             self.front.tasks.insert(id, def);
+        }
+    }
+
+    fn queues(&mut self, tree: &mut Table, scope: usize) {
+        let Some(crate::node::Item::Table(queues)) = tree.remove("queue").map(|node| node.item) else {
+            return;
+        };
+        for (name, Entry { key, node }) in queues.0 {
+            let crate::node::Item::Table(table) = node.item else {
+                continue;
+            };
+            let (session, name) = self.identity(scope, &name, &table);
+            let id = (session.clone(), name.clone());
+            if let Some(first) = self.front.queues.get(&id) {
+                let help = format!("first in {}", self.report.place(first.span));
+                let message = format!("queue `{name}` is defined twice");
+                self.report.error(key, &format!("queue.{name}"), message, &help);
+                continue;
+            }
+            let def = QueueDef {
+                name,
+                session,
+                span: key,
+                scope,
+                layers: vec![table],
+            };
+            self.front.queues.insert(id, def);
         }
     }
 
@@ -654,6 +715,17 @@ impl Loader<'_> {
                 self.front.tasks.entry(id).or_insert_with(new).layers.push(table);
                 continue;
             }
+            if kind == Laid::Queue {
+                let new = || QueueDef {
+                    name,
+                    session,
+                    span: entry.key,
+                    scope,
+                    layers: Vec::new(),
+                };
+                self.front.queues.entry(id).or_insert_with(new).layers.push(table);
+                continue;
+            }
             match self.front.jobs.get_mut(&id) {
                 Some(job) => job.layers.push(table),
                 None => {
@@ -675,7 +747,8 @@ impl Loader<'_> {
     fn check_profiles(&mut self) {
         let jobs = self.front.jobs.values().flat_map(|job| &job.layers);
         let tasks = self.front.tasks.values().flat_map(|task| &task.layers);
-        for table in jobs.chain(tasks) {
+        let queues = self.front.queues.values().flat_map(|queue| &queue.layers);
+        for table in jobs.chain(tasks).chain(queues) {
             if let Some(list) = table.get("profiles") {
                 self.profiles_seen
                     .extend(list.texts().into_iter().map(|(name, _)| name.to_owned()));

@@ -103,6 +103,14 @@ static TEMPLATE: LazyLock<Vec<Key>> = LazyLock::new(|| {
     let of_step = |key: &&Key| ["timeout", "background", "final", "outputs"].contains(&key.path);
     let mut keys: Vec<Key> = JOB.iter().filter(|key| key.path != "timeout").copied().collect();
     keys.extend(STEP_ONLY.iter().filter(of_step));
+    let known = |key: &&Key| {
+        !keys
+            .iter()
+            .any(|known| known.path == key.path && known.used != Use::NotYet)
+    };
+    let of_queues: Vec<Key> = crate::keys_queue::of_templates().filter(known).copied().collect();
+    keys.retain(|key| !of_queues.iter().any(|own| own.path == key.path));
+    keys.extend(of_queues);
     keys
 });
 

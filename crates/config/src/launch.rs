@@ -23,6 +23,15 @@ pub(crate) const OWN_VARIABLES: &[&str] = &[
     "GAFFER_PID",
 ];
 /// And in steps.
+/// Set in runs of queues.
+pub(crate) const QUEUE_VARIABLES: &[&str] = &[
+    "GAFFER_QUEUE",
+    "GAFFER_TASK",
+    "GAFFER_KIND",
+    "GAFFER_TOKEN",
+    "GAFFER_PAYLOAD",
+    "GAFFER_PAYLOAD_FILE",
+];
 pub(crate) const STEP_VARIABLES: &[&str] = &["GAFFER_TASK", "GAFFER_STEP", "GAFFER_OUTPUT"];
 /// What `env_inherit = "base"` takes from the daemon, as patterns.
 pub(crate) const BASE_VARIABLES: &[&str] = &["PATH", "LANG", "LC_*", "TZ"];
@@ -52,7 +61,11 @@ fn what_to_run(resolver: &mut Resolver<'_, '_>) -> Vec<String> {
                 "cmd",
                 format!(
                     "{} `{name}` has no `cmd`",
-                    if resolver.task.is_some() { "step" } else { "job" }
+                    match resolver.task {
+                        Some(named) if named.queue => "queue",
+                        Some(_) => "step",
+                        None => "job",
+                    }
                 ),
                 "write what to run: cmd = \"…\"",
             );
@@ -554,7 +567,8 @@ impl<'a> Known<'a> {
             // What could not be read may hold it.
             || self.launch.unread.is_some()
             || OWN_VARIABLES.contains(&name)
-            || (self.task.is_some() && STEP_VARIABLES.contains(&name))
+            || (self.task.is_some_and(|task| !task.queue) && STEP_VARIABLES.contains(&name))
+            || (self.task.is_some_and(|task| task.queue) && QUEUE_VARIABLES.contains(&name))
             || USER_VARIABLES.contains(&name)
             || self.port_variables.iter().any(|known| known == name)
             || self.launch.env.iter().flatten().any(|(known, _)| known == name)
@@ -565,6 +579,18 @@ impl<'a> Known<'a> {
         let name = reference.name;
         let text = format!("`{{{{{}}}}}`", reference.text);
         let is_number = match (name, self.task) {
+            ("queue" | "kind" | "task.id", Some(task)) if task.queue => false,
+            (_, Some(task)) if task.queue && (name == "payload" || name.starts_with("payload.")) => {
+                if self.launch.shell.is_some() {
+                    let help = "leave `shell` out, or read it from stdin";
+                    return Err((
+                        format!("{text} must not become a part of a script"),
+                        help.to_owned(),
+                    ));
+                }
+                true
+            }
+            (_, Some(task)) if task.queue => self.plain(name, &text)?,
             ("task.name" | "task.id" | "task.dir" | "step", Some(_)) => false,
             ("instance" | "job", Some(_)) => return Err(Known::unknown(name, &text, true)),
             (_, Some(task)) if name.starts_with("params.") || name.starts_with("steps.") => {
@@ -601,8 +627,14 @@ impl<'a> Known<'a> {
                         String::new(),
                     ));
                 }
-                Some(("sockets" | "payload", _)) => {
+                Some(("sockets", _)) => {
                     return Err((format!("{text} is not yet supported"), String::new()));
+                }
+                Some(("payload", _)) => {
+                    return Err((
+                        format!("{text} has a value in workers of queues only"),
+                        String::new(),
+                    ));
                 }
                 _ => return Err(Known::unknown(name, text, self.task.is_some())),
             },
@@ -610,9 +642,6 @@ impl<'a> Known<'a> {
     }
 
     fn unknown(name: &str, text: &str, in_step: bool) -> (String, String) {
-        if name == "queue" {
-            return (format!("{text} is not yet supported"), String::new());
-        }
         let shared = ["session", "node", "run", "attempt", "user", "profile", "file.dir"];
         let own: &[&str] = match in_step {
             false => &["job", "instance"],

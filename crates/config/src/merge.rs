@@ -4,10 +4,11 @@
 //! `[env]`, each file of variables, `env` of the job.
 
 use crate::bundle::Bundle;
-use crate::defs::{Front, JobDef, Scope, TaskDef};
+use crate::defs::{Front, JobDef, QueueDef, Scope, TaskDef};
 use crate::env_text::Variables;
 use crate::host::Host;
 use crate::keys::{JOB, Key, Use};
+use crate::keys_queue::{is_queue_only, kind_keys, queue_keys};
 use crate::keys_task::{is_task_only, step_keys};
 use crate::kind::env_value;
 use crate::node::{Entry, Item, Node, Span, Table};
@@ -53,6 +54,27 @@ pub(crate) struct MergedTask {
     pub steps: Vec<MergedStep>,
 }
 
+/// A queue with everything inherited.
+#[derive(Debug)]
+pub(crate) struct MergedQueue {
+    pub session: String,
+    pub name: String,
+    pub span: Span,
+    /// Keys of the queue alone.
+    pub table: Table,
+    /// What is done for a task of no kind.
+    pub work: MergedStep,
+    /// In the order of the file.
+    pub kinds: Vec<MergedStep>,
+}
+
+/// All objects of a load that inherit.
+pub(crate) struct AllMerged {
+    pub jobs: Vec<Merged>,
+    pub tasks: Vec<MergedTask>,
+    pub queues: Vec<MergedQueue>,
+}
+
 /// A step with everything inherited.
 #[derive(Debug)]
 pub(crate) struct MergedStep {
@@ -93,10 +115,11 @@ const TEMPLATED: &[&str] = &["argv0", "cwd", "env", "env_file", "stdin"];
 const PROBES: &[&str] = &["http", "tcp", "cmd", "log", "notify", "after", "heartbeat"];
 
 impl Merger<'_> {
-    /// All jobs and tasks that exist under the selected profiles.
-    pub fn all(&mut self) -> (Vec<Merged>, Vec<MergedTask>) {
+    /// All jobs, tasks and queues that exist under the selected profiles.
+    pub fn all(&mut self) -> AllMerged {
         let jobs = std::mem::take(&mut self.front.jobs);
         let tasks = std::mem::take(&mut self.front.tasks);
+        let queues = std::mem::take(&mut self.front.queues);
         let scopes = std::mem::take(&mut self.front.scopes);
         let templates = std::mem::take(&mut self.front.templates);
         let jobs = jobs
@@ -107,7 +130,11 @@ impl Merger<'_> {
             .into_values()
             .filter_map(|def| self.task(&scopes[def.scope], &templates, def))
             .collect();
-        (jobs, tasks)
+        let queues = queues
+            .into_values()
+            .filter_map(|def| self.queue(&scopes[def.scope], &templates, def))
+            .collect();
+        AllMerged { jobs, tasks, queues }
     }
 
     fn job(&mut self, scope: &Scope, templates: &Templates, def: JobDef) -> Option<Merged> {
@@ -212,6 +239,95 @@ impl Merger<'_> {
         for key in ["extends", "unset", "profiles", "session"] {
             table.remove(key);
         }
+        self.prefix = format!("{path}.");
+        self.place_of_work(&mut table, span);
+        self.fill(&mut table, path);
+        let layers = self.layers(&mut table, scope, &below, &gone, path);
+        if self.bundle.inherit_env && table.get("env_inherit").is_none() {
+            table.put("env_inherit", Node::str("all", span));
+        }
+        MergedStep {
+            name: name.to_owned(),
+            span,
+            table,
+            layers,
+            unread: None,
+        }
+    }
+
+    fn queue(&mut self, scope: &Scope, templates: &Templates, def: QueueDef) -> Option<MergedQueue> {
+        let path = format!("queue.{}", def.name);
+        let layers: Vec<&Table> = def.layers.iter().collect();
+        let mut all = self
+            .inherit(scope, &scope.defaults_queue, templates, &layers)
+            .table;
+        self.profiles(&all)?;
+        self.misfits(&mut all, &layers, queue_keys(), &format!("queue `{}`", def.name));
+        let kinds = all.remove("kind");
+        let mut work = self.work(scope, templates, &layers, &def.name, &path, def.span);
+        // What a queue does not run itself, its kinds may inherit: it has no folder to be in.
+        if work.table.get("cmd").is_none() {
+            work.table.remove("cwd");
+        }
+        let mut merged = Vec::new();
+        for (name, entry) in kinds
+            .as_ref()
+            .and_then(Node::as_table)
+            .map(Table::in_order)
+            .unwrap_or_default()
+        {
+            let own = |layer: &'_ Table| {
+                layer
+                    .get_table("kind")
+                    .and_then(|kinds| kinds.get_table(name))
+                    .cloned()
+            };
+            let own: Vec<Table> = def.layers.iter().filter_map(own).collect();
+            let mut below = def.layers.clone();
+            // Work is one of both: a kind's own takes the place of the queue's.
+            for key in ["cmd", "task"] {
+                if own.iter().any(|layer| layer.get(key).is_some()) {
+                    below.iter_mut().for_each(|layer| {
+                        layer.remove("cmd");
+                        layer.remove("task");
+                    });
+                }
+            }
+            let levels: Vec<&Table> = below.iter().chain(&own).collect();
+            let path = format!("{path}.kind.{name}");
+            merged.push(self.work(scope, templates, &levels, name, &path, entry.key));
+        }
+        all.0.retain(|name, _| is_queue_only(name));
+        for key in ["profiles", "session", "extends", "unset"] {
+            all.remove(key);
+        }
+        Some(MergedQueue {
+            session: def.session,
+            name: def.name,
+            span: def.span,
+            table: all,
+            work,
+            kinds: merged,
+        })
+    }
+
+    /// What a queue, or a kind of it, runs.
+    fn work(
+        &mut self,
+        scope: &Scope,
+        templates: &Templates,
+        layers: &[&Table],
+        name: &str,
+        path: &str,
+        span: Span,
+    ) -> MergedStep {
+        let Inherited {
+            mut table,
+            below,
+            gone,
+        } = self.inherit(scope, &scope.defaults_queue, templates, layers);
+        table.0.retain(|name, _| !is_queue_only(name));
+        self.misfits(&mut table, layers, kind_keys(), &format!("queue `{name}`"));
         self.prefix = format!("{path}.");
         self.place_of_work(&mut table, span);
         self.fill(&mut table, path);

@@ -2,6 +2,7 @@
 
 use crate::diff::ChangeClass;
 use crate::keys::{DAEMON, JOB, Key, NODE, OLD, PLUGIN, TOP, Use, WEBHOOK};
+use crate::keys_queue::{kind_keys, queue_keys};
 use crate::keys_task::{step_keys, task_keys};
 use crate::kind::Type;
 
@@ -55,6 +56,8 @@ pub fn reference_markdown() -> String {
     section(&mut out, "`[job.X]`", JOB);
     section(&mut out, "`[task.X]`", task_keys());
     section(&mut out, "`[task.X.step.Y]`", step_keys());
+    section(&mut out, "`[queue.X]`", queue_keys());
+    section(&mut out, "`[queue.X.kind.K]`", kind_keys());
     section(&mut out, "`[webhook.X]`", WEBHOOK);
     section(&mut out, "`[node.X]` in the user's own `config.toml`", NODE);
     section(&mut out, "`[gaffer]`", DAEMON);

@@ -81,6 +81,18 @@ pub(crate) struct Named {
     pub outputs: BTreeMap<String, BTreeSet<String>>,
     /// Steps that have succeeded when this one starts.
     pub before: BTreeSet<String>,
+    /// It is the work of a queue: a task and its payload may be named, no steps.
+    pub queue: bool,
+}
+
+impl Named {
+    /// For the work of a queue.
+    pub fn queue() -> Named {
+        Named {
+            queue: true,
+            ..Named::default()
+        }
+    }
 }
 
 /// A name in `after`, not yet looked up among the jobs.

@@ -1,6 +1,7 @@
 //! JSON Schema of `gaffer.toml`, from the table of keys, for editors.
 
 use crate::keys::{DAEMON, JOB, Key, TOP, Use, WEBHOOK};
+use crate::keys_queue::{kind_keys, queue_keys};
 use crate::keys_task::{step_keys, task_keys, template_keys};
 use crate::kind::{CONDITIONS, STEP_CONDITIONS, Type};
 use serde_json::{Map, Value, json};
@@ -11,6 +12,7 @@ pub fn schema_json() -> String {
     let object = |what: &str| json!({ "type": "object", "additionalProperties": { "$ref": format!("#/$defs/{what}") } });
     top.insert("job".to_owned(), object("job"));
     top.insert("task".to_owned(), object("task"));
+    top.insert("queue".to_owned(), object("queue"));
     top.insert("template".to_owned(), object("template"));
     top.insert("webhook".to_owned(), object("webhook"));
     top.insert("profile".to_owned(), object("profile"));
@@ -24,6 +26,14 @@ pub fn schema_json() -> String {
     defaults.insert("job".to_owned(), closed(properties(JOB, "", &in_defaults)));
     let in_step = |key: &Key| key.used != Use::File;
     defaults.insert("step".to_owned(), closed(properties(step_keys(), "", &in_step)));
+    defaults.insert(
+        "queue".to_owned(),
+        closed(properties(queue_keys(), "", &|key| {
+            key.used != Use::File && key.path != "kind"
+        })),
+    );
+    let mut queue = properties(queue_keys(), "", &|key| key.path != "kind");
+    queue.insert("kind".to_owned(), object("kind"));
     let mut task = properties(task_keys(), "", &|key| key.path != "step");
     task.insert("step".to_owned(), object("step"));
     let schema = json!({
@@ -35,6 +45,8 @@ pub fn schema_json() -> String {
         "$defs": {
             "job": closed(properties(JOB, "", &|_| true)),
             "task": closed(task),
+            "queue": closed(queue),
+            "kind": closed(properties(kind_keys(), "", &|_| true)),
             "step": closed(properties(step_keys(), "", &|_| true)),
             "template": closed(properties(template_keys(), "", &|_| true)),
             "defaults": closed(defaults),

@@ -219,6 +219,7 @@ pub(crate) fn resolve(
         params: params.keys().cloned().collect(),
         outputs: outputs(&merged, &path, report),
         before: BTreeSet::new(),
+        queue: false,
     };
     let one_step = merged.steps.len() == 1 && merged.steps[0].name == merged.name;
     let mut steps = Vec::with_capacity(merged.steps.len());

@@ -136,6 +136,12 @@ impl Engine {
             }
         }
         crate::task::service::resume(&state).await;
+        {
+            let mut state = owner::lock(&state);
+            if !state.queues.defined.is_empty() || state.queues.has_found() {
+                state.open_queue_store();
+            }
+        }
         let owner = tokio::spawn(owner::run(state.clone(), rx));
         crate::budget::begin(&state);
         let host = Arc::new(gaffer_config::RealHost);

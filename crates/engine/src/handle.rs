@@ -655,6 +655,7 @@ impl Handle {
             let users = state.users_of_live_runs();
             state.watches.notify.tidy(&users);
         }
+        self.close_queues().await;
         let store = self.store.clone();
         let _joined = tokio::task::spawn_blocking(move || store.close()).await;
     }

@@ -367,6 +367,8 @@ pub struct PlanInfo {
     pub runs_ended: u32,
     /// Tasks of the file that change.
     pub tasks: Vec<TaskChange>,
+    /// Queues of the file that change.
+    pub queues: Vec<QueueChange>,
     /// Webhooks of the file that change.
     pub webhooks: Vec<HookChange>,
     /// Rendered warnings.
@@ -376,7 +378,7 @@ pub struct PlanInfo {
 impl PlanInfo {
     /// Nothing would change.
     pub fn is_empty(&self) -> bool {
-        self.changes.is_empty() && self.tasks.is_empty() && self.webhooks.is_empty()
+        self.changes.is_empty() && self.tasks.is_empty() && self.queues.is_empty() && self.webhooks.is_empty()
     }
 }
 
@@ -387,6 +389,17 @@ pub struct TaskChange {
     pub action: PlanAction,
     /// Session and name.
     pub task: JobId,
+    /// Keys that differ.
+    pub keys: Vec<gaffer_config::Change>,
+}
+
+/// One queue of a plan. Tasks in progress keep their definition.
+#[derive(Clone, Debug)]
+pub struct QueueChange {
+    /// What happens to it.
+    pub action: PlanAction,
+    /// Session and name.
+    pub queue: JobId,
     /// Keys that differ.
     pub keys: Vec<gaffer_config::Change>,
 }
@@ -583,6 +596,12 @@ pub enum Error {
     /// No such task.
     #[error("no task `{0}`")]
     TaskNotFound(String),
+    /// There is no such queue.
+    #[error("{0}")]
+    QueueNotFound(String),
+    /// There is no such queued task, or it was not kept.
+    #[error("no queued task {0}: there never was one, or it is over and was not kept")]
+    QueuedTaskNotFound(i64),
     /// A task's files cannot be used.
     #[error("{0}")]
     Task(String),

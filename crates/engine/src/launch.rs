@@ -219,6 +219,7 @@ fn expand(
         base_env: &state.base_env,
         shell: &state.tuning.shell,
         task: None,
+        queue: None,
         added: &added,
     };
     gaffer_config::expand(launch, &context).map_err(|error| error.to_string())

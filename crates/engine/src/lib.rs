@@ -48,6 +48,7 @@ mod pids;
 mod plan;
 mod previous;
 mod probes;
+pub mod queue;
 mod ready;
 mod recovery;
 mod refresh;

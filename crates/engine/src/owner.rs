@@ -76,6 +76,8 @@ pub(crate) enum Message {
         id: Arc<str>,
         commands: Vec<gaffer_core::task::runner::Command>,
     },
+    /// Something about queues.
+    Queue(crate::queue::service::QueueNews),
     /// Outcome of a probe.
     Probed {
         run: RunId,
@@ -103,10 +105,14 @@ pub(crate) async fn run(state: Arc<Mutex<State>>, mut rx: mpsc::UnboundedReceive
         let wake = {
             let state = lock(&state);
             let deadline = state.node.next_deadline().into_iter();
-            let deadline = deadline.chain(state.tasks.next_deadline()).min().map(|deadline| {
-                let now = clock::mono();
-                Instant::now() + Duration::from_nanos(deadline.0.saturating_sub(now.0))
-            });
+            let deadline = deadline.chain(state.tasks.next_deadline());
+            let deadline = deadline
+                .chain(state.queues.next_deadline())
+                .min()
+                .map(|deadline| {
+                    let now = clock::mono();
+                    Instant::now() + Duration::from_nanos(deadline.0.saturating_sub(now.0))
+                });
             let look = (!state.dirty.is_empty()).then(|| looked + LOOK_EVERY);
             [deadline, look].into_iter().flatten().min()
         };
@@ -118,6 +124,7 @@ pub(crate) async fn run(state: Arc<Mutex<State>>, mut rx: mpsc::UnboundedReceive
                     let mut state = lock(&state);
                     state.feed(Input::Tick);
                     state.tick_tasks();
+                    state.tick_queues();
                     end_turn(&mut state, &mut looked);
                     continue;
                 }
@@ -185,6 +192,7 @@ impl State {
             }
             Message::Task { id, input } => self.feed_task(&id, input),
             Message::TaskWritten { id, commands } => self.task_written(&id, commands),
+            Message::Queue(news) => self.queue_news(news),
             Message::Probed { run, role, verdict } => self.feed(Input::Probed {
                 run,
                 role,
@@ -291,10 +299,16 @@ impl State {
         let store = self.store.clone();
         self.flush_settled();
         let records = self.tasks.barrier();
+        let outcomes = self.queues.barrier();
         tokio::spawn(async move {
-            // What the old segments tell of tasks is in their streams first.
+            // What the old segments tell of tasks is in their streams first, and in the store of the queues.
             if let Some(records) = records
                 && records.await.is_err()
+            {
+                return;
+            }
+            if let Some(outcomes) = outcomes
+                && outcomes.await.is_err()
             {
                 return;
             }
@@ -529,9 +543,15 @@ impl State {
         self.flush_settled();
         let store = self.store.clone();
         let records = self.tasks.barrier();
+        let outcomes = self.queues.barrier();
         tokio::spawn(async move {
             if let Some(records) = records
                 && records.await.is_err()
+            {
+                return;
+            }
+            if let Some(outcomes) = outcomes
+                && outcomes.await.is_err()
             {
                 return;
             }

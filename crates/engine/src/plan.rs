@@ -64,6 +64,7 @@ impl State {
             unchanged,
             runs_ended,
             tasks: self.task_changes(&draft.config.file.to_string_lossy(), &draft.config.tasks),
+            queues: self.queue_changes(&draft.config.file.to_string_lossy(), &draft.config.queues),
             webhooks: self.hook_changes(&draft.config.file.to_string_lossy(), &draft.config.webhooks),
             warnings: draft
                 .config
@@ -207,6 +208,11 @@ impl State {
             prepared.effects.push(Effect::Tasks(defined));
             prepared.changes.push(change);
         }
+        if !plan.queues.is_empty() {
+            let (defined, change) = self.queues_after(&plan.file, &draft.config.queues);
+            prepared.effects.push(Effect::Queues(defined));
+            prepared.changes.push(change);
+        }
         if let Some(list) = hooks {
             // First: it hears of the rest.
             prepared.effects.insert(0, Effect::Webhooks(Arc::new(list)));
@@ -303,6 +309,10 @@ fn hash(draft: &Draft, plan: &PlanInfo) -> String {
     }
     for (task, loaded) in &draft.config.tasks {
         add(&task.to_string());
+        add(&loaded.typed.to_string());
+    }
+    for (queue, loaded) in &draft.config.queues {
+        add(&queue.to_string());
         add(&loaded.typed.to_string());
     }
     for webhook in &draft.config.webhooks {

@@ -8,7 +8,9 @@ use crate::info::Error;
 use crate::plan::Draft;
 use crate::state::State;
 use crate::store::Change;
-use gaffer_config::{Config, DaemonSettings, Origin, StoredHost, Webhook, load_job_json, load_task_json};
+use gaffer_config::{
+    Config, DaemonSettings, Origin, StoredHost, Webhook, load_job_json, load_queue_json, load_task_json,
+};
 use gaffer_core::name::Name;
 use serde_json::{Map, Value, json};
 use std::collections::{BTreeMap, BTreeSet};
@@ -33,11 +35,16 @@ impl State {
         let hooks: Map<String, Value> = hooks
             .map(|hook| (hook.webhook.id(), hook.webhook.typed()))
             .collect();
-        if jobs.is_empty() && tasks.is_empty() && hooks.is_empty() {
+        let queues = self.queues.defined.iter().filter(|(_, queue)| queue.file == file);
+        let queues: Map<String, Value> = queues
+            .map(|(id, queue)| (id.to_string(), queue.typed.clone()))
+            .collect();
+        if jobs.is_empty() && tasks.is_empty() && queues.is_empty() && hooks.is_empty() {
             return None;
         }
         let spec = json!({
-            "session": draft.config.session.as_str(), "jobs": jobs, "tasks": tasks, "webhooks": hooks,
+            "session": draft.config.session.as_str(), "jobs": jobs, "tasks": tasks, "queues": queues,
+            "webhooks": hooks,
         });
         Some(Change::Previous {
             file: file.to_owned(),
@@ -80,6 +87,12 @@ pub(crate) fn config(file: &Path, text: &str) -> Result<Config> {
         loaded.origin = Some(origin.clone());
         tasks.insert(loaded.id.clone(), loaded);
     }
+    let mut queues = BTreeMap::new();
+    for (session, name, typed) in objects("queues") {
+        let mut loaded = load_queue_json(&session, &name, &typed, &StoredHost).map_err(Error::Config)?;
+        loaded.origin = Some(origin.clone());
+        queues.insert(loaded.id.clone(), loaded);
+    }
     let webhooks =
         objects("webhooks").map(|(session, name, typed)| Webhook::from_typed(&session, &name, &typed));
     let webhooks = webhooks
@@ -90,6 +103,7 @@ pub(crate) fn config(file: &Path, text: &str) -> Result<Config> {
         daemon_section: None,
         jobs,
         tasks,
+        queues,
         webhooks,
         vars: BTreeSet::new(),
         session: session.ok_or_else(unreadable)?,

@@ -476,7 +476,11 @@ fn report_slots(
     for (text, facts) in newest {
         let Ok(slot) = text.parse::<Slot>() else {
             let dead_shim = known.buried.contains(&facts.shim);
-            state.note_task_run(&text, *facts, dead_shim);
+            if text.starts_with("queue:") {
+                state.note_queue_run(&text, *facts, dead_shim);
+            } else {
+                state.note_task_run(&text, *facts, dead_shim);
+            }
             continue;
         };
         let (own, earlier): (Vec<Death>, Vec<Death>) = past

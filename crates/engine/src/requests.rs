@@ -131,6 +131,8 @@ pub(crate) enum Effect {
     },
     /// Files define these tasks now.
     Tasks(crate::task::AllDefined),
+    /// Files define these queues now.
+    Queues(std::collections::BTreeMap<JobId, crate::queue::QueueDefined>),
     /// The webhooks are these now.
     Webhooks(Arc<Vec<crate::outbox::Hook>>),
     /// `config.applied`.
@@ -142,7 +144,7 @@ impl State {
     pub fn request(&mut self, request: Request, reply: oneshot::Sender<Result<Answer>>) {
         if let Request::Shutdown { all, by } = request {
             self.shutting_down = true;
-            self.feed(Input::Shutdown { all, by });
+            self.begin_shutdown(all, by);
             let _gone = reply.send(Ok(Answer {
                 operation: OperationId(0),
                 slot: None,
@@ -339,6 +341,7 @@ impl State {
                 }
             }
             Effect::Tasks(defined) => self.tasks.define(defined),
+            Effect::Queues(defined) => self.define_queues(defined),
             Effect::Webhooks(list) => self.set_hooks(list),
             Effect::Applied { file, by } => self.tell_applied(file, by, true),
         }

@@ -11,6 +11,7 @@ use crate::launch;
 use crate::operations::Operations;
 use crate::owner::Message;
 use crate::pids::Pids;
+use crate::queue::service::Queues;
 use crate::settings::{Grouping, Settings, Tuning};
 use crate::settle;
 use crate::shims::{Connection, Shim, ShimState, Shims, watch_end, wire};
@@ -59,6 +60,7 @@ pub(crate) struct State {
     pub watches: Watches,
     pub sampler: Sampler,
     pub tasks: Tasks,
+    pub queues: Queues,
     pub store: Store,
     pub events: EventWriter,
     pub owner: mpsc::UnboundedSender<Message>,
@@ -117,6 +119,12 @@ impl State {
             watches: Watches::default(),
             sampler: Sampler::default(),
             tasks: Tasks::with(crate::task::from_rows(&loaded.tasks)),
+            queues: Queues::new(
+                &node_id,
+                loaded.epoch,
+                seed,
+                crate::queue::from_rows(&loaded.queues),
+            ),
             committer: crate::requests::committer(ends.owner.clone()),
             store: ends.store,
             events: ends.events,
@@ -148,6 +156,9 @@ impl State {
         if let Some(task) = service::run_of(&input).and_then(|run| self.tasks.task_of(run)) {
             let task = task.clone();
             return self.task_fact(&task, input);
+        }
+        if let Some(run) = service::run_of(&input).filter(|run| self.queues.has_run(*run)) {
+            return self.queue_fact(run, input);
         }
         let mut queue = VecDeque::from([input]);
         while let Some(input) = queue.pop_front() {
@@ -615,7 +626,11 @@ impl State {
             .runs
             .runs
             .values()
-            .filter(|facts| !facts.is_over() && facts.slot.parse().is_ok_and(|slot: Slot| !kept(&slot.job)))
+            .filter(|facts| !facts.is_over())
+            .filter(|facts| match facts.slot.parse::<Slot>() {
+                Ok(slot) => !kept(&slot.job),
+                Err(_) => self.queues.ends_with_node(facts.run, all),
+            })
             .map(|facts| facts.run)
             .collect();
         for run in ending {

@@ -322,6 +322,9 @@ pub enum Stdin {
     /// Opened read-only by the child, as its user.
     #[n(2)]
     File(#[n(0)] String),
+    /// These bytes, then the end: the program reads them from memory, whatever becomes of anybody else.
+    #[n(3)]
+    Data(#[n(0)] ByteVec),
 }
 
 /// Where an output goes.

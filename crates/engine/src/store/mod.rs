@@ -107,6 +107,8 @@ pub struct Loaded {
     pub pids: PidsKept,
     /// Tasks that files define.
     pub tasks: Vec<TaskRow>,
+    /// Queues that files define.
+    pub queues: Vec<TaskRow>,
     /// Webhooks.
     pub hooks: Vec<HookRow>,
     /// Highest number of an event in the outbox.

@@ -155,7 +155,8 @@ pub(super) fn load(connection: &Connection) -> rusqlite::Result<Loaded> {
                 .map(|(epoch, n)| (epoch, u32::try_from(n).unwrap_or(u32::MAX)))
                 .collect(),
         },
-        tasks: tasks(connection)?,
+        tasks: objects(connection, "task")?,
+        queues: objects(connection, "queue")?,
         hooks,
         outbox_newest,
     })
@@ -170,11 +171,10 @@ pub(super) fn previous(connection: &Connection, file: &str) -> rusqlite::Result<
     connection.query_row(&sql, [file], |row| row.get(0)).optional()
 }
 
-fn tasks(connection: &Connection) -> rusqlite::Result<Vec<TaskRow>> {
-    let sql = format!(
-        "SELECT session, name, file, spec FROM task WHERE {}",
-        sums::sound("task")
-    );
+/// Objects that files define, of one table.
+fn objects(connection: &Connection, table: &str) -> rusqlite::Result<Vec<TaskRow>> {
+    let sound = sums::sound(table);
+    let sql = format!("SELECT session, name, file, spec FROM {table} WHERE {sound}");
     all(connection, &sql, |row| {
         Ok(TaskRow {
             session: row.get(0)?,

@@ -76,6 +76,11 @@ const MIGRATIONS: &[&str] = &[
      CREATE INDEX task_by_file ON task (file);",
     // 5: what a file defined before it was applied last.
     "CREATE TABLE previous (file TEXT PRIMARY KEY, spec TEXT NOT NULL, sum INTEGER NOT NULL) WITHOUT ROWID;",
+    // 6: queues of files. Their tasks are in a file of their own.
+    "CREATE TABLE queue (
+        session TEXT NOT NULL, name TEXT NOT NULL, file TEXT NOT NULL, spec TEXT NOT NULL, sum INTEGER NOT NULL,
+        PRIMARY KEY (session, name)) WITHOUT ROWID;
+     CREATE INDEX queue_by_file ON queue (file);",
 ];
 
 /// Opens or makes the file and brings it to this version.

@@ -17,6 +17,7 @@ const TABLES: &[(&str, usize, &str)] = &[
         "session, job, spec, file, line, revision, wish, wish_seq, restart_seq, scaled, changed_by",
     ),
     ("task", 2, "session, name, file, spec"),
+    ("queue", 2, "session, name, file, spec"),
     ("previous", 1, "file, spec"),
     (
         "instance_wish",
@@ -167,7 +168,8 @@ mod tests {
                 n: 9,
                 request: r#"{"cmd": ["migrate"]}"#.to_owned(),
             },
-            tasks(session),
+            tasks(session.clone()),
+            queues(session),
             Change::Previous {
                 file: "/srv/gaffer.toml".to_owned(),
                 spec: r#"{"jobs": {"default.web": {"cmd": ["serve"]}}}"#.to_owned(),
@@ -183,6 +185,19 @@ mod tests {
             spec: r#"{"step": {"nightly": {"cmd": ["backup"]}}}"#.to_owned(),
         };
         Change::Tasks {
+            file: row.file.clone(),
+            rows: vec![row],
+        }
+    }
+
+    fn queues(session: String) -> Change {
+        let row = TaskRow {
+            session,
+            name: "thumbs".to_owned(),
+            file: "/srv/gaffer.toml".to_owned(),
+            spec: r#"{"cmd": ["thumbs"]}"#.to_owned(),
+        };
+        Change::Queues {
             file: row.file.clone(),
             rows: vec![row],
         }

@@ -145,6 +145,13 @@ pub enum Change {
         /// All of them.
         rows: Vec<TaskRow>,
     },
+    /// The queues of a file are these now.
+    Queues {
+        /// File.
+        file: String,
+        /// All of them.
+        rows: Vec<TaskRow>,
+    },
     /// What a file defined until now.
     Previous {
         /// File.
@@ -308,7 +315,10 @@ fn apply(c: &Connection, change: &Change) -> rusqlite::Result<bool> {
         return outbox::apply(c, change);
     }
     if let Change::Tasks { file, rows } = change {
-        return tasks(c, file, rows).map(|()| false);
+        return objects(c, "task", file, rows).map(|()| false);
+    }
+    if let Change::Queues { file, rows } = change {
+        return objects(c, "queue", file, rows).map(|()| false);
     }
     if let Change::Previous { file, spec } = change {
         c.prepare_cached("INSERT OR REPLACE INTO previous VALUES (?1, ?2, row_sum(?1, ?2))")?
@@ -334,10 +344,11 @@ fn apply(c: &Connection, change: &Change) -> rusqlite::Result<bool> {
     Ok(false)
 }
 
-fn tasks(c: &Connection, file: &str, rows: &[TaskRow]) -> rusqlite::Result<()> {
-    c.execute("DELETE FROM task WHERE file = ?1", [file])?;
+fn objects(c: &Connection, table: &str, file: &str, rows: &[TaskRow]) -> rusqlite::Result<()> {
+    c.execute(&format!("DELETE FROM {table} WHERE file = ?1"), [file])?;
+    let insert = format!("INSERT OR REPLACE INTO {table} VALUES (?1, ?2, ?3, ?4, row_sum(?1, ?2, ?3, ?4))");
     for row in rows {
-        c.prepare_cached("INSERT OR REPLACE INTO task VALUES (?1, ?2, ?3, ?4, row_sum(?1, ?2, ?3, ?4))")?
+        c.prepare_cached(&insert)?
             .execute(params![row.session, row.name, row.file, row.spec])?;
     }
     Ok(())

@@ -76,6 +76,7 @@ pub(super) fn spawn(
         base_env: &state.base_env,
         shell: &state.tuning.shell,
         task: Some(&task),
+        queue: None,
         added: &added,
     };
     let expanded = gaffer_config::expand(&spec.launch, &context).map_err(|error| error.to_string())?;

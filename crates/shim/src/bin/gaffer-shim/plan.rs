@@ -185,6 +185,8 @@ fn descriptors(spawn: &Spawn, ours: &mut Ours) -> Staged<Vec<Option<OwnedFd>>> {
             sys::set_nonblocking(&write).map_err(stdio)?;
             ours.stdin = Some(write);
             theirs.push(Some(read));
+        } else if let Stdin::Data(data) = &spawn.stdin {
+            theirs.push(Some(memory(data).map_err(stdio)?));
         } else {
             theirs.push(None);
         }
@@ -213,6 +215,16 @@ fn descriptors(spawn: &Spawn, ours: &mut Ours) -> Staged<Vec<Option<OwnedFd>>> {
         theirs.push(Some(their.into()));
     }
     Ok(theirs)
+}
+
+/// A file in memory that holds these bytes, to be read from its beginning.
+fn memory(data: &[u8]) -> io::Result<OwnedFd> {
+    use std::io::{Seek, Write};
+    let fd = rustix::fs::memfd_create(c"stdin", rustix::fs::MemfdFlags::CLOEXEC)?;
+    let mut file = std::fs::File::from(fd);
+    file.write_all(data)?;
+    file.rewind()?;
+    Ok(file.into())
 }
 
 /// A terminal: our side and the program's.
@@ -366,7 +378,7 @@ pub fn failure(spawn: &Spawn, plan: &Plan, stuck: bool) -> Failure {
         "cwd" => spawn.cwd.clone(),
         "stdin" => match &spawn.stdin {
             Stdin::File(path) => path.clone(),
-            Stdin::Null | Stdin::Pipe => String::new(),
+            Stdin::Null | Stdin::Pipe | Stdin::Data(_) => String::new(),
         },
         "rlimit" => plan
             .rlimits

@@ -1,0 +1,110 @@
+//! Queues that files define: kept in the store of the node, replaced by what the file says next.
+
+use crate::info::{PlanAction, QueueChange};
+use crate::state::State;
+use crate::store::{Change, TaskRow};
+use gaffer_config::{LoadedQueue, StoredHost, load_queue_json};
+use gaffer_core::name::JobId;
+use gaffer_core::queue::spec::Queue;
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// A definition in force.
+#[derive(Clone, Debug)]
+pub struct QueueDefined {
+    /// For the machine.
+    pub spec: Arc<Queue>,
+    /// Keys of `[queue.X]`.
+    pub typed: Value,
+    /// File that it came from.
+    pub file: String,
+}
+
+/// All definitions by session and name.
+pub(crate) type AllDefined = BTreeMap<JobId, QueueDefined>;
+
+/// What the store has.
+pub(crate) fn from_rows(rows: &[TaskRow]) -> AllDefined {
+    let mut all = AllDefined::new();
+    for row in rows {
+        let typed: Result<Value, _> = serde_json::from_str(&row.spec);
+        let loaded = typed.map_err(|error| error.to_string()).and_then(|typed| {
+            load_queue_json(&row.session, &row.name, &typed, &StoredHost)
+                .map_err(|errors| errors.render(false))
+        });
+        match loaded {
+            Ok(loaded) => {
+                let file = row.file.clone();
+                all.insert(loaded.id.clone(), defined(&loaded, file));
+            }
+            // Its tasks wait: nothing is lost because of a text that we cannot read.
+            Err(why) => tracing::error!(
+                session = row.session,
+                queue = row.name,
+                why,
+                "a stored queue cannot be understood"
+            ),
+        }
+    }
+    all
+}
+
+fn defined(loaded: &LoadedQueue, file: String) -> QueueDefined {
+    QueueDefined {
+        spec: loaded.spec.clone(),
+        typed: loaded.typed.clone(),
+        file,
+    }
+}
+
+impl State {
+    /// Which queues applying a file adds, changes and removes.
+    pub(crate) fn queue_changes(
+        &self,
+        file: &str,
+        queues: &BTreeMap<JobId, LoadedQueue>,
+    ) -> Vec<QueueChange> {
+        let defined = &self.queues.defined;
+        let new = queues.iter().filter_map(|(id, queue)| match defined.get(id) {
+            None => Some((PlanAction::Add, id)),
+            Some(old) if old.typed != queue.typed || old.file != file => Some((PlanAction::Change, id)),
+            Some(_) => None,
+        });
+        let gone = defined
+            .iter()
+            .filter(|(id, old)| old.file == file && !queues.contains_key(id))
+            .map(|(id, _)| (PlanAction::Remove, id));
+        let change = |(action, id): (PlanAction, &JobId)| QueueChange {
+            action,
+            queue: id.clone(),
+            keys: match (defined.get(id), queues.get(id)) {
+                (Some(old), Some(new)) => gaffer_config::diff_queue(&old.typed, &new.typed),
+                _ => Vec::new(),
+            },
+        };
+        new.chain(gone).map(change).collect()
+    }
+
+    /// All definitions once a file is applied, and that for the store.
+    pub(crate) fn queues_after(
+        &self,
+        file: &str,
+        queues: &BTreeMap<JobId, LoadedQueue>,
+    ) -> (AllDefined, Change) {
+        let mut all = self.queues.defined.clone();
+        all.retain(|_, old| old.file != file);
+        let mut rows = Vec::with_capacity(queues.len());
+        for (id, queue) in queues {
+            rows.push(TaskRow {
+                session: id.session.to_string(),
+                name: id.job.to_string(),
+                file: file.to_owned(),
+                spec: queue.typed.to_string(),
+            });
+            all.insert(id.clone(), defined(queue, file.to_owned()));
+        }
+        let file = file.to_owned();
+        (all, Change::Queues { file, rows })
+    }
+}

@@ -1,0 +1,489 @@
+//! How anything outside pushes, looks and changes.
+
+use super::push::task_of;
+use super::service::{QueueNews, due};
+use crate::clock;
+use crate::handle::{Handle, Result};
+use crate::info::{Actor, Error, Event};
+use crate::owner::{Message, lock};
+use gaffer_core::name::JobId;
+use gaffer_core::queue::dispatch::Input;
+use gaffer_core::queue::spec::{Queue, QueueId};
+use gaffer_core::queue::task::{Failure, TaskId, TaskState};
+use gaffer_core::time::{Duration, Wall};
+use gaffer_queue::port::{Answer, Cancelled, PUSH_MAX, Pushed, Request};
+use gaffer_queue::rows::{AttemptRow, Counts, Filter, Mode, TaskRow};
+use gaffer_queue::{Store, StoreError};
+use serde_json::Value;
+use std::sync::Arc;
+use tokio::sync::oneshot;
+
+/// A task to be pushed.
+#[derive(Clone, Debug, Default)]
+pub struct NewPush {
+    /// What is to be done, if the queue tells kinds apart.
+    pub kind: Option<String>,
+    /// Any JSON.
+    pub payload: Value,
+    /// Free JSON: shown, no effect.
+    pub meta: Option<Value>,
+    /// Smaller runs first.
+    pub priority: i32,
+    /// Not before this.
+    pub at: Option<Wall>,
+    /// Not before so much time has passed.
+    pub delay: Option<Duration>,
+    /// What excludes others.
+    pub unique: Option<String>,
+    /// What it is throttled by.
+    pub limit_key: Option<String>,
+    /// Longest life of an attempt.
+    pub timeout: Option<Duration>,
+    /// Its own number of attempts.
+    pub attempts: Option<u32>,
+}
+
+/// How a task ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TaskOutcome {
+    /// Final state.
+    pub state: TaskState,
+    /// Attempts that counted.
+    pub attempt: u32,
+    /// JSON.
+    pub result: Option<Arc<str>>,
+    /// Why it did not succeed.
+    pub failure: Option<Failure>,
+}
+
+/// What an operator does to a queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum QueueVerb {
+    /// Nothing is claimed; with `running` workers are frozen too.
+    Pause {
+        /// Freeze workers.
+        running: bool,
+    },
+    /// Go on.
+    Resume,
+    /// Nothing is taken.
+    Close,
+    /// Take tasks again.
+    Open,
+}
+
+/// A queue, as it is.
+#[derive(Clone, Debug)]
+pub struct QueueInfo {
+    /// Which.
+    pub id: QueueId,
+    /// Definition.
+    pub spec: Arc<Queue>,
+    /// Keys of `[queue.X]`.
+    pub typed: Value,
+    /// File that it came from.
+    pub file: String,
+    /// What operators said.
+    pub mode: Mode,
+    /// Tasks by state.
+    pub counts: Counts,
+    /// Tasks that workers of this node have.
+    pub busy: u32,
+}
+
+/// A task of a queue with its attempts.
+#[derive(Clone, Debug)]
+pub struct QueueSelf {
+    /// The row.
+    pub row: TaskRow,
+    /// Attempts that are over, oldest first.
+    pub attempts: Vec<AttemptRow>,
+}
+
+impl From<StoreError> for Error {
+    fn from(error: StoreError) -> Error {
+        match error {
+            StoreError::Unavailable(_) | StoreError::Newer(_) => Error::Store(error.to_string()),
+            StoreError::Closed(_) | StoreError::Duplicate { .. } => Error::WrongState(error.to_string()),
+        }
+    }
+}
+
+/// The store answered something else than it was asked.
+fn astray<T>() -> Result<T> {
+    Err(Error::Store("the queue store answered something else".to_owned()))
+}
+
+impl Handle {
+    fn queue_store(&self) -> Result<Store> {
+        let state = lock(&self.state);
+        match (&state.queues.store, &state.queues.failed) {
+            (Some(store), _) => Ok(store.clone()),
+            (None, Some(error)) => Err(error.clone().into()),
+            (None, None) if state.queues.defined.is_empty() => Err(Error::QueueNotFound(
+                "no file defines a queue yet: write [queue.NAME], then gaffer apply".to_owned(),
+            )),
+            (None, None) => Err(Error::Store(
+                "the queue store is being opened: try again in a moment".to_owned(),
+            )),
+        }
+    }
+
+    /// Waits until the store of the queues is open, if there are any; at most a few seconds.
+    async fn queue_store_soon(&self) -> Result<Store> {
+        for _ in 0..500 {
+            match self.queue_store() {
+                Err(Error::Store(why)) if why.ends_with("in a moment") => {
+                    tokio::time::sleep(Duration::from_millis(10)).await;
+                }
+                other => return other,
+            }
+        }
+        self.queue_store()
+    }
+
+    fn queue_spec(&self, queue: &QueueId) -> Result<Arc<Queue>> {
+        let state = lock(&self.state);
+        state.queues.spec(queue).cloned().ok_or_else(|| {
+            let near = state
+                .queues
+                .defined
+                .keys()
+                .filter(|other| other.session == queue.session)
+                .map(|other| {
+                    (
+                        gaffer_config::distance(other.job.as_str(), queue.job.as_str()),
+                        other,
+                    )
+                })
+                .filter(|(distance, _)| *distance <= 2)
+                .min_by_key(|(distance, _)| *distance);
+            let hint = near.map_or(String::new(), |(_, other)| {
+                format!("; did you mean `{}`?", other.job)
+            });
+            Error::QueueNotFound(format!(
+                "no queue `{}` in session {}{hint}",
+                queue.job, queue.session
+            ))
+        })
+    }
+
+    /// Puts tasks in, all or none. They are in the store when this returns.
+    pub async fn queue_push(&self, queue: &QueueId, pushes: &[NewPush], by: Actor) -> Result<Vec<Pushed>> {
+        let spec = self.queue_spec(queue)?;
+        if pushes.is_empty() || pushes.len() > PUSH_MAX {
+            return Err(Error::Invalid(format!(
+                "one push is 1 to {PUSH_MAX} tasks; these are {}",
+                pushes.len()
+            )));
+        }
+        let now = clock::wall();
+        let mut tasks = Vec::with_capacity(pushes.len());
+        for (index, push) in pushes.iter().enumerate() {
+            let task = task_of(queue, &spec, push, now).map_err(|error| match error {
+                Error::Invalid(why) if pushes.len() > 1 => Error::Invalid(format!("task {index}: {why}")),
+                other => other,
+            })?;
+            tasks.push(task);
+        }
+        let store = self.queue_store_soon().await?;
+        let Answer::Pushed(pushed) = store.get(Request::Push(tasks, now)).await? else {
+            return astray();
+        };
+        self.tell_pushed(queue, pushes, &pushed, by);
+        Ok(pushed)
+    }
+
+    /// Says what was pushed, and wakes the machine. Only now: the tasks are there.
+    fn tell_pushed(&self, queue: &QueueId, pushes: &[NewPush], pushed: &[Pushed], by: Actor) {
+        if let Some(at) = pushed.iter().filter_map(|one| one.due).min() {
+            self.queue_input(due(at));
+        }
+        if pushed.iter().any(|one| one.due.is_none()) {
+            self.queue_input(Input::Hint(Some(queue.clone())));
+        }
+        let mut state = lock(&self.state);
+        let new = pushed.iter().zip(pushes).filter(|(one, _)| !one.duplicate);
+        let events: Vec<Event> = new
+            .map(|(one, push)| {
+                let mut data = vec![("queue", queue.to_string()), ("task", one.id.to_string())];
+                data.extend(push.kind.as_ref().map(|kind| ("kind", kind.clone())));
+                data.extend(one.due.map(|at| ("run_at", at.0.to_string())));
+                Event {
+                    event: "queue.task.queued",
+                    job: None,
+                    slot: None,
+                    run: None,
+                    by: Some(by.clone()),
+                    reason: None,
+                    data,
+                }
+            })
+            .collect();
+        events.iter().for_each(|event| state.put_event(event));
+        state.counters.events += state.events.append(events);
+    }
+
+    fn queue_input(&self, input: Input) {
+        let _ended = self.owner.send(Message::Queue(QueueNews::Input(input)));
+    }
+
+    /// All queues that are defined here, in the order of their names.
+    pub async fn queues(&self) -> Result<Vec<QueueInfo>> {
+        let ids: Vec<JobId> = lock(&self.state).queues.defined.keys().cloned().collect();
+        let mut all = Vec::with_capacity(ids.len());
+        for id in ids {
+            all.push(self.queue(&id).await?);
+        }
+        Ok(all)
+    }
+
+    /// One queue.
+    pub async fn queue(&self, id: &QueueId) -> Result<QueueInfo> {
+        self.queue_spec(id)?;
+        let store = self.queue_store_soon().await?;
+        let Answer::Counts(counts) = store.get(Request::Counts(id.clone())).await? else {
+            return astray();
+        };
+        let state = lock(&self.state);
+        let defined = state.queues.defined.get(id);
+        let defined = defined.ok_or_else(|| Error::QueueNotFound(format!("queue {id} is gone")))?;
+        Ok(QueueInfo {
+            id: id.clone(),
+            spec: defined.spec.clone(),
+            typed: defined.typed.clone(),
+            file: defined.file.clone(),
+            mode: state
+                .queues
+                .modes
+                .get(&id.to_string())
+                .cloned()
+                .unwrap_or_default(),
+            counts,
+            busy: state.queues.dispatch.busy(id),
+        })
+    }
+
+    /// One task with its attempts.
+    pub async fn queue_task(&self, id: TaskId) -> Result<QueueSelf> {
+        let store = self.queue_store_soon().await?;
+        match store.get(Request::Task(id)).await? {
+            Answer::Task(Some(found)) => {
+                let (row, attempts) = *found;
+                Ok(QueueSelf { row, attempts })
+            }
+            Answer::Task(None) => Err(no_task(id)),
+            _ => astray(),
+        }
+    }
+
+    /// Tasks, newest first.
+    pub async fn queue_tasks(&self, filter: Filter) -> Result<Vec<TaskRow>> {
+        let store = self.queue_store_soon().await?;
+        match store.get(Request::Tasks(filter)).await? {
+            Answer::Tasks(rows) => Ok(rows),
+            _ => astray(),
+        }
+    }
+
+    /// Waits for the end of a task; none: it has not ended in time.
+    pub async fn queue_wait(&self, id: TaskId, timeout: Duration) -> Result<Option<TaskOutcome>> {
+        let (tx, rx) = oneshot::channel();
+        {
+            let mut state = lock(&self.state);
+            let waiting = state.queues.waiting.entry(id).or_default();
+            waiting.retain(|one| !one.is_closed());
+            waiting.push(tx);
+        }
+        // Asked for after that: nothing ends unseen in between.
+        let found = self.queue_task(id).await;
+        let over = match found {
+            Ok(found) if found.row.state.is_final() => Some(outcome_of(&found.row)),
+            Ok(_) => None,
+            Err(error) => {
+                lock(&self.state).queues.waiting.remove(&id);
+                return Err(error);
+            }
+        };
+        match over {
+            Some(outcome) => Ok(Some(outcome)),
+            None => match tokio::time::timeout(timeout, rx).await {
+                Ok(Ok(outcome)) => Ok(Some(outcome)),
+                Ok(Err(_)) => Err(Error::ShuttingDown),
+                Err(_) => Ok(None),
+            },
+        }
+    }
+
+    /// Pauses, closes, and the opposites. It is in the store when this returns.
+    pub async fn queue_set(&self, id: &QueueId, verb: QueueVerb, by: Actor) -> Result<Mode> {
+        self.queue_spec(id)?;
+        let store = self.queue_store_soon().await?;
+        let known = lock(&self.state).queues.modes.get(&id.to_string()).cloned();
+        let mut mode = known.unwrap_or_default();
+        let event = match verb {
+            QueueVerb::Pause { running } => {
+                (mode.paused, mode.frozen) = (true, running);
+                "queue.paused"
+            }
+            QueueVerb::Resume => {
+                (mode.paused, mode.frozen) = (false, false);
+                "queue.resumed"
+            }
+            QueueVerb::Close => {
+                mode.closed = true;
+                "queue.closed"
+            }
+            QueueVerb::Open => {
+                mode.closed = false;
+                "queue.opened"
+            }
+        };
+        (mode.at, mode.by) = (Some(clock::wall()), by.to_string());
+        store.get(Request::Mode(id.clone(), mode.clone())).await?;
+        let news = QueueNews::Mode(id.clone(), mode.clone());
+        let _ended = self.owner.send(Message::Queue(news));
+        lock(&self.state).tell(Event {
+            event,
+            job: None,
+            slot: None,
+            run: None,
+            by: Some(by),
+            reason: None,
+            data: vec![("queue", id.to_string())],
+        });
+        Ok(mode)
+    }
+
+    /// Withdraws a task; one that runs is asked to end.
+    pub async fn queue_cancel(&self, id: TaskId) -> Result<Cancelled> {
+        let store = self.queue_store_soon().await?;
+        let Answer::Cancelled(cancelled) = store.get(Request::Cancel(id, clock::wall())).await? else {
+            return astray();
+        };
+        match &cancelled {
+            Cancelled::Unknown => return Err(no_task(id)),
+            Cancelled::Over(state) => {
+                return Err(Error::WrongState(format!(
+                    "task {id} is over already: {}",
+                    state.word()
+                )));
+            }
+            Cancelled::Asked(_) => self.queue_input(Input::CancelAsked(id)),
+            Cancelled::Now(queue) => {
+                self.queue_input(Input::Hint(Some(queue.clone())));
+                let mut state = lock(&self.state);
+                for waiter in state.queues.waiting.remove(&id).unwrap_or_default() {
+                    let _gone = waiter.send(TaskOutcome {
+                        state: TaskState::Cancelled,
+                        attempt: 0,
+                        result: None,
+                        failure: None,
+                    });
+                }
+                state.tell(Event {
+                    event: "queue.task.cancelled",
+                    job: None,
+                    slot: None,
+                    run: None,
+                    by: None,
+                    reason: None,
+                    data: vec![("queue", queue.to_string()), ("task", id.to_string())],
+                });
+            }
+        }
+        Ok(cancelled)
+    }
+
+    /// Has a finished or scheduled task run again, as if it had never been tried.
+    pub async fn queue_again(&self, id: TaskId) -> Result<()> {
+        let store = self.queue_store_soon().await?;
+        let answer = store.get(Request::Again(id, clock::wall())).await?;
+        self.took_again(id, answer, "wait for its end, or cancel it")
+            .map(drop)
+    }
+
+    /// Another payload: of a waiting task, or in a new one that takes the place of one that is over. The number of the task that runs.
+    pub async fn queue_edit(&self, id: TaskId, payload: &Value) -> Result<TaskId> {
+        let store = self.queue_store_soon().await?;
+        let text = payload.to_string().into();
+        let answer = store.get(Request::Edit(id, text, clock::wall())).await?;
+        self.took_again(id, answer, "a running task keeps its payload: cancel it first")
+    }
+
+    fn took_again(&self, id: TaskId, answer: Answer, hint: &str) -> Result<TaskId> {
+        match answer {
+            Answer::Again(Ok((id, queue))) => {
+                let queue = JobId::parse(&queue).ok();
+                self.queue_input(Input::Hint(queue));
+                Ok(id)
+            }
+            Answer::Again(Err(None)) => Err(no_task(id)),
+            Answer::Again(Err(Some(state))) => Err(Error::WrongState(format!(
+                "task {id} is {}: {hint}",
+                state.word()
+            ))),
+            _ => astray(),
+        }
+    }
+
+    /// Removes a task that does not run.
+    pub async fn queue_remove(&self, id: TaskId) -> Result<()> {
+        let store = self.queue_store_soon().await?;
+        match store.get(Request::Remove(id)).await? {
+            Answer::Removed(Some(TaskState::Running)) => Err(Error::WrongState(format!(
+                "task {id} is running: cancel it first"
+            ))),
+            Answer::Removed(Some(_)) => Ok(()),
+            Answer::Removed(None) => Err(no_task(id)),
+            _ => astray(),
+        }
+    }
+
+    /// Removes all tasks of a queue in a state; how many they were.
+    pub async fn queue_purge(&self, queue: &QueueId, state: TaskState) -> Result<u64> {
+        self.queue_spec(queue)?;
+        if state == TaskState::Running {
+            return Err(Error::WrongState(
+                "running tasks are not removed: cancel them".to_owned(),
+            ));
+        }
+        let store = self.queue_store_soon().await?;
+        let mut all = 0;
+        loop {
+            let request = Request::Purge(queue.clone(), state, 1_000);
+            let Answer::Purged(count) = store.get(request).await? else {
+                return astray();
+            };
+            all += u64::from(count);
+            if count == 0 {
+                return Ok(all);
+            }
+        }
+    }
+
+    /// Writes what is pending and closes the store of the queues.
+    pub(crate) async fn close_queues(&self) {
+        let store = lock(&self.state).queues.store.clone();
+        if let Some(store) = store {
+            store.close().await;
+        }
+    }
+}
+
+fn outcome_of(row: &TaskRow) -> TaskOutcome {
+    TaskOutcome {
+        state: row.state,
+        attempt: row.attempt,
+        result: row.result.as_deref().map(Into::into),
+        failure: row.error.as_ref().map(|error| Failure {
+            kind: error.kind.as_str().into(),
+            message: error.message.as_str().into(),
+            output: error.output.as_str().into(),
+        }),
+    }
+}
+
+fn no_task(id: TaskId) -> Error {
+    Error::QueuedTaskNotFound(id)
+}

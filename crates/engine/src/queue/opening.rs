@@ -1,0 +1,249 @@
+//! The store of queues: opened when it is first needed, on a thread of its own; then recovery.
+
+use super::service::{QueueNews, Worker};
+use crate::clock;
+use crate::facts::RunFacts;
+use crate::owner::Message;
+use crate::state::State;
+use gaffer_core::name::JobId;
+use gaffer_core::queue::dispatch::Input;
+use gaffer_core::queue::outcome::Outcome;
+use gaffer_core::queue::spec::QueueId;
+use gaffer_core::queue::task::{Claimed, Failure, Handle};
+use gaffer_queue::port::{Answer, Request};
+use gaffer_queue::rows::Mode;
+use gaffer_queue::sqlite::Sqlite;
+use gaffer_queue::{Store, StoreError};
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// Pause before a store that could not be opened is tried again.
+const OPEN_AGAIN: Duration = Duration::from_secs(1);
+/// Rows that are over are looked for so often.
+const PRUNE_EVERY: Duration = Duration::from_secs(20);
+/// Rows removed at once.
+const PRUNE: u32 = 1_000;
+
+/// Slot of a seat.
+pub(super) fn slot(queue: &QueueId, seat: u32) -> String {
+    format!("queue:{queue}/{}", seat + 1)
+}
+
+/// Queue and seat of a slot.
+pub(super) fn of_slot(slot: &str) -> Option<(QueueId, u32)> {
+    let (queue, seat) = slot.strip_prefix("queue:")?.split_once('/')?;
+    let seat: u32 = seat.parse().ok()?;
+    Some((JobId::parse(queue).ok()?, seat.checked_sub(1)?))
+}
+
+fn handle_of(facts: &RunFacts) -> Handle {
+    Handle {
+        task: facts.stamp[0].cast_signed(),
+        token: facts.stamp[1],
+    }
+}
+
+impl State {
+    /// Opens the store, unless it is open or being opened.
+    pub fn open_queue_store(&mut self) {
+        if self.queues.store.is_some() || self.queues.opening {
+            return;
+        }
+        self.queues.opening = true;
+        let path = self.settings.state_dir.join("queue.db");
+        let (owner, bell) = (self.owner.clone(), self.owner.clone());
+        let ring = move || {
+            let _ended = bell.send(Message::Queue(QueueNews::Input(Input::Hint(None))));
+        };
+        let open = move || {
+            let opened = Sqlite::open(&path, Box::new(ring)).map(Store::Sqlite);
+            let _ended = owner.send(Message::Queue(QueueNews::Opened(opened)));
+        };
+        tokio::task::spawn_blocking(open);
+    }
+
+    pub(super) fn queue_store_opened(&mut self, opened: Result<Store, StoreError>) {
+        let owner = self.owner.clone();
+        let store = match opened {
+            Ok(store) => store,
+            Err(error) => {
+                tracing::error!(%error, "the store of the queues cannot be opened; it is tried again");
+                self.queues.failed = Some(error);
+                tokio::spawn(async move {
+                    tokio::time::sleep(OPEN_AGAIN).await;
+                    let _ended = owner.send(Message::Queue(QueueNews::OpenAgain));
+                });
+                return;
+            }
+        };
+        self.queues.failed = None;
+        self.queues.store = Some(store.clone());
+        let (node, me) = (format!("{}:", self.node_id), self.queues.owner.clone());
+        tokio::spawn(async move {
+            loop {
+                let modes = store.get(Request::Modes).await;
+                let request = Request::Orphans {
+                    node: node.as_str().into(),
+                    owner: me.clone(),
+                };
+                let orphans = store.get(request).await;
+                if let (Ok(Answer::Modes(modes)), Ok(Answer::Orphans(orphans))) = (modes, orphans) {
+                    let _ended = owner.send(Message::Queue(QueueNews::Ready(modes, orphans)));
+                    break;
+                }
+                tokio::time::sleep(OPEN_AGAIN).await;
+            }
+            upkeep(&store).await;
+        });
+    }
+
+    /// Recovery met the slot of a worker. One that lives is followed from now on.
+    pub fn note_queue_run(&mut self, slot: &str, facts: RunFacts, dead_shim: bool) {
+        let Some((queue, seat)) = of_slot(slot) else {
+            return;
+        };
+        let run = facts.run;
+        self.queues.seats.insert((queue.clone(), seat), run);
+        let handle = handle_of(&facts);
+        let mut facts = Box::new(facts);
+        // Everything of a dead shim has been ended.
+        facts.gone |= dead_shim;
+        self.queues.runs.insert(run, Worker { handle, queue, seat });
+        self.queues.by_task.insert(handle.task, run);
+        self.runs.runs.insert(run, facts.clone());
+        self.queues.found.insert(slot.to_owned(), (facts, dead_shim));
+    }
+
+    /// Everything is there: workers that live are adopted, the others' ends are taken over, and claims begin.
+    pub(super) fn queues_ready(&mut self, modes: BTreeMap<String, Mode>, orphans: Vec<Claimed>) {
+        self.queues.modes = modes;
+        self.put_queues();
+        let found = std::mem::take(&mut self.queues.found);
+        for (slot, (facts, dead_shim)) in &found {
+            let Some((queue, seat)) = of_slot(slot) else {
+                continue;
+            };
+            // What happened since it was read is known, too.
+            let now = self.runs.runs.get(&facts.run).cloned();
+            let facts = now.unwrap_or_else(|| facts.clone());
+            let kind = orphans.iter().find(|row| row.handle == handle_of(&facts));
+            let kind = kind.and_then(|row| row.kind.clone());
+            let ended = self.worker_found(&queue, kind.as_deref(), &facts, *dead_shim);
+            if ended.is_some() && !facts.is_over() && !dead_shim {
+                // Its main process ended, something of its tree is left.
+                self.kill_tree(facts.run);
+            }
+            let handle = handle_of(&facts);
+            self.feed_queue(Input::Found {
+                queue,
+                seat,
+                handle,
+                ended,
+            });
+        }
+        self.feed_queue(Input::Orphans(orphans));
+        self.strangers(&found);
+        self.feed_queue(Input::Recovered);
+    }
+
+    /// How a worker of an earlier daemon ended; none: it lives.
+    fn worker_found(
+        &self,
+        queue: &QueueId,
+        kind: Option<&str>,
+        facts: &RunFacts,
+        dead_shim: bool,
+    ) -> Option<Outcome> {
+        if let Some(failed) = &facts.failed {
+            let text = crate::launch::start_failure(&failed.stage, failed.errno, &failed.text);
+            return Some(Outcome::Failed(Failure::of("start-failed", text)));
+        }
+        if let Some(end) = facts.end() {
+            let spec = self.queues.spec(queue);
+            return Some(match spec {
+                Some(spec) => {
+                    super::worker::outcome_of(spec, kind, facts, &end, &self.settings.logs_dir(), queue)
+                }
+                None => Outcome::NotHanded,
+            });
+        }
+        match (facts.born, dead_shim || facts.gone) {
+            (false, true) => Some(Outcome::NotHanded),
+            (true, true) => Some(Outcome::Crashed(Failure::of(
+                "unknown",
+                "ended while nobody could watch",
+            ))),
+            (_, false) => None,
+        }
+    }
+
+    /// Workers that no row knows. Rows that went away with their claim leave them: those go on. All others work on what somebody else
+    /// has by now.
+    fn strangers(&mut self, found: &BTreeMap<String, (Box<RunFacts>, bool)>) {
+        for (handle, queue, seat) in self.queues.dispatch.strangers() {
+            let Some(run) = self.queues.by_task.get(&handle.task).copied() else {
+                continue;
+            };
+            let forgets = self
+                .queues
+                .spec(&queue)
+                .is_some_and(|spec| spec.forgets_at_claim());
+            if forgets {
+                self.queues
+                    .dispatch
+                    .adopt_forgotten(forgotten(handle, queue), seat);
+            } else {
+                tracing::warn!(%run, task = handle.task, "the task of this worker is not its own any more; it is ended");
+                self.kill_tree(run);
+            }
+        }
+        // What is over and belongs to nobody is done with.
+        for (facts, _) in found.values() {
+            let run = facts.run;
+            let handle = handle_of(facts);
+            let over = self
+                .runs
+                .runs
+                .get(&run)
+                .is_none_or(|facts| facts.is_over() || facts.shim == 0);
+            if over {
+                self.drop_stranger(run, handle);
+            }
+        }
+    }
+}
+
+/// All that is left of a task whose row went away with its claim: its worker.
+fn forgotten(handle: Handle, queue: QueueId) -> Claimed {
+    let now = clock::wall();
+    Claimed {
+        handle,
+        queue,
+        kind: None,
+        payload: "null".into(),
+        meta: None,
+        attempt: 1,
+        attempts_max: None,
+        crashes: 0,
+        interrupts: 0,
+        timeout_ms: None,
+        created: now,
+        runnable: now,
+        cancelled: false,
+        owner: "".into(),
+    }
+}
+
+/// Removes what is over, now and then.
+async fn upkeep(store: &Store) {
+    loop {
+        tokio::time::sleep(PRUNE_EVERY).await;
+        loop {
+            match store.get(Request::Prune(clock::wall(), PRUNE)).await {
+                Ok(Answer::Purged(count)) if count >= PRUNE => {}
+                Err(StoreError::Unavailable(why)) if why == "it is closed" => return,
+                _ => break,
+            }
+        }
+    }
+}

@@ -1,0 +1,105 @@
+//! From what a caller says to a task of the store.
+
+use super::handle::NewPush;
+use super::worker::payload_at;
+use crate::info::Error;
+use gaffer_core::queue::spec::{Conflict, Queue, QueueId, Unique};
+use gaffer_core::time::{Duration, Wall};
+use gaffer_queue::port::{Key, NewTask};
+use std::sync::Arc;
+
+/// A task as its queue takes it; the error names what is wrong with it.
+pub(super) fn task_of(queue: &QueueId, spec: &Queue, push: &NewPush, now: Wall) -> Result<NewTask, Error> {
+    let payload = push.payload.to_string();
+    if u64::try_from(payload.len()).unwrap_or(u64::MAX) > spec.max_payload {
+        return Err(Error::Invalid(format!(
+            "the payload has {} bytes; queue {queue} takes at most {} (max_payload)",
+            payload.len(),
+            spec.max_payload
+        )));
+    }
+    if !(-32_768..=32_767).contains(&push.priority) {
+        return Err(Error::Invalid(format!(
+            "priority {} is out of range: -32768 to 32767, smaller runs first",
+            push.priority
+        )));
+    }
+    if push
+        .kind
+        .as_ref()
+        .is_some_and(|kind| kind.is_empty() || kind.len() > 255)
+    {
+        return Err(Error::Invalid("a kind has 1 to 255 characters".to_owned()));
+    }
+    let run_at = push.at.or_else(|| push.delay.map(|delay| now.plus(delay)));
+    let limit_key = spec
+        .throttle
+        .key
+        .as_deref()
+        .and_then(|path| payload_at(&push.payload, path));
+    Ok(NewTask {
+        queue: queue.clone(),
+        kind: push.kind.as_deref().map(Into::into),
+        payload: payload.into(),
+        meta: push.meta.as_ref().map(|meta| meta.to_string().into()),
+        priority: push.priority,
+        fifo: spec.fifo,
+        run_at,
+        unique: key(spec, push, now),
+        limit_key: push
+            .limit_key
+            .as_deref()
+            .map(Into::into)
+            .or(limit_key.map(Into::into)),
+        attempts_max: push.attempts,
+        timeout_ms: push
+            .timeout
+            .map(|timeout| u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX)),
+        begin_by: spec.expires.map(|time| run_at.unwrap_or(now).plus(time)),
+        full: spec.full,
+    })
+}
+
+/// What excludes others: the key that was given, or one made of the payload.
+fn key(spec: &Queue, push: &NewPush, now: Wall) -> Option<Key> {
+    let plain = Unique {
+        by: Vec::new(),
+        within: None,
+        while_running: false,
+        while_done: false,
+        conflict: Conflict::Return,
+        max_delay: None,
+    };
+    let unique = spec.unique.as_ref().unwrap_or(&plain);
+    let given = push.unique.as_deref().map(Arc::from);
+    let key: Arc<str> = given.or_else(|| made(unique, push, now))?;
+    let within = unique.within.filter(|_| unique.while_done);
+    Some(Key {
+        key,
+        while_running: unique.while_running,
+        done_until: within.map(|within| now.plus(within)),
+        conflict: unique.conflict,
+        max_delay: unique.max_delay,
+    })
+}
+
+/// Kind, chosen fields, bucket of time: readable, so that whoever looks knows why two tasks are one.
+fn made(unique: &Unique, push: &NewPush, now: Wall) -> Option<Arc<str>> {
+    if unique.by.is_empty() {
+        return None;
+    }
+    let mut parts = vec![push.kind.clone().unwrap_or_default()];
+    for path in &unique.by {
+        let value = payload_at(&push.payload, path).unwrap_or_default();
+        parts.push(format!("{path}={value}"));
+    }
+    if let Some(within) = unique.within {
+        parts.push(bucket(now, within).to_string());
+    }
+    Some(parts.join("|").into())
+}
+
+fn bucket(now: Wall, within: Duration) -> i64 {
+    let length = i64::try_from(within.as_millis()).unwrap_or(i64::MAX).max(1);
+    now.0.div_euclid(length)
+}

@@ -1,0 +1,501 @@
+//! The queues of a node: the machine's commands carried out, facts given to it.
+
+use super::defined::AllDefined;
+use super::handle::TaskOutcome;
+use crate::clock;
+use crate::facts::RunFacts;
+use crate::info::Event;
+use crate::owner::Message;
+use crate::state::State;
+use gaffer_core::io;
+use gaffer_core::name::RunId;
+use gaffer_core::queue::dispatch::{self, Command, Dispatch, Input};
+use gaffer_core::queue::outcome::Outcome;
+use gaffer_core::queue::spec::{Queue, QueueId, Unknown};
+use gaffer_core::queue::task::{Claimed, Failure, Handle, Settlement, TaskId};
+use gaffer_core::time::{Mono, Wall};
+use gaffer_queue::port::{Answer, Claim, Request};
+use gaffer_queue::rows::Mode;
+use gaffer_queue::{Store, StoreError};
+use gaffer_shim::message::ToShim;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+use tokio::sync::oneshot;
+
+/// What the owner is told about queues.
+pub(crate) enum QueueNews {
+    /// For the machine.
+    Input(Input),
+    /// The store is open, or cannot be.
+    Opened(Result<Store, StoreError>),
+    /// What operators said about queues, and what an earlier incarnation of this node had.
+    Ready(BTreeMap<String, Mode>, Vec<Claimed>),
+    /// It is time to try to open the store again.
+    OpenAgain,
+    /// An operator changed the mode of a queue.
+    Mode(QueueId, Mode),
+}
+
+/// A run that works on a task.
+#[derive(Clone, Debug)]
+pub(crate) struct Worker {
+    pub handle: Handle,
+    pub queue: QueueId,
+    pub seat: u32,
+}
+
+/// All queues of this node.
+pub(crate) struct Queues {
+    pub dispatch: Dispatch,
+    /// Open, and ready for requests.
+    pub store: Option<Store>,
+    /// It is being opened.
+    pub(super) opening: bool,
+    /// Why it cannot be opened.
+    pub(super) failed: Option<StoreError>,
+    pub defined: AllDefined,
+    pub modes: BTreeMap<String, Mode>,
+    pub(super) runs: BTreeMap<RunId, Worker>,
+    pub(super) by_task: BTreeMap<TaskId, RunId>,
+    /// The last run of each seat.
+    pub(super) seats: BTreeMap<(QueueId, u32), RunId>,
+    /// What recovery found, by slot: the newest run, and whether its shim is dead.
+    pub(super) found: BTreeMap<String, (Box<RunFacts>, bool)>,
+    /// This incarnation of this node.
+    pub(super) owner: Arc<str>,
+    /// Who waits for the end of a task.
+    pub(super) waiting: BTreeMap<TaskId, Vec<oneshot::Sender<TaskOutcome>>>,
+    /// Who waits until what these runs did is in the store.
+    barriers: Vec<(BTreeSet<RunId>, oneshot::Sender<()>)>,
+    /// The end of the node goes on with its jobs when the queues are done: all of them, by whom.
+    pub(super) then_shutdown: Option<(bool, io::Actor)>,
+}
+
+impl Queues {
+    /// None open yet; what files define is known. `node` and `epoch` make the name of this incarnation.
+    pub fn new(node: &str, epoch: u32, seed: u64, defined: AllDefined) -> Queues {
+        Queues {
+            dispatch: Dispatch::new(seed),
+            store: None,
+            opening: false,
+            failed: None,
+            defined,
+            modes: BTreeMap::new(),
+            runs: BTreeMap::new(),
+            by_task: BTreeMap::new(),
+            seats: BTreeMap::new(),
+            found: BTreeMap::new(),
+            owner: format!("{node}:{epoch}").into(),
+            waiting: BTreeMap::new(),
+            barriers: Vec::new(),
+            then_shutdown: None,
+        }
+    }
+
+    /// When the machine has to be looked at, at the latest.
+    pub fn next_deadline(&self) -> Option<Mono> {
+        self.store.as_ref().and_then(|_| self.dispatch.next_deadline())
+    }
+
+    /// Recovery found workers.
+    pub fn has_found(&self) -> bool {
+        !self.found.is_empty()
+    }
+
+    /// Is this run a worker's?
+    pub fn has_run(&self, run: RunId) -> bool {
+        self.runs.contains_key(&run)
+    }
+
+    /// Is this the run of a worker that an orderly end of the node ends?
+    pub fn ends_with_node(&self, run: RunId, all: bool) -> bool {
+        let worker = self.runs.get(&run);
+        let spec = worker.and_then(|worker| self.spec(&worker.queue));
+        worker.is_some() && (all || !spec.is_some_and(|spec| spec.keep_running))
+    }
+
+    /// Resolves when what the workers did that are known now is in the store; none: there are none.
+    pub fn barrier(&mut self) -> Option<oneshot::Receiver<()>> {
+        let open: BTreeSet<RunId> = self.runs.keys().copied().collect();
+        if open.is_empty() {
+            return None;
+        }
+        let (tx, rx) = oneshot::channel();
+        self.barriers.push((open, tx));
+        Some(rx)
+    }
+
+    pub(super) fn settled(&mut self, run: RunId) {
+        for (open, _) in &mut self.barriers {
+            open.remove(&run);
+        }
+        let done = self.barriers.extract_if(.., |(open, _)| open.is_empty());
+        for (_, answer) in done {
+            let _gone = answer.send(());
+        }
+    }
+
+    /// The definition in force.
+    pub fn spec(&self, queue: &QueueId) -> Option<&Arc<Queue>> {
+        self.defined.get(queue).map(|defined| &defined.spec)
+    }
+}
+
+/// What is done when an answer of the store comes.
+type Then = Box<dyn FnOnce(Result<Answer, StoreError>) -> Input + Send>;
+
+impl State {
+    /// Something about queues.
+    pub fn queue_news(&mut self, news: QueueNews) {
+        match news {
+            QueueNews::Input(input) => self.feed_queue(input),
+            QueueNews::Opened(opened) => self.queue_store_opened(opened),
+            QueueNews::Ready(modes, orphans) => self.queues_ready(modes, orphans),
+            QueueNews::OpenAgain => {
+                self.queues.opening = false;
+                self.open_queue_store();
+            }
+            QueueNews::Mode(queue, mode) => {
+                let input = Input::Paused {
+                    queue: queue.clone(),
+                    on: mode.paused,
+                    running: mode.frozen,
+                };
+                self.queues.modes.insert(queue.to_string(), mode);
+                self.feed_queue(input);
+            }
+        }
+    }
+
+    /// Files define these queues now.
+    pub fn define_queues(&mut self, defined: AllDefined) {
+        let old = std::mem::replace(&mut self.queues.defined, defined);
+        if self.queues.defined.is_empty() && old.is_empty() {
+            return;
+        }
+        if self.queues.store.is_none() {
+            return self.open_queue_store();
+        }
+        let gone: Vec<QueueId> = old
+            .keys()
+            .filter(|id| !self.queues.defined.contains_key(*id))
+            .cloned()
+            .collect();
+        for queue in gone {
+            self.feed_queue(Input::Removed(queue));
+        }
+        self.put_queues();
+    }
+
+    pub(super) fn put_queues(&mut self) {
+        let all: Vec<Input> = self
+            .queues
+            .defined
+            .iter()
+            .map(|(queue, defined)| Input::Put {
+                queue: queue.clone(),
+                spec: defined.spec.clone(),
+                paused: self
+                    .queues
+                    .modes
+                    .get(&queue.to_string())
+                    .is_some_and(|mode| mode.paused),
+            })
+            .collect();
+        for input in all {
+            self.feed_queue(input);
+        }
+    }
+
+    /// Deadlines of queues that have passed.
+    pub fn tick_queues(&mut self) {
+        let now = clock::mono();
+        if self.queues.next_deadline().is_some_and(|at| at <= now) {
+            self.feed_queue(Input::Tick);
+        }
+    }
+
+    /// Gives an input to the machine and does what it says.
+    pub fn feed_queue(&mut self, input: Input) {
+        let mut inputs = VecDeque::from([input]);
+        while let Some(input) = inputs.pop_front() {
+            let output = self.queues.dispatch.handle(clock::now(), input);
+            let mut told = Vec::with_capacity(output.events.len());
+            for event in output.events {
+                told.push(self.queue_event(event));
+            }
+            told.iter().for_each(|event| self.put_event(event));
+            self.counters.events += self.events.append(told);
+            for command in output.commands {
+                if let Some(input) = self.perform_queue(command) {
+                    inputs.push_back(input);
+                }
+            }
+        }
+    }
+
+    fn perform_queue(&mut self, command: Command) -> Option<Input> {
+        match command {
+            Command::Claim { queue, count } => self.claim(queue, count),
+            Command::Hand { seat, row } => {
+                let handle = row.handle;
+                return self.hand(seat, row).err().map(|outcome| Input::Ended {
+                    handle,
+                    outcome,
+                    gone: true,
+                });
+            }
+            Command::Signal { handle, signal, to } => match self.worker_run(handle) {
+                Some(run) => self.signal(run, signal, to),
+                None => return Some(Input::Gone(handle)),
+            },
+            Command::Kill(handle) => match self.worker_run(handle) {
+                Some(run) => self.kill_tree(run),
+                None => return Some(Input::Gone(handle)),
+            },
+            Command::Freeze { handle, on } => {
+                if let Some(run) = self.worker_run(handle) {
+                    let wire = crate::shims::wire(run);
+                    self.to_shim(run, |req| ToShim::Freeze { req, run: wire, on });
+                }
+            }
+            Command::Settle(settlement) => self.ask_settle(*settlement),
+            Command::Renew(handles) => {
+                let asked = clock::mono();
+                let then = move |answer| Input::Renewed {
+                    asked,
+                    kept: match answer {
+                        Ok(Answer::Renewed(kept)) => Some(kept),
+                        _ => None,
+                    },
+                };
+                self.ask_queue(Request::Renew(handles, clock::wall()), Box::new(then));
+            }
+            Command::Upkeep => {
+                let (owner, now) = (self.queues.owner.clone(), clock::wall());
+                let then = |answer| match answer {
+                    Ok(Answer::Upkept(upkept)) => Input::Upkept(Some(upkept)),
+                    _ => Input::Upkept(None),
+                };
+                self.ask_queue(Request::Upkeep { owner, now }, Box::new(then));
+            }
+            Command::ShutdownDone => {
+                if let Some((all, by)) = self.queues.then_shutdown.take() {
+                    self.feed(io::Input::Shutdown { all, by });
+                }
+            }
+        }
+        None
+    }
+
+    fn claim(&mut self, queue: QueueId, count: u32) {
+        let failed = queue.clone();
+        let Some(spec) = self.queues.spec(&queue).cloned() else {
+            return self.queue_later(Input::Claimed {
+                queue: failed,
+                rows: Some(Vec::new()),
+                again_at: None,
+            });
+        };
+        let kinds = (spec.unknown == Unknown::Wait && !spec.kinds.is_empty()).then(|| {
+            let mut kinds: Vec<Option<Arc<str>>> = spec.kinds.keys().cloned().map(Some).collect();
+            kinds.push(None);
+            kinds
+        });
+        let claim = Claim {
+            queue,
+            count,
+            owner: self.queues.owner.clone(),
+            now: clock::wall(),
+            lease: spec.lease,
+            kinds,
+            throttle: spec.throttle.clone(),
+            forget: spec.forgets_at_claim(),
+        };
+        let then = move |answer| match answer {
+            Ok(Answer::Claimed(rows, again_at)) => Input::Claimed {
+                queue: failed,
+                rows: Some(rows),
+                again_at,
+            },
+            _ => Input::Claimed {
+                queue: failed,
+                rows: None,
+                again_at: None,
+            },
+        };
+        self.ask_queue(Request::Claim(Box::new(claim)), Box::new(then));
+    }
+
+    fn ask_settle(&mut self, settlement: Settlement) {
+        let handle = settlement.handle;
+        let then = move |answer| Input::Settled {
+            handle,
+            written: match answer {
+                Ok(Answer::Settled(written)) => Some(written),
+                _ => None,
+            },
+        };
+        self.ask_queue(
+            Request::Settle(Box::new(settlement), clock::wall()),
+            Box::new(then),
+        );
+    }
+
+    fn ask_queue(&mut self, request: Request, then: Then) {
+        let owner = self.owner.clone();
+        let done = move |answer| {
+            let _ended = owner.send(Message::Queue(QueueNews::Input(then(answer))));
+        };
+        match &self.queues.store {
+            Some(store) => store.ask(request, Box::new(done)),
+            None => done(Err(StoreError::Unavailable("it is not open".to_owned()))),
+        }
+    }
+
+    fn queue_later(&self, input: Input) {
+        let _ended = self.owner.send(Message::Queue(QueueNews::Input(input)));
+    }
+
+    /// The run that works on this very attempt.
+    fn worker_run(&self, handle: Handle) -> Option<RunId> {
+        let run = *self.queues.by_task.get(&handle.task)?;
+        let worker = self.queues.runs.get(&run)?;
+        (worker.handle == handle).then_some(run)
+    }
+
+    /// What the machine tells, as everybody hears it. Whoever waits for the end of the task is answered.
+    fn queue_event(&mut self, event: dispatch::Event) -> Event {
+        let mut data = vec![
+            ("queue", event.queue.to_string()),
+            ("task", event.task.to_string()),
+            ("attempt", event.attempt.to_string()),
+        ];
+        data.extend(event.kind.as_ref().map(|kind| ("kind", kind.to_string())));
+        let mut reason = None;
+        let run = self.queues.by_task.get(&event.task).copied();
+        match event.settlement {
+            None => data.push(("waited_ms", event.waited.as_millis().to_string())),
+            Some(settlement) => {
+                data.push(("state", settlement.state.word().to_owned()));
+                if let Some(at) = settlement.run_at {
+                    data.push(("run_at", at.0.to_string()));
+                }
+                reason = settlement.failure.as_ref().map(reason_of);
+                self.attempt_over(&settlement, event.event == "queue.task.stale");
+            }
+        }
+        Event {
+            event: event.event,
+            job: None,
+            slot: None,
+            run,
+            by: None,
+            reason,
+            data,
+        }
+    }
+
+    /// What the attempt did is in the store: its journal is needed no more.
+    fn attempt_over(&mut self, settlement: &Settlement, stale: bool) {
+        let task = settlement.handle.task;
+        if let Some(run) = self.worker_run(settlement.handle) {
+            self.queues.by_task.remove(&task);
+            self.forget_worker(run);
+        }
+        if settlement.state.is_final() && !stale {
+            for waiter in self.queues.waiting.remove(&task).unwrap_or_default() {
+                let _gone = waiter.send(TaskOutcome {
+                    state: settlement.state,
+                    attempt: settlement.attempt,
+                    result: settlement.result.clone(),
+                    failure: settlement.failure.clone(),
+                });
+            }
+        }
+    }
+
+    pub(super) fn forget_worker(&mut self, run: RunId) {
+        self.queues.runs.remove(&run);
+        self.queues.settled(run);
+        if let Some(facts) = self.runs.runs.get_mut(&run) {
+            facts.settled = true;
+            self.drop_if_over(run);
+        }
+    }
+
+    /// A fact about a worker's run, as journals tell it of any run.
+    pub fn queue_fact(&mut self, run: RunId, input: io::Input) {
+        let Some(worker) = self.queues.runs.get(&run).cloned() else {
+            return;
+        };
+        let handle = worker.handle;
+        let (input, over) = match input {
+            io::Input::StartFailed { text, .. } => {
+                let outcome = Outcome::Failed(Failure::of("start-failed", text));
+                (ended(handle, outcome, true), true)
+            }
+            io::Input::NotStarted { .. } => (ended(handle, Outcome::NotHanded, true), true),
+            io::Input::Exited { end, survivors, .. } => {
+                return self.worker_exited(run, &worker, &end, survivors == 0);
+            }
+            io::Input::TreeGone { .. } => (Input::Gone(handle), true),
+            // A silent shim holds back its seats; nothing is decided meanwhile.
+            _ => return,
+        };
+        self.feed_queue(input);
+        if over {
+            self.drop_stranger(run, handle);
+        }
+    }
+
+    /// A worker whose attempt the machine does not know (any more) is of no interest when it is over.
+    pub(super) fn drop_stranger(&mut self, run: RunId, handle: Handle) {
+        let known = self.queues.dispatch.held(handle.task);
+        let known = known.is_some_and(|(row, _)| row.handle == handle);
+        // Before recovery is over nothing is known yet.
+        if !known && self.queues.store.is_some() && self.queues.found.is_empty() {
+            self.forget_worker(run);
+        }
+    }
+
+    /// The orderly end of a node: first its queues, then its jobs.
+    pub fn begin_shutdown(&mut self, all: bool, by: io::Actor) {
+        if self.queues.store.is_none() || self.queues.then_shutdown.is_some() {
+            return self.feed(io::Input::Shutdown { all, by });
+        }
+        self.queues.then_shutdown = Some((all, by));
+        self.feed_queue(Input::Shutdown);
+    }
+}
+
+pub(super) fn ended(handle: Handle, outcome: Outcome, gone: bool) -> Input {
+    Input::Ended {
+        handle,
+        outcome,
+        gone,
+    }
+}
+
+/// A failure as a reason of events: its kind is a code only if it is one of ours.
+fn reason_of(failure: &Failure) -> io::Reason {
+    let code = match &*failure.kind {
+        "timeout" => "timeout",
+        "lease-expired" | "lease-lost" => "lease-lost",
+        "unknown-kind" => "unknown-kind",
+        "bad-arguments" => "bad-arguments",
+        "oom" => "oom",
+        "start-failed" => "exec-failed",
+        "interrupted" => "interrupted",
+        _ => "failed",
+    };
+    io::Reason {
+        code,
+        text: failure.message.clone(),
+    }
+}
+
+/// A time of the wall for the machine, from one of the store.
+pub(super) fn due(at: Wall) -> Input {
+    Input::Due(at)
+}

@@ -1,0 +1,312 @@
+//! From a claimed task to a run, and from its end to an outcome.
+
+use super::opening::slot;
+use super::service::{Worker, ended};
+use crate::facts::RunFacts;
+use crate::launch::{bounds_of, choose_ports, message_of, stop_of};
+use crate::owner::Message;
+use crate::state::State;
+use gaffer_config::{QueueRun, RunContext};
+use gaffer_core::io::End;
+use gaffer_core::job::Launch;
+use gaffer_core::name::RunId;
+use gaffer_core::queue::outcome::Outcome;
+use gaffer_core::queue::spec::{By, PayloadBy, Queue, QueueId, Work};
+use gaffer_core::queue::task::{Claimed, Failure};
+use gaffer_shim::message::{Spawn, Stdin, ToShim};
+use gaffer_shim::stream::{ReadAt, StreamReader};
+use serde_json::Value;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// Most bytes of stderr kept with a failure.
+const OUTPUT: u64 = 4 << 10;
+/// Most bytes of a result.
+const RESULT: usize = 64 << 10;
+
+/// Directory of a seat's streams. No job has a name with a colon.
+pub(super) fn log_dir(logs: &Path, queue: &QueueId, seat: u32) -> PathBuf {
+    logs.join(queue.session.as_str())
+        .join(format!("queue:{}", queue.job))
+        .join((seat + 1).to_string())
+}
+
+/// The value at a path of a payload, as words of a command have it: texts without quotes, all else as JSON.
+pub(super) fn payload_at(payload: &Value, path: &str) -> Option<String> {
+    let mut value = payload;
+    for part in path.split('.').filter(|part| !part.is_empty()) {
+        value = match value {
+            Value::Array(list) => list.get(part.parse::<usize>().ok()?)?,
+            _ => value.get(part)?,
+        };
+    }
+    Some(match value {
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    })
+}
+
+impl State {
+    /// Gives a task to whoever does its work; if that cannot be, the outcome.
+    pub(super) fn hand(&mut self, seat: u32, row: Claimed) -> Result<(), Outcome> {
+        let fatal = |kind: &str, text: String| Outcome::Fatal(Failure::of(kind, text));
+        let payload: Value = serde_json::from_str(&row.payload)
+            .map_err(|error| fatal("bad-arguments", format!("the payload is not JSON: {error}")))?;
+        let Some(spec) = self.queues.spec(&row.queue).cloned() else {
+            return Err(Outcome::NotHanded);
+        };
+        match spec.work(row.kind.as_deref()).by.clone() {
+            By::Cmd(launch) => {
+                let start = Start {
+                    spec: &spec,
+                    launch: &launch,
+                    row: &row,
+                    payload: &payload,
+                    seat,
+                };
+                self.start_worker(&start)
+                    .map_err(|text| Outcome::Failed(Failure::of("start-failed", text)))
+            }
+            By::Task(_) | By::Others => Err(fatal("unknown-kind", "nobody here does it".to_owned())),
+        }
+    }
+
+    fn start_worker(&mut self, start: &Start<'_>) -> Result<(), String> {
+        let Start { row, seat, .. } = start;
+        let queue = &row.queue;
+        let group = format!("queue:{}", queue.session);
+        let slot = slot(queue, *seat);
+        let run = self.node.make_run_id();
+        let note = |state: &mut State, shim| {
+            let stamp = [row.handle.task.cast_unsigned(), row.handle.token];
+            let facts = RunFacts::begin(run, &slot, stamp, row.attempt, shim);
+            state.runs.runs.insert(run, Box::new(facts));
+            let worker = Worker {
+                handle: row.handle,
+                queue: queue.clone(),
+                seat: *seat,
+            };
+            state.queues.runs.insert(run, worker);
+            state.queues.by_task.insert(row.handle.task, run);
+        };
+        if let Some(silent) = self.shims.silent(&group) {
+            tracing::warn!(shim = silent, %slot, "the start waits for a shim that does not answer");
+            note(self, silent);
+            return Ok(());
+        }
+        let shim = match self.shims.serving(&group) {
+            Some(shim) => shim,
+            None => self.open_shim(&group)?,
+        };
+        let after = self.queues.seats.get(&(queue.clone(), *seat)).copied();
+        let message = start.message(self, run, &slot, after)?;
+        self.queues.seats.insert((queue.clone(), *seat), run);
+        note(self, shim);
+        let connection = self
+            .shims
+            .all
+            .get(&shim)
+            .and_then(|shim| shim.connection.as_ref());
+        if let Some(connection) = connection {
+            connection.send(&ToShim::Spawn(Box::new(message)));
+        }
+        Ok(())
+    }
+
+    /// The main process of a worker ended. What it wrote is read where nobody waits for it.
+    pub(super) fn worker_exited(&mut self, run: RunId, worker: &Worker, end: &End, gone: bool) {
+        let Some(spec) = self.queues.spec(&worker.queue).cloned() else {
+            return self.feed_queue(ended(worker.handle, Outcome::NotHanded, gone));
+        };
+        let Some(facts) = self.runs.runs.get(&run) else {
+            return;
+        };
+        let plain = Outcome::of_end(self.work_of(&spec, worker), end);
+        if plain == Outcome::Done(None) && !spec.result_stdout {
+            self.feed_queue(ended(worker.handle, plain, gone));
+            return self.drop_stranger_if(gone, run, worker);
+        }
+        let (facts, end, logs) = ((**facts).clone(), end.clone(), self.settings.logs_dir());
+        let (owner, worker) = (self.owner.clone(), worker.clone());
+        let kind = self
+            .queues
+            .dispatch
+            .held(worker.handle.task)
+            .and_then(|(row, _)| row.kind.clone());
+        tokio::task::spawn_blocking(move || {
+            let work = spec.work(kind.as_deref());
+            let outcome = told(
+                &spec,
+                work,
+                &facts,
+                &end,
+                &log_dir(&logs, &worker.queue, worker.seat),
+            );
+            let input = ended(worker.handle, outcome, gone);
+            let _ended = owner.send(Message::Queue(super::service::QueueNews::Input(input)));
+        });
+    }
+
+    fn drop_stranger_if(&mut self, gone: bool, run: RunId, worker: &Worker) {
+        if gone {
+            self.drop_stranger(run, worker.handle);
+        }
+    }
+
+    fn work_of<'a>(&self, spec: &'a Queue, worker: &Worker) -> &'a Work {
+        let row = self.queues.dispatch.held(worker.handle.task);
+        spec.work(row.and_then(|(row, _)| row.kind.as_deref()))
+    }
+}
+
+/// A worker that is to be started.
+struct Start<'a> {
+    spec: &'a Arc<Queue>,
+    launch: &'a Launch,
+    row: &'a Claimed,
+    payload: &'a Value,
+    seat: u32,
+}
+
+impl Start<'_> {
+    fn message(&self, state: &State, run: RunId, slot: &str, after: Option<RunId>) -> Result<Spawn, String> {
+        let Start {
+            spec, launch, row, ..
+        } = self;
+        let ports = choose_ports(launch, self.seat)?;
+        let text = run.to_string();
+        let dir = log_dir(&state.settings.logs_dir(), &row.queue, self.seat);
+        let mut added = vec![("GAFFER_NODE_ID".to_owned(), state.node_id.clone())];
+        match spec.input {
+            PayloadBy::Stdin => {}
+            PayloadBy::Env => added.push(("GAFFER_PAYLOAD".to_owned(), row.payload.to_string())),
+            PayloadBy::File => {
+                let file = payload_file(&dir, launch, &row.payload)
+                    .map_err(|error| format!("the payload cannot be written: {error}"))?;
+                added.push(("GAFFER_PAYLOAD_FILE".to_owned(), file));
+            }
+        }
+        let queue = QueueRun {
+            name: row.queue.job.as_str(),
+            id: Some(row.handle.task),
+            kind: row.kind.as_deref(),
+            token: row.handle.token,
+            payload: &|path| payload_at(self.payload, path),
+        };
+        let context = RunContext {
+            node: &state.settings.node,
+            job: &row.queue,
+            instance: None,
+            run: &text,
+            attempt: row.attempt,
+            ports: &ports,
+            base_env: &state.base_env,
+            shell: &state.tuning.shell,
+            task: None,
+            queue: Some(&queue),
+            added: &added,
+        };
+        let expanded = gaffer_config::expand(launch, &context).map_err(|error| error.to_string())?;
+        let mut message = message_of(state, launch, expanded);
+        message.run = crate::shims::wire(run);
+        slot.clone_into(&mut message.slot);
+        message.after = after.map(crate::shims::wire);
+        message.stamp = [row.handle.task.cast_unsigned(), row.handle.token];
+        message.attempt = row.attempt;
+        message.log_dir = dir.to_string_lossy().into_owned();
+        message.bounds = bounds_of(&spec.logs);
+        message.stop = stop_of(&spec.work(row.kind.as_deref()).stop);
+        if spec.input == PayloadBy::Stdin {
+            message.stdin = Stdin::Data(row.payload.as_bytes().to_vec().into());
+        }
+        Ok(message)
+    }
+}
+
+/// One file per seat, private to the user that the worker runs as: the next task of the seat writes it anew.
+fn payload_file(dir: &Path, launch: &Launch, payload: &str) -> std::io::Result<String> {
+    use std::os::unix::fs::OpenOptionsExt;
+    std::fs::create_dir_all(dir)?;
+    let path = dir.join("payload.json");
+    match std::fs::remove_file(&path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let mut file = std::fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(&path)?;
+    std::io::Write::write_all(&mut file, payload.as_bytes())?;
+    if let Some(user) = &launch.user {
+        std::os::unix::fs::fchown(&file, Some(user.uid), Some(user.gid))?;
+    }
+    Ok(path.to_string_lossy().into_owned())
+}
+
+/// How a run that is over ended, with what it said.
+pub(super) fn outcome_of(
+    spec: &Queue,
+    kind: Option<&str>,
+    facts: &RunFacts,
+    end: &End,
+    logs: &Path,
+    queue: &QueueId,
+) -> Outcome {
+    let seat = super::opening::of_slot(&facts.slot).map_or(0, |(_, seat)| seat);
+    told(spec, spec.work(kind), facts, end, &log_dir(logs, queue, seat))
+}
+
+fn told(spec: &Queue, work: &Work, facts: &RunFacts, end: &End, dir: &Path) -> Outcome {
+    match Outcome::of_end(work, end) {
+        Outcome::Done(_) if spec.result_stdout => match result(dir, facts.out) {
+            Ok(result) => Outcome::Done(result),
+            Err(text) => Outcome::Failed(Failure::of("bad-result", text)),
+        },
+        Outcome::Done(result) => Outcome::Done(result),
+        other => other.with_output(tail(dir, "stderr", facts.err).into()),
+    }
+}
+
+/// The last line of a run's stdout that is JSON.
+fn result(dir: &Path, (from, to): (u64, Option<u64>)) -> Result<Option<Arc<str>>, String> {
+    let text = bytes(dir, "stdout", (from, to), RESULT as u64 + (4 << 10));
+    let text = String::from_utf8_lossy(&text).into_owned();
+    let line = text.lines().rev().find(|line| {
+        let line = line.trim();
+        !line.is_empty() && serde_json::from_str::<serde::de::IgnoredAny>(line).is_ok()
+    });
+    match line.map(str::trim) {
+        Some(line) if line.len() > RESULT => Err(format!(
+            "the result has {} bytes, at most {RESULT} are kept",
+            line.len()
+        )),
+        line => Ok(line.map(Into::into)),
+    }
+}
+
+fn tail(dir: &Path, stream: &str, range: (u64, Option<u64>)) -> String {
+    String::from_utf8_lossy(&bytes(dir, stream, range, OUTPUT)).into_owned()
+}
+
+/// At most the last so many bytes of a run's part of a stream.
+fn bytes(dir: &Path, stream: &str, (from, to): (u64, Option<u64>), most: u64) -> Vec<u8> {
+    let mut reader = StreamReader::open(dir, stream);
+    let Some(to) = to.or_else(|| reader.range().ok().map(|(_, end)| end)) else {
+        return Vec::new();
+    };
+    let mut at = from.max(to.saturating_sub(most));
+    let mut all = Vec::new();
+    while at < to {
+        let mut buffer = vec![0; usize::try_from((to - at).min(64 << 10)).unwrap_or(64 << 10)];
+        match reader.read_at(at, &mut buffer) {
+            Ok(ReadAt::Bytes(0)) | Err(_) => break,
+            Ok(ReadAt::Bytes(count)) => {
+                all.extend_from_slice(&buffer[..count]);
+                at += count as u64;
+            }
+            Ok(ReadAt::Gap(next)) => at = next,
+        }
+    }
+    all
+}
