@@ -102,6 +102,8 @@ codes! {
     RunNotFound = "run-not-found", 404, 3;
     /// No such task.
     TaskNotFound = "task-not-found", 404, 3;
+    /// No such queue.
+    QueueNotFound = "queue-not-found", 404, 3;
     /// Its files cannot be used.
     TaskUnusable = "task-unusable", 409, 4;
     /// No such stream of that run.

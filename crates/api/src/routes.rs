@@ -10,7 +10,10 @@ use hyper::header::HeaderMap;
 use serde_json::Value;
 use std::time::Duration;
 
+mod queue;
 mod task;
+
+pub use queue::QueueTasksQuery;
 
 type Result<T> = std::result::Result<T, ClientError>;
 

@@ -5,6 +5,7 @@ use serde_json::Value;
 use std::collections::BTreeMap;
 use utoipa::ToSchema;
 
+pub mod queue;
 pub mod task;
 
 /// A job: `GET /v1/jobs/{session}/{job}`.

@@ -7,6 +7,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub mod queue;
 pub mod task;
 
 /// `gaffer …`.
@@ -174,6 +175,12 @@ pub enum Command {
     /// Run, watch and end tasks: steps that run to their end
     #[command(after_help = crate::help_task::TASK)]
     Task(task::TaskArgs),
+    /// Put a task into a queue
+    #[command(after_help = crate::help_queue::PUSH)]
+    Push(queue::PushArgs),
+    /// Look at queues and their tasks, hold them back, try them again
+    #[command(after_help = crate::help_queue::QUEUE)]
+    Queue(queue::QueueArgs),
     /// Show what happened on the node
     #[command(after_help = crate::help::EVENTS)]
     Events(EventsArgs),

@@ -18,6 +18,7 @@ mod file;
 mod fleet;
 mod foreground;
 mod help;
+mod help_queue;
 mod help_task;
 mod nodes;
 mod old;
@@ -240,6 +241,8 @@ async fn rare(ctx: &Context, command: Command) -> Result<u8, Failure> {
     use commands::{apply, convert};
     match command {
         Command::Events(args) => commands::events::events(ctx, &args).await,
+        Command::Push(args) => commands::queue::push(ctx, &args).await,
+        Command::Queue(args) => commands::queue::queue(ctx, args).await,
         Command::Webhook(args) => commands::webhook::webhook(ctx, &args.verb).await,
         Command::Check(args) => apply::check(ctx, &args),
         Command::Plan(args) => apply::plan(ctx, &args).await,

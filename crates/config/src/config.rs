@@ -108,18 +108,12 @@ pub fn load(bundle: &Bundle, host: &dyn Host) -> Result<Config, Diagnostics> {
             drafts.insert(id, draft);
         }
     }
-    let mut tasks = BTreeMap::new();
-    for task in all.tasks {
-        if let Some(task) = crate::task::resolve(task, &mut world, &mut report) {
-            tasks.insert(task.id.clone(), task);
-        }
-    }
-    let mut queues = BTreeMap::new();
-    for queue in all.queues {
-        if let Some(queue) = crate::queue::resolve(queue, &mut world, &mut report) {
-            queues.insert(queue.id.clone(), queue);
-        }
-    }
+    let tasks = all.tasks.into_iter();
+    let tasks = tasks.filter_map(|task| crate::task::resolve(task, &mut world, &mut report));
+    let tasks = tasks.map(|task| (task.id.clone(), task)).collect();
+    let queues = all.queues.into_iter();
+    let queues = queues.filter_map(|queue| crate::queue::resolve(queue, &mut world, &mut report));
+    let queues = queues.map(|queue| (queue.id.clone(), queue)).collect();
     check_counts(bundle, &drafts, &mut report);
     dependencies(&mut drafts, &mut report);
     overlapping_ports(&drafts, &mut report);

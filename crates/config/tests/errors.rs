@@ -429,9 +429,7 @@ a = 3", "2:5 `job.a` is a table, not a number [3]"),
     (r#"session = "a b""#, r#"1:11 `a b` is not a name: ` ` is not allowed; use letters, digits, `_`, and after the first character `+` and `-` ["a b"]"#),
     (r#"session = "1""#, r#"1:11 `1` is not a name: it must not be all digits ["1"]"#),
     (r#"[queue.x]
-cmd = "x""#, "1:2 `queue` is not yet supported [queue] | leave it out"),
-    (r#"[queue.x]
-cmd = "x""#, "1:2 `queue` is not yet supported [queue] | leave it out"),
+numworkers = 3"#, "2:1 unknown key `numworkers` in queue `x` [numworkers] | did you mean `workers`?"),
     (r#"[schedule.x]
 cron = "x""#, "1:2 `schedule` is not yet supported [schedule] | leave it out"),
     (r#"[socket.x]
@@ -448,7 +446,7 @@ command = "x""#, "1:2 unknown table `program` in the file [program] | use `job`"
     ("[defaults]
 instances = 2", "2:1 `instances` is a key of jobs [instances] | put it into [defaults.job]"),
     (r#"[defaults.queue]
-cmd = "x""#, "1:11 `defaults.queue` is not yet supported [queue] | leave it out"),
+numworkers = 1"#, "2:1 unknown key `numworkers` in [defaults.queue] [numworkers] | did you mean `workers`?"),
     (r#"[defaults.job]
 extends = "x""#, "2:1 `extends` has no meaning in [defaults.job] [extends]"),
     ("[defaults]

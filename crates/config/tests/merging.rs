@@ -34,6 +34,7 @@ fn env(config: &Config, name: &str) -> BTreeMap<String, String> {
         base_env: &base,
         shell: "/bin/sh",
         task: None,
+        queue: None,
         added: &[],
     };
     let expanded = expand(&config.jobs[&id].spec.launch, &context).unwrap();

@@ -186,6 +186,7 @@ fn texts_of_a_step_are_filled_in_when_it_starts() {
         base_env: &base_env,
         shell: "/bin/sh",
         task: Some(&run),
+        queue: None,
         added: &[],
     };
     let expanded = expand(&step.launch, &context).expect("expanded");

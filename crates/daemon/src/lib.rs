@@ -32,6 +32,7 @@ pub mod sink;
 pub mod tls;
 pub mod unit;
 pub mod view;
+pub mod view_queue;
 pub mod view_task;
 pub mod webhooks;
 pub mod writer;

@@ -93,6 +93,14 @@ impl From<Error> for Refusal {
                 Some("nothing was changed; make room in the state directory and repeat".to_owned()),
             ),
             Error::TaskNotFound(_) => (Code::TaskNotFound, Some("all tasks: gaffer task ls".to_owned())),
+            Error::QueueNotFound(_) => (
+                Code::QueueNotFound,
+                Some("all queues: gaffer queue ls".to_owned()),
+            ),
+            Error::QueuedTaskNotFound(_) => (
+                Code::TaskNotFound,
+                Some("how long tasks are kept: keep of the queue".to_owned()),
+            ),
             Error::Task(_) => (Code::TaskUnusable, None),
             Error::ShuttingDown => (
                 Code::ShuttingDown,

@@ -261,7 +261,12 @@ pub fn event(handle: &Handle, record: &EventRecord, node: &str) -> types::Event 
     let subject = match (&event.slot, &event.job) {
         (Some(slot), _) => subject(slot),
         (None, Some(job)) => job.to_string(),
-        (None, None) => String::new(),
+        (None, None) => {
+            let queue = event.data.iter().find(|(key, _)| *key == "queue");
+            queue
+                .map(|(_, queue)| format!("queue:{queue}"))
+                .unwrap_or_default()
+        }
     };
     types::Event {
         cursor: cursor(record.cursor),
@@ -403,6 +408,7 @@ pub fn plan(info: &PlanInfo, node: &str) -> types::Plan {
             .iter()
             .map(plan_change)
             .chain(info.tasks.iter().map(task_change))
+            .chain(info.queues.iter().map(queue_change))
             .chain(info.webhooks.iter().map(hook_change))
             .collect(),
         unchanged: info.unchanged,
@@ -434,6 +440,28 @@ fn task_change(change: &gaffer::info::TaskChange) -> types::PlanChange {
         session: change.task.session.to_string(),
         name: change.task.job.to_string(),
         effect: "next".to_owned(),
+        summary: summary.to_owned(),
+        keys: change.keys.iter().map(plan_key).collect(),
+    }
+}
+
+fn queue_change(change: &gaffer::info::QueueChange) -> types::PlanChange {
+    let summary = match change.action {
+        PlanAction::Add => "takes tasks",
+        PlanAction::Change => "counts from the next task",
+        PlanAction::Remove => "takes no tasks any more; those that wait stay in the store",
+    };
+    let live = change.action == PlanAction::Change
+        && change
+            .keys
+            .iter()
+            .all(|key| key.class == gaffer_config::ChangeClass::Live);
+    types::PlanChange {
+        action: action(change.action).to_owned(),
+        kind: "queue".to_owned(),
+        session: change.queue.session.to_string(),
+        name: change.queue.job.to_string(),
+        effect: if live { "live" } else { "next" }.to_owned(),
         summary: summary.to_owned(),
         keys: change.keys.iter().map(plan_key).collect(),
     }

@@ -136,12 +136,7 @@ impl Engine {
             }
         }
         crate::task::service::resume(&state).await;
-        {
-            let mut state = owner::lock(&state);
-            if !state.queues.defined.is_empty() || state.queues.has_found() {
-                state.open_queue_store();
-            }
-        }
+        owner::lock(&state).resume_queues();
         let owner = tokio::spawn(owner::run(state.clone(), rx));
         crate::budget::begin(&state);
         let host = Arc::new(gaffer_config::RealHost);

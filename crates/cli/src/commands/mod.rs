@@ -13,6 +13,7 @@ pub mod logs;
 pub mod lookup;
 pub mod node;
 pub mod ps;
+pub mod queue;
 pub mod run;
 pub mod scale;
 pub mod shell;

@@ -99,23 +99,7 @@ fn failure_of(status: Status) -> Failure {
 /// What an attempt that ended becomes. `dice` is in `0.0..1.0`.
 pub fn settle(queue: &Queue, row: &Claimed, outcome: Outcome, now: Wall, dice: f64) -> Settlement {
     let work = queue.work(row.kind.as_deref());
-    let mut settled = Settlement {
-        handle: row.handle,
-        queue: row.queue.clone(),
-        state: TaskState::Done,
-        run_at: None,
-        attempt: row.attempt,
-        crashes: row.crashes,
-        interrupts: 0,
-        failure: None,
-        result: None,
-        expires: None,
-        result_until: None,
-        outcome: "done",
-        ordinal: row.attempt,
-        full: queue.full,
-        holds_key: false,
-    };
+    let mut settled = blank(queue, row);
     let outcome = if row.cancelled {
         Outcome::Cancelled
     } else {
@@ -173,7 +157,34 @@ pub fn settle(queue: &Queue, row: &Claimed, outcome: Outcome, now: Wall, dice: f
             }
         }
     }
-    settled.expires = match settled.state {
+    settled.expires = expires(queue, &settled, now);
+    settled
+}
+
+/// As if it was done.
+fn blank(queue: &Queue, row: &Claimed) -> Settlement {
+    Settlement {
+        handle: row.handle,
+        queue: row.queue.clone(),
+        state: TaskState::Done,
+        run_at: None,
+        attempt: row.attempt,
+        crashes: row.crashes,
+        interrupts: 0,
+        failure: None,
+        result: None,
+        expires: None,
+        result_until: None,
+        outcome: "done",
+        ordinal: row.attempt,
+        full: queue.full,
+        holds_key: false,
+    }
+}
+
+/// When the row of a task that is over may go.
+fn expires(queue: &Queue, settled: &Settlement, now: Wall) -> Option<Wall> {
+    match settled.state {
         TaskState::Done | TaskState::Cancelled => {
             let keep = queue.keep.done.max(super::spec::LEAST_KEPT);
             let result = settled
@@ -184,8 +195,7 @@ pub fn settle(queue: &Queue, row: &Claimed, outcome: Outcome, now: Wall, dice: f
         }
         TaskState::Dead | TaskState::Lost => Some(now.plus(queue.keep.dead.max(super::spec::LEAST_KEPT))),
         TaskState::Scheduled | TaskState::Queued | TaskState::Running => None,
-    };
-    settled
+    }
 }
 
 fn attempts_of(work: &Work, row: &Claimed) -> u32 {

@@ -58,6 +58,11 @@ impl<T: DeserializeOwned> FromRequest<Shared> for Json<T> {
     }
 }
 
+/// JSON of a body that was read already.
+pub fn parse<T: DeserializeOwned>(text: &[u8]) -> Result<T, Refusal> {
+    serde_json::from_slice(text).map_err(|error| wrong_json(&error))
+}
+
 impl FromRequest<Shared> for Raw {
     type Rejection = Refusal;
 

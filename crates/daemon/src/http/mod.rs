@@ -14,6 +14,7 @@ pub mod operations;
 pub mod page;
 pub mod plugins;
 pub mod query;
+pub mod queues;
 pub mod router;
 pub mod runs;
 pub mod server;

@@ -2,8 +2,8 @@
 
 use crate::access::routes::gate;
 use crate::http::{
-    Shared, attach, events, jobs, logs, metrics, nodes, operations, plugins, runs, stats, stream, tasks,
-    webhooks,
+    Shared, attach, events, jobs, logs, metrics, nodes, operations, plugins, queues, runs, stats, stream,
+    tasks, webhooks,
 };
 use axum::Router;
 use axum::response::IntoResponse;
@@ -58,7 +58,7 @@ fn routes() -> OpenApiRouter<Shared> {
         .routes(routes!(events::events))
         .routes(routes!(stream::stream))
         .routes(routes!(tasks::list, tasks::start))
-        .routes(routes!(tasks::show))
+        .routes(routes!(tasks::show, queues::task_remove))
         .routes(routes!(tasks::wait))
         .routes(routes!(tasks::kill))
         .routes(routes!(tasks::retry))
@@ -66,6 +66,18 @@ fn routes() -> OpenApiRouter<Shared> {
         .routes(routes!(tasks::pause))
         .routes(routes!(tasks::resume))
         .routes(routes!(tasks::log))
+        .routes(routes!(queues::task_cancel))
+        .routes(routes!(queues::task_edit))
+        .routes(routes!(queues::task_renew))
+        .routes(routes!(queues::task_settle))
+        .routes(routes!(queues::list))
+        .routes(routes!(queues::show))
+        .routes(routes!(queues::push, queues::tasks))
+        .routes(routes!(queues::pause))
+        .routes(routes!(queues::purge))
+        .routes(routes!(queues::retry))
+        .routes(routes!(queues::claim))
+        .routes(routes!(queues::act))
         .routes(routes!(operations::show, operations::cancel))
         .routes(routes!(nodes::node))
         .routes(routes!(nodes::nodes))

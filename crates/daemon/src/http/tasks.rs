@@ -13,6 +13,7 @@ use axum::extract::State;
 use axum::response::IntoResponse;
 use gaffer::task::{Collect, Definition, NewTask, TaskInfo, TaskKill, layout::Place, output};
 use gaffer_api::error::{Code, ErrorBody};
+use gaffer_api::types::queue::{AnyOutcome, AnyTask};
 use gaffer_api::types::task::{
     Task, TaskGc, TaskGcRequest, TaskItem, TaskKillRequest, TaskRequest, TaskRetryRequest,
 };
@@ -286,13 +287,28 @@ pub struct TaskQuery {
 
 /// A task, active or finished.
 #[utoipa::path(get, path = "/v1/tasks/{id}", tag = "tasks", params(("id" = String, Path), TaskQuery),
-    responses((status = 200, body = Task), (status = "default", body = ErrorBody)))]
+    responses((status = 200, body = AnyTask), (status = "default", body = ErrorBody)))]
 pub async fn show(
     State(app): State<Shared>,
     Path(id): Path<String>,
     Query(query): Query<TaskQuery>,
-) -> Answer<Json<Task>> {
-    Ok(Json(shown(&app, &id, query.spec).await?))
+) -> Answer<Json<AnyTask>> {
+    if let Some(number) = queued(&app, &id) {
+        let found = app.handle.queue_task(number).await?;
+        return Ok(Json(AnyTask::Queued(Box::new(crate::view_queue::task(
+            &found.row,
+            &found.attempts,
+        )))));
+    }
+    Ok(Json(AnyTask::Steps(Box::new(
+        shown(&app, &id, query.spec).await?,
+    ))))
+}
+
+/// The number of a queued task; none: it is one of steps. An id of digits may be both; what is on disk under it comes first.
+fn queued(app: &App, id: &str) -> Option<i64> {
+    let number = id.parse().ok().filter(|number| *number > 0)?;
+    app.handle.tasks_root().place(id).is_none().then_some(number)
 }
 
 /// Parameters of waiting for a task.
@@ -306,26 +322,31 @@ pub struct TaskWaitQuery {
     since: Option<u64>,
 }
 
-/// The task when it is over, when it has changed (`since`), or as it is when the time has passed.
+/// The task when it is over, when it has changed (`since`), or as it is when the time has passed; of a queued task how it ended.
 #[utoipa::path(get, path = "/v1/tasks/{id}/wait", tag = "tasks", params(("id" = String, Path), TaskWaitQuery),
-    responses((status = 200, body = Task), (status = "default", body = ErrorBody)))]
+    responses((status = 200, body = AnyOutcome), (status = "default", body = ErrorBody)))]
 pub async fn wait(
     State(app): State<Shared>,
     Path(id): Path<String>,
     Query(query): Query<TaskWaitQuery>,
-) -> Answer<Json<Task>> {
+) -> Answer<Json<AnyOutcome>> {
     let within = query::wait(query.wait.as_deref())?.unwrap_or(Duration::from_secs(30));
+    if let Some(number) = queued(&app, &id) {
+        let outcome = crate::http::queues::outcome(&app, number, within).await?;
+        return Ok(Json(AnyOutcome::Queued(Box::new(outcome))));
+    }
+    let steps = |task| Ok(Json(AnyOutcome::Steps(Box::new(task))));
     let deadline = Instant::now() + within;
     loop {
         let info = app.handle.task(&id).await?;
         let changed = query.since.is_some_and(|since| since != info.revision());
         let left = deadline.saturating_duration_since(Instant::now());
         if info.place == Place::Finished || changed || left.is_zero() {
-            return Ok(Json(whole(&app, &info, false)));
+            return steps(whole(&app, &info, false));
         }
         tokio::select! {
             () = app.handle.tasks_changed() => {}
-            () = app.closed() => return Ok(Json(shown(&app, &id, false).await?)),
+            () = app.closed() => return steps(shown(&app, &id, false).await?),
             () = tokio::time::sleep(left.min(LOOK_EVERY)) => {}
         }
     }
@@ -359,20 +380,28 @@ pub async fn kill(
 }
 
 /// Runs a part of a task that is over again, as a task of its own: what did not succeed, or `from` and all that waits for it.
+/// A queued task is run again as it is, under its number.
 #[utoipa::path(post, path = "/v1/tasks/{id}/retry", tag = "tasks", params(("id" = String, Path)),
     request_body = TaskRetryRequest,
-    responses((status = 201, body = Task), (status = "default", body = ErrorBody)))]
+    responses((status = 201, body = AnyTask), (status = "default", body = ErrorBody)))]
 pub async fn retry(
     State(app): State<Shared>,
     Extension(access): Extension<Access>,
     Path(id): Path<String>,
     Json(request): Json<TaskRetryRequest>,
-) -> Answer<(StatusCode, Json<Task>)> {
+) -> Answer<(StatusCode, Json<AnyTask>)> {
+    if let Some(number) = queued(&app, &id) {
+        app.handle.queue_again(number).await?;
+        let found = app.handle.queue_task(number).await?;
+        let task = crate::view_queue::task(&found.row, &found.attempts);
+        return Ok((StatusCode::CREATED, Json(AnyTask::Queued(Box::new(task)))));
+    }
     let again = app
         .handle
         .task_retry(&id, request.from.as_deref(), access.actor())
         .await?;
-    Ok((StatusCode::CREATED, Json(shown(&app, &again, false).await?)))
+    let task = shown(&app, &again, false).await?;
+    Ok((StatusCode::CREATED, Json(AnyTask::Steps(Box::new(task)))))
 }
 
 /// Removes tasks that are over, with checkpoint, output and working directory: by id, by age, by number, by space.

@@ -142,6 +142,7 @@ pub fn expand(
         base_env,
         shell: gaffer_config::DEFAULT_SHELL,
         task: None,
+        queue: None,
         added: &[],
     };
     gaffer_config::expand(&spec.launch, &context)

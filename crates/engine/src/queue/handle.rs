@@ -89,6 +89,8 @@ pub struct QueueInfo {
     pub counts: Counts,
     /// Tasks that workers of this node have.
     pub busy: u32,
+    /// Finished in the last minute, by this daemon.
+    pub done_per_min: u64,
 }
 
 /// A task of a queue with its attempts.
@@ -130,7 +132,7 @@ impl Handle {
     }
 
     /// Waits until the store of the queues is open, if there are any; at most a few seconds.
-    async fn queue_store_soon(&self) -> Result<Store> {
+    pub(super) async fn queue_store_soon(&self) -> Result<Store> {
         for _ in 0..500 {
             match self.queue_store() {
                 Err(Error::Store(why)) if why.ends_with("in a moment") => {
@@ -142,7 +144,7 @@ impl Handle {
         self.queue_store()
     }
 
-    fn queue_spec(&self, queue: &QueueId) -> Result<Arc<Queue>> {
+    pub(super) fn queue_spec(&self, queue: &QueueId) -> Result<Arc<Queue>> {
         let state = lock(&self.state);
         state.queues.spec(queue).cloned().ok_or_else(|| {
             let near = state
@@ -224,7 +226,7 @@ impl Handle {
         state.counters.events += state.events.append(events);
     }
 
-    fn queue_input(&self, input: Input) {
+    pub(super) fn queue_input(&self, input: Input) {
         let _ended = self.owner.send(Message::Queue(QueueNews::Input(input)));
     }
 
@@ -261,6 +263,7 @@ impl Handle {
                 .unwrap_or_default(),
             counts,
             busy: state.queues.dispatch.busy(id),
+            done_per_min: state.queues.done_per_min(id),
         })
     }
 
@@ -484,6 +487,6 @@ fn outcome_of(row: &TaskRow) -> TaskOutcome {
     }
 }
 
-fn no_task(id: TaskId) -> Error {
+pub(super) fn no_task(id: TaskId) -> Error {
     Error::QueuedTaskNotFound(id)
 }

@@ -7,12 +7,14 @@
 //! | `opening` | the store, opened when it is first needed; recovery |
 //! | `worker` | from a claimed task to a run, and from its end to an outcome |
 //! | `push` | from what a caller says to a task of the store |
+//! | `claims` | workers that are not ours |
 //! | `handle` | how anything outside pushes, looks and changes |
 //!
 //! The machine is `gaffer_core::queue::dispatch`, the store is `gaffer_queue`. A worker is a run of a shim in slot
 //! `queue:SESSION.QUEUE/SEAT`; its stamp says which attempt of which task it works on. What becomes of it is in its journal like that of any
 //! run: a daemon that was killed finds living workers and adopts them, and takes over how dead ones ended.
 
+mod claims;
 mod defined;
 mod handle;
 mod opening;
@@ -20,6 +22,7 @@ mod push;
 pub(crate) mod service;
 mod worker;
 
+pub use claims::Lease;
 pub use defined::QueueDefined;
 pub(crate) use defined::from_rows;
 pub use handle::{NewPush, QueueInfo, QueueSelf, QueueVerb, TaskOutcome};

@@ -44,6 +44,13 @@ fn handle_of(facts: &RunFacts) -> Handle {
 }
 
 impl State {
+    /// Takes charge of the queues, if there are any, or workers of an earlier daemon.
+    pub fn resume_queues(&mut self) {
+        if !self.queues.defined.is_empty() || self.queues.has_found() {
+            self.open_queue_store();
+        }
+    }
+
     /// Opens the store, unless it is open or being opened.
     pub fn open_queue_store(&mut self) {
         if self.queues.store.is_some() || self.queues.opening {

@@ -12,7 +12,7 @@ use gaffer_core::name::RunId;
 use gaffer_core::queue::dispatch::{self, Command, Dispatch, Input};
 use gaffer_core::queue::outcome::Outcome;
 use gaffer_core::queue::spec::{Queue, QueueId, Unknown};
-use gaffer_core::queue::task::{Claimed, Failure, Handle, Settlement, TaskId};
+use gaffer_core::queue::task::{Claimed, Failure, Handle, Settlement, TaskId, TaskState};
 use gaffer_core::time::{Mono, Wall};
 use gaffer_queue::port::{Answer, Claim, Request};
 use gaffer_queue::rows::Mode;
@@ -20,7 +20,7 @@ use gaffer_queue::{Store, StoreError};
 use gaffer_shim::message::ToShim;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
 /// What the owner is told about queues.
 pub(crate) enum QueueNews {
@@ -67,6 +67,9 @@ pub(crate) struct Queues {
     pub(super) waiting: BTreeMap<TaskId, Vec<oneshot::Sender<TaskOutcome>>>,
     /// Who waits until what these runs did is in the store.
     barriers: Vec<(BTreeSet<RunId>, oneshot::Sender<()>)>,
+    /// Rung when something may be claimed.
+    pub(super) bell: watch::Sender<u64>,
+    rates: BTreeMap<QueueId, Rate>,
     /// The end of the node goes on with its jobs when the queues are done: all of them, by whom.
     pub(super) then_shutdown: Option<(bool, io::Actor)>,
 }
@@ -88,6 +91,8 @@ impl Queues {
             owner: format!("{node}:{epoch}").into(),
             waiting: BTreeMap::new(),
             barriers: Vec::new(),
+            bell: watch::Sender::new(0),
+            rates: BTreeMap::new(),
             then_shutdown: None,
         }
     }
@@ -135,9 +140,53 @@ impl Queues {
         }
     }
 
+    /// Takes note of an attempt that is over.
+    pub fn count(&mut self, queue: &QueueId, settlement: &Settlement) {
+        if settlement.state == TaskState::Done {
+            let rate = self.rates.entry(queue.clone()).or_default();
+            *rate = rate.at(clock::wall().0.div_euclid(60_000));
+            rate.now += 1;
+        }
+    }
+
+    /// Tasks done in the last minute: those of this one, and the share of the one before that is not yet a minute ago.
+    pub fn done_per_min(&self, queue: &QueueId) -> u64 {
+        let now = clock::wall().0;
+        let Some(rate) = self.rates.get(queue).map(|rate| rate.at(now.div_euclid(60_000))) else {
+            return 0;
+        };
+        let left = u64::try_from(60_000 - now.rem_euclid(60_000)).unwrap_or(0);
+        rate.now + rate.before * left / 60_000
+    }
+
     /// The definition in force.
     pub fn spec(&self, queue: &QueueId) -> Option<&Arc<Queue>> {
         self.defined.get(queue).map(|defined| &defined.spec)
+    }
+}
+
+/// How many tasks were done, by the minute.
+#[derive(Clone, Copy, Debug, Default)]
+struct Rate {
+    minute: i64,
+    now: u64,
+    before: u64,
+}
+
+impl Rate {
+    fn at(self, minute: i64) -> Rate {
+        match minute - self.minute {
+            0 => self,
+            1 => Rate {
+                minute,
+                now: 0,
+                before: self.now,
+            },
+            _ => Rate {
+                minute,
+                ..Rate::default()
+            },
+        }
     }
 }
 
@@ -217,6 +266,9 @@ impl State {
 
     /// Gives an input to the machine and does what it says.
     pub fn feed_queue(&mut self, input: Input) {
+        if matches!(input, Input::Hint(_)) {
+            self.queues.bell.send_modify(|count| *count += 1);
+        }
         let mut inputs = VecDeque::from([input]);
         while let Some(input) = inputs.pop_front() {
             let output = self.queues.dispatch.handle(clock::now(), input);
@@ -382,6 +434,7 @@ impl State {
                     data.push(("run_at", at.0.to_string()));
                 }
                 reason = settlement.failure.as_ref().map(reason_of);
+                self.queues.count(&event.queue, &settlement);
                 self.attempt_over(&settlement, event.event == "queue.task.stale");
             }
         }
@@ -394,6 +447,33 @@ impl State {
             reason,
             data,
         }
+    }
+
+    /// An attempt from outside was settled.
+    pub(super) fn tell_settled(&mut self, row: &Claimed, settlement: &Settlement) {
+        let event = match settlement.state {
+            TaskState::Done => "queue.task.done",
+            TaskState::Dead => "queue.task.dead",
+            TaskState::Cancelled => "queue.task.cancelled",
+            TaskState::Lost => "queue.task.lost",
+            _ => "queue.task.failed",
+        };
+        let mut data = vec![
+            ("queue", row.queue.to_string()),
+            ("task", row.handle.task.to_string()),
+            ("attempt", row.attempt.to_string()),
+        ];
+        data.extend(row.kind.as_ref().map(|kind| ("kind", kind.to_string())));
+        data.push(("state", settlement.state.word().to_owned()));
+        self.tell(Event {
+            event,
+            job: None,
+            slot: None,
+            run: None,
+            by: None,
+            reason: settlement.failure.as_ref().map(reason_of),
+            data,
+        });
     }
 
     /// What the attempt did is in the store: its journal is needed no more.

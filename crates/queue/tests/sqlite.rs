@@ -1,0 +1,167 @@
+//! What only the file of a node promises: one process leads it, others may write, nothing is lost when it is closed anyhow.
+
+use gaffer_core::name::JobId;
+use gaffer_core::queue::spec::Throttle;
+use gaffer_core::time::{Duration, Wall};
+use gaffer_queue::port::{Answer, Claim, NewTask, Request};
+use gaffer_queue::sqlite::Sqlite;
+use gaffer_queue::{Store, StoreError};
+use std::path::Path;
+use std::sync::mpsc::channel;
+
+const NOW: Wall = Wall(1_800_000_000_000);
+
+fn open(path: &Path) -> Result<Store, StoreError> {
+    Sqlite::open(path, Box::new(|| {})).map(Store::Sqlite)
+}
+
+fn push(payload: &str) -> Request {
+    let task = NewTask {
+        queue: JobId::parse("mail").expect("a name"),
+        kind: None,
+        payload: payload.into(),
+        meta: None,
+        priority: 0,
+        fifo: false,
+        run_at: None,
+        unique: None,
+        limit_key: None,
+        attempts_max: None,
+        timeout_ms: None,
+        begin_by: None,
+        full: true,
+    };
+    Request::Push(vec![task], NOW)
+}
+
+fn claim() -> Request {
+    Request::Claim(Box::new(Claim {
+        queue: JobId::parse("mail").expect("a name"),
+        count: 10,
+        owner: "a:1".into(),
+        now: NOW,
+        lease: Duration::from_secs(30),
+        kinds: None,
+        throttle: Throttle::default(),
+        forget: false,
+    }))
+}
+
+#[tokio::test]
+async fn scenario_04_a_second_process_is_told_who_leads_the_file() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("queue.db");
+    let first = open(&path).expect("opened");
+    let second = open(&path).err().expect("refused").to_string();
+    assert!(
+        second.contains(&format!("pid {}", std::process::id())),
+        "{second}"
+    );
+    first.close().await;
+    open(&path).expect("free again");
+}
+
+#[tokio::test]
+async fn scenario_29_what_another_program_inserts_is_heard_of_within_the_poll() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("queue.db");
+    let (rung, bell) = channel();
+    let ring = move || {
+        // Nobody listens any more.
+        let _gone = rung.send(());
+    };
+    let sqlite = Sqlite::open(&path, Box::new(ring)).expect("opened");
+    let store = Store::Sqlite(sqlite);
+    store.get(Request::Modes).await.expect("it runs");
+    while bell.try_recv().is_ok() {}
+    let other = rusqlite::Connection::open(&path).expect("another program");
+    other
+        .execute(
+            "INSERT INTO task (queue, kind, payload) VALUES ('default.mail', 'hello', '{\"to\": \"ana\"}')",
+            [],
+        )
+        .expect("inserted");
+    bell.recv_timeout(std::time::Duration::from_secs(5))
+        .expect("rung");
+    let Answer::Claimed(rows, _) = store.get(claim()).await.expect("claimed") else {
+        panic!("claimed");
+    };
+    assert_eq!(
+        (rows[0].kind.as_deref(), &*rows[0].payload),
+        (Some("hello"), "{\"to\": \"ana\"}")
+    );
+    // Our own changes are no news.
+    store.get(push("1")).await.expect("pushed");
+    store.get(Request::Modes).await.expect("it was looked at");
+    assert!(bell.try_recv().is_err());
+}
+
+#[tokio::test]
+async fn a_damaged_file_is_refused_and_left_alone() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("queue.db");
+    std::fs::write(
+        &path,
+        "this is no database, and long enough to be looked at".repeat(100),
+    )
+    .expect("written");
+    let before = std::fs::read(&path).expect("read");
+    let error = open(&path).err().expect("refused").to_string();
+    assert!(error.contains("restore a copy"), "{error}");
+    assert_eq!(std::fs::read(&path).expect("read"), before);
+}
+
+#[tokio::test]
+async fn a_file_of_a_newer_version_is_refused() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("queue.db");
+    open(&path).expect("opened").close().await;
+    let connection = rusqlite::Connection::open(&path).expect("opened");
+    connection.pragma_update(None, "user_version", 99).expect("set");
+    drop(connection);
+    assert!(matches!(open(&path), Err(StoreError::Newer(_))));
+}
+
+#[tokio::test]
+async fn hazard_55_a_slow_reader_and_another_writer_hold_nobody_up() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("queue.db");
+    let store = open(&path).expect("opened");
+    let reader = rusqlite::Connection::open(&path).expect("a reader");
+    reader
+        .execute_batch("BEGIN; SELECT COUNT(*) FROM task;")
+        .expect("a long look");
+    let writer = rusqlite::Connection::open(&path).expect("a writer");
+    writer
+        .busy_timeout(std::time::Duration::from_secs(5))
+        .expect("patient");
+    for n in 0..20 {
+        store.get(push("1")).await.expect("pushed");
+        writer
+            .execute(
+                "INSERT INTO task (queue, payload) VALUES ('default.mail', '2')",
+                [],
+            )
+            .unwrap_or_else(|error| panic!("insert {n}: {error}"));
+    }
+    let Answer::Claimed(rows, _) = store.get(claim()).await.expect("claimed") else {
+        panic!("claimed");
+    };
+    assert_eq!(rows.len(), 10);
+    reader.execute_batch("COMMIT").expect("over");
+}
+
+#[tokio::test]
+async fn the_file_and_its_lock_are_private() {
+    use std::os::unix::fs::PermissionsExt;
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("queue.db");
+    let _store = open(&path).expect("opened");
+    for name in ["queue.db", "queue.db-wal", "queue.db-owner"] {
+        let mode = std::fs::metadata(dir.path().join(name))
+            .expect(name)
+            .permissions()
+            .mode();
+        assert_eq!(mode & 0o077, 0, "{name} is {mode:o}");
+    }
+}
