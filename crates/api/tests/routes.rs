@@ -3,6 +3,10 @@
 
 use gaffer_api::access::{TokenRequest, TokenScope, UserRequest};
 use gaffer_api::routes::LogQuery;
+use gaffer_api::routes::QueueTasksQuery;
+use gaffer_api::types::queue::{
+    ClaimRequest, PushBody, PushRequest, QueuePause, QueueState, RenewRequest, SettleRequest, TaskEdit,
+};
 use gaffer_api::types::task::{TaskGcRequest, TaskKillRequest, TaskRequest, TaskRetryRequest};
 use gaffer_api::types::{ActionRequest, ApplyRequest, JobsRequest, RunRequest, ScaleRequest, SignalRequest};
 use gaffer_api::{Client, Endpoint};
@@ -147,6 +151,28 @@ async fn call_tasks(client: &Client) {
     let _ = client.task_log("t", "s", "stdout", None, "end").await;
 }
 
+async fn call_queues(client: &Client) {
+    let push = PushBody::One(Box::new(PushRequest::default()));
+    let within = std::time::Duration::from_millis(1);
+    let _ = client.queues().await;
+    let _ = client.queue("s", "q", false).await;
+    let _ = client.queue_push("s", "q", &push).await;
+    let _ = client.queue_tasks("s", "q", &QueueTasksQuery::default()).await;
+    let _ = client.queue_pause("s", "q", &QueuePause::default()).await;
+    let _ = client.queue_act("s", "q", "resume").await;
+    let _ = client.queue_purge("s", "q", &QueueState::default()).await;
+    let _ = client.queue_retry("s", "q", &QueueState::default()).await;
+    let _ = client.queue_claim("s", "q", &ClaimRequest::default()).await;
+    let _ = client.queued_task(1).await;
+    let _ = client.queued_wait(1, within).await;
+    let _ = client.queued_cancel(1).await;
+    let _ = client.queued_retry(1).await;
+    let _ = client.queued_edit(1, &TaskEdit::default()).await;
+    let _ = client.queued_remove(1).await;
+    let _ = client.queued_renew(1, &RenewRequest::default()).await;
+    let _ = client.queued_settle(1, &SettleRequest::default()).await;
+}
+
 /// Is it a path of this template?
 fn fits(path: &str, template: &str) -> bool {
     let (path, template) = (path.split('/'), template.split('/'));
@@ -168,6 +194,7 @@ async fn every_documented_route_has_a_typed_method() {
     call_node(&client).await;
     call_access(&client).await;
     call_tasks(&client).await;
+    call_queues(&client).await;
     server.abort();
 
     let asked = asked.lock().expect("no panic");
