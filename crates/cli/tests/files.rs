@@ -202,7 +202,11 @@ fn mistakes_in_a_toml_file_are_shown_with_place_and_way_out() {
             "gaffer.toml:3:10",
             "`a` → `b` → `a`",
         ),
-        ("[queue.a]\ncmd = \"x\"\n", "gaffer.toml:1:2", "not yet supported"),
+        (
+            "[schedule.a]\ncron = \"x\"\n",
+            "gaffer.toml:1:2",
+            "not yet supported",
+        ),
     ] {
         let folder = Folder::new(&[("gaffer.toml", text.as_bytes())]);
         let said = folder.fails(2, &["check"]);

@@ -445,5 +445,5 @@ fn s13_4_unknown_and_help() {
     for word in ["load", "ps:scale", "recv", "dev:start", "--app", "gafferctl"] {
         assert!(help.contains(word), "{word}: {help}");
     }
-    assert!(shop.ok("help").lines().count() < 60);
+    assert!(shop.ok("help").lines().count() < 68);
 }

@@ -6,6 +6,7 @@
 //! | `service` | the queues of a node: the machine's commands carried out, facts given to it |
 //! | `opening` | the store, opened when it is first needed; recovery |
 //! | `worker` | from a claimed task to a run, and from its end to an outcome |
+//! | `resident` | workers that are kept and fed |
 //! | `push` | from what a caller says to a task of the store |
 //! | `claims` | workers that are not ours |
 //! | `handle` | how anything outside pushes, looks and changes |
@@ -19,6 +20,7 @@ mod defined;
 mod handle;
 mod opening;
 mod push;
+mod resident;
 pub(crate) mod service;
 mod worker;
 

@@ -29,6 +29,18 @@ pub(super) fn slot(queue: &QueueId, seat: u32) -> String {
     format!("queue:{queue}/{}", seat + 1)
 }
 
+/// Slot of a resident worker.
+pub(super) fn resident_slot(queue: &QueueId, n: u32) -> String {
+    format!("queue:{queue}/r{}", n + 1)
+}
+
+/// Queue and place of the slot of a resident worker.
+fn of_resident_slot(slot: &str) -> Option<(QueueId, u32)> {
+    let (queue, n) = slot.strip_prefix("queue:")?.split_once("/r")?;
+    let n: u32 = n.parse().ok()?;
+    Some((JobId::parse(queue).ok()?, n.checked_sub(1)?))
+}
+
 /// Queue and seat of a slot.
 pub(super) fn of_slot(slot: &str) -> Option<(QueueId, u32)> {
     let (queue, seat) = slot.strip_prefix("queue:")?.split_once('/')?;
@@ -106,11 +118,19 @@ impl State {
 
     /// Recovery met the slot of a worker. One that lives is followed from now on.
     pub fn note_queue_run(&mut self, slot: &str, facts: RunFacts, dead_shim: bool) {
+        let run = facts.run;
+        self.queues.seats.insert(slot.to_owned(), run);
+        if let Some((queue, n)) = of_resident_slot(slot) {
+            let mut facts = Box::new(facts);
+            facts.gone |= dead_shim;
+            self.runs.runs.insert(run, facts.clone());
+            self.queues.residents.by_run.insert(run, (queue.clone(), n));
+            self.queues.residents.found.push((queue, n, facts, dead_shim));
+            return;
+        }
         let Some((queue, seat)) = of_slot(slot) else {
             return;
         };
-        let run = facts.run;
-        self.queues.seats.insert((queue.clone(), seat), run);
         let handle = handle_of(&facts);
         let mut facts = Box::new(facts);
         // Everything of a dead shim has been ended.
@@ -124,6 +144,7 @@ impl State {
     /// Everything is there: workers that live are adopted, the others' ends are taken over, and claims begin.
     pub(super) fn queues_ready(&mut self, modes: BTreeMap<String, Mode>, orphans: Vec<Claimed>) {
         self.queues.modes = modes;
+        self.residents_found(&orphans);
         self.put_queues();
         let found = std::mem::take(&mut self.queues.found);
         for (slot, (facts, dead_shim)) in &found {

@@ -2,6 +2,7 @@
 
 use super::defined::AllDefined;
 use super::handle::TaskOutcome;
+use super::resident::Residents;
 use crate::clock;
 use crate::facts::RunFacts;
 use crate::info::Event;
@@ -32,6 +33,10 @@ pub(crate) enum QueueNews {
     Ready(BTreeMap<String, Mode>, Vec<Claimed>),
     /// It is time to try to open the store again.
     OpenAgain,
+    /// A resident worker was written to; its stdin is closed.
+    Fed(RunId, bool),
+    /// What a resident worker says; none: all is read.
+    Said(RunId, Option<Vec<String>>),
     /// An operator changed the mode of a queue.
     Mode(QueueId, Mode),
 }
@@ -57,8 +62,9 @@ pub(crate) struct Queues {
     pub modes: BTreeMap<String, Mode>,
     pub(super) runs: BTreeMap<RunId, Worker>,
     pub(super) by_task: BTreeMap<TaskId, RunId>,
-    /// The last run of each seat.
-    pub(super) seats: BTreeMap<(QueueId, u32), RunId>,
+    /// The last run of each slot.
+    pub(super) seats: BTreeMap<String, RunId>,
+    pub(super) residents: Residents,
     /// What recovery found, by slot: the newest run, and whether its shim is dead.
     pub(super) found: BTreeMap<String, (Box<RunFacts>, bool)>,
     /// This incarnation of this node.
@@ -87,6 +93,7 @@ impl Queues {
             runs: BTreeMap::new(),
             by_task: BTreeMap::new(),
             seats: BTreeMap::new(),
+            residents: Residents::default(),
             found: BTreeMap::new(),
             owner: format!("{node}:{epoch}").into(),
             waiting: BTreeMap::new(),
@@ -99,21 +106,30 @@ impl Queues {
 
     /// When the machine has to be looked at, at the latest.
     pub fn next_deadline(&self) -> Option<Mono> {
-        self.store.as_ref().and_then(|_| self.dispatch.next_deadline())
+        self.store.as_ref()?;
+        let lease = |queue: &QueueId| self.defined.get(queue).map(|defined| defined.spec.lease);
+        let residents = self.residents.next_deadline(lease);
+        [self.dispatch.next_deadline(), residents]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// Recovery found workers.
     pub fn has_found(&self) -> bool {
-        !self.found.is_empty()
+        !self.found.is_empty() || !self.residents.found.is_empty()
     }
 
     /// Is this run a worker's?
     pub fn has_run(&self, run: RunId) -> bool {
-        self.runs.contains_key(&run)
+        self.runs.contains_key(&run) || self.residents.by_run.contains_key(&run)
     }
 
     /// Is this the run of a worker that an orderly end of the node ends?
     pub fn ends_with_node(&self, run: RunId, all: bool) -> bool {
+        if let Some((queue, _)) = self.residents.by_run.get(&run) {
+            return all || !self.spec(queue).is_some_and(|spec| spec.keep_running);
+        }
         let worker = self.runs.get(&run);
         let spec = worker.and_then(|worker| self.spec(&worker.queue));
         worker.is_some() && (all || !spec.is_some_and(|spec| spec.keep_running))
@@ -121,7 +137,8 @@ impl Queues {
 
     /// Resolves when what the workers did that are known now is in the store; none: there are none.
     pub fn barrier(&mut self) -> Option<oneshot::Receiver<()>> {
-        let open: BTreeSet<RunId> = self.runs.keys().copied().collect();
+        let residents = self.residents.by_run.keys();
+        let open: BTreeSet<RunId> = self.runs.keys().chain(residents).copied().collect();
         if open.is_empty() {
             return None;
         }
@@ -204,6 +221,8 @@ impl State {
                 self.queues.opening = false;
                 self.open_queue_store();
             }
+            QueueNews::Fed(run, closed) => self.resident_fed(run, closed),
+            QueueNews::Said(run, lines) => self.resident_said(run, lines),
             QueueNews::Mode(queue, mode) => {
                 let input = Input::Paused {
                     queue: queue.clone(),
@@ -254,6 +273,7 @@ impl State {
         for input in all {
             self.feed_queue(input);
         }
+        self.tend_residents();
     }
 
     /// Deadlines of queues that have passed.
@@ -261,6 +281,7 @@ impl State {
         let now = clock::mono();
         if self.queues.next_deadline().is_some_and(|at| at <= now) {
             self.feed_queue(Input::Tick);
+            self.tick_residents();
         }
     }
 
@@ -297,16 +318,23 @@ impl State {
                     gone: true,
                 });
             }
-            Command::Signal { handle, signal, to } => match self.worker_run(handle) {
-                Some(run) => self.signal(run, signal, to),
-                None => return Some(Input::Gone(handle)),
-            },
-            Command::Kill(handle) => match self.worker_run(handle) {
-                Some(run) => self.kill_tree(run),
-                None => return Some(Input::Gone(handle)),
+            Command::Signal { handle, signal, to } => {
+                match (self.worker_run(handle), self.queues.residents.run_of(handle)) {
+                    (Some(run), _) => self.signal(run, signal, to),
+                    (None, Some(run)) => self.end_resident_task(run, handle, false),
+                    (None, None) => return Some(Input::Gone(handle)),
+                }
+            }
+            Command::Kill(handle) => match (self.worker_run(handle), self.queues.residents.run_of(handle)) {
+                (Some(run), _) => self.kill_tree(run),
+                (None, Some(run)) => self.end_resident_task(run, handle, true),
+                (None, None) => return Some(Input::Gone(handle)),
             },
             Command::Freeze { handle, on } => {
-                if let Some(run) = self.worker_run(handle) {
+                let run = self
+                    .worker_run(handle)
+                    .or_else(|| self.queues.residents.run_of(handle));
+                if let Some(run) = run {
                     let wire = crate::shims::wire(run);
                     self.to_shim(run, |req| ToShim::Freeze { req, run: wire, on });
                 }
@@ -332,9 +360,7 @@ impl State {
                 self.ask_queue(Request::Upkeep { owner, now }, Box::new(then));
             }
             Command::ShutdownDone => {
-                if let Some((all, by)) = self.queues.then_shutdown.take() {
-                    self.feed(io::Input::Shutdown { all, by });
-                }
+                self.close_residents();
             }
         }
         None
@@ -504,8 +530,18 @@ impl State {
         }
     }
 
+    /// Nothing of the queues is left: the jobs follow.
+    pub(super) fn queues_done(&mut self) {
+        if let Some((all, by)) = self.queues.then_shutdown.take() {
+            self.feed(io::Input::Shutdown { all, by });
+        }
+    }
+
     /// A fact about a worker's run, as journals tell it of any run.
     pub fn queue_fact(&mut self, run: RunId, input: io::Input) {
+        if self.queues.residents.by_run.contains_key(&run) {
+            return self.resident_fact(run, input);
+        }
         let Some(worker) = self.queues.runs.get(&run).cloned() else {
             return;
         };

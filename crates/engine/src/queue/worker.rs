@@ -25,10 +25,10 @@ const OUTPUT: u64 = 4 << 10;
 const RESULT: usize = 64 << 10;
 
 /// Directory of a seat's streams. No job has a name with a colon.
-pub(super) fn log_dir(logs: &Path, queue: &QueueId, seat: u32) -> PathBuf {
+pub(super) fn log_dir(logs: &Path, queue: &QueueId, seat: &str) -> PathBuf {
     logs.join(queue.session.as_str())
         .join(format!("queue:{}", queue.job))
-        .join((seat + 1).to_string())
+        .join(seat)
 }
 
 /// The value at a path of a payload, as words of a command have it: texts without quotes, all else as JSON.
@@ -56,6 +56,7 @@ impl State {
             return Err(Outcome::NotHanded);
         };
         match spec.work(row.kind.as_deref()).by.clone() {
+            By::Cmd(_) if spec.resident => self.hand_resident(seat, &spec, &row, &payload),
             By::Cmd(launch) => {
                 let start = Start {
                     spec: &spec,
@@ -74,7 +75,6 @@ impl State {
     fn start_worker(&mut self, start: &Start<'_>) -> Result<(), String> {
         let Start { row, seat, .. } = start;
         let queue = &row.queue;
-        let group = format!("queue:{}", queue.session);
         let slot = slot(queue, *seat);
         let run = self.node.make_run_id();
         let note = |state: &mut State, shim| {
@@ -89,18 +89,15 @@ impl State {
             state.queues.runs.insert(run, worker);
             state.queues.by_task.insert(row.handle.task, run);
         };
-        if let Some(silent) = self.shims.silent(&group) {
+        if let Some(silent) = self.shims.silent(&group(queue)) {
             tracing::warn!(shim = silent, %slot, "the start waits for a shim that does not answer");
             note(self, silent);
             return Ok(());
         }
-        let shim = match self.shims.serving(&group) {
-            Some(shim) => shim,
-            None => self.open_shim(&group)?,
-        };
-        let after = self.queues.seats.get(&(queue.clone(), *seat)).copied();
+        let shim = self.worker_shim(queue)?;
+        let after = self.queues.seats.get(&slot).copied();
         let message = start.message(self, run, &slot, after)?;
-        self.queues.seats.insert((queue.clone(), *seat), run);
+        self.queues.seats.insert(slot.clone(), run);
         note(self, shim);
         let connection = self
             .shims
@@ -111,6 +108,18 @@ impl State {
             connection.send(&ToShim::Spawn(Box::new(message)));
         }
         Ok(())
+    }
+
+    /// The shim that takes new workers of a queue.
+    pub(super) fn worker_shim(&mut self, queue: &QueueId) -> Result<u64, String> {
+        let group = group(queue);
+        if let Some(silent) = self.shims.silent(&group) {
+            return Err(format!("shim {silent} does not answer"));
+        }
+        match self.shims.serving(&group) {
+            Some(shim) => Ok(shim),
+            None => self.open_shim(&group),
+        }
     }
 
     /// The main process of a worker ended. What it wrote is read where nobody waits for it.
@@ -140,7 +149,7 @@ impl State {
                 work,
                 &facts,
                 &end,
-                &log_dir(&logs, &worker.queue, worker.seat),
+                &log_dir(&logs, &worker.queue, &(worker.seat + 1).to_string()),
             );
             let input = ended(worker.handle, outcome, gone);
             let _ended = owner.send(Message::Queue(super::service::QueueNews::Input(input)));
@@ -171,56 +180,107 @@ struct Start<'a> {
 impl Start<'_> {
     fn message(&self, state: &State, run: RunId, slot: &str, after: Option<RunId>) -> Result<Spawn, String> {
         let Start {
-            spec, launch, row, ..
+            spec,
+            launch,
+            row,
+            payload,
+            seat,
         } = self;
-        let ports = choose_ports(launch, self.seat)?;
-        let text = run.to_string();
-        let dir = log_dir(&state.settings.logs_dir(), &row.queue, self.seat);
-        let mut added = vec![("GAFFER_NODE_ID".to_owned(), state.node_id.clone())];
-        match spec.input {
-            PayloadBy::Stdin => {}
-            PayloadBy::Env => added.push(("GAFFER_PAYLOAD".to_owned(), row.payload.to_string())),
-            PayloadBy::File => {
-                let file = payload_file(&dir, launch, &row.payload)
-                    .map_err(|error| format!("the payload cannot be written: {error}"))?;
-                added.push(("GAFFER_PAYLOAD_FILE".to_owned(), file));
-            }
-        }
-        let queue = QueueRun {
-            name: row.queue.job.as_str(),
-            id: Some(row.handle.task),
-            kind: row.kind.as_deref(),
-            token: row.handle.token,
-            payload: &|path| payload_at(self.payload, path),
-        };
-        let context = RunContext {
-            node: &state.settings.node,
-            job: &row.queue,
-            instance: None,
-            run: &text,
-            attempt: row.attempt,
-            ports: &ports,
-            base_env: &state.base_env,
-            shell: &state.tuning.shell,
-            task: None,
-            queue: Some(&queue),
-            added: &added,
-        };
-        let expanded = gaffer_config::expand(launch, &context).map_err(|error| error.to_string())?;
-        let mut message = message_of(state, launch, expanded);
-        message.run = crate::shims::wire(run);
-        slot.clone_into(&mut message.slot);
-        message.after = after.map(crate::shims::wire);
+        let dir = log_dir(&state.settings.logs_dir(), &row.queue, &(seat + 1).to_string());
+        let task = Some((*row, *payload));
+        let mut message = spawn_message(
+            state,
+            &row.queue,
+            spec,
+            launch,
+            (run, slot, after),
+            &dir,
+            task,
+            *seat,
+        )?;
         message.stamp = [row.handle.task.cast_unsigned(), row.handle.token];
         message.attempt = row.attempt;
-        message.log_dir = dir.to_string_lossy().into_owned();
-        message.bounds = bounds_of(&spec.logs);
-        message.stop = stop_of(&spec.work(row.kind.as_deref()).stop);
         if spec.input == PayloadBy::Stdin {
             message.stdin = Stdin::Data(row.payload.as_bytes().to_vec().into());
         }
         Ok(message)
     }
+}
+
+/// What workers are grouped by under shims.
+fn group(queue: &QueueId) -> String {
+    format!("queue:{}", queue.session)
+}
+
+/// The message that starts a worker: for one task, or for those that it will be told of.
+#[expect(clippy::too_many_arguments, reason = "each is a part of one message")]
+pub(super) fn spawn_message(
+    state: &State,
+    queue: &QueueId,
+    spec: &Queue,
+    launch: &Launch,
+    (run, slot, after): (RunId, &str, Option<RunId>),
+    dir: &Path,
+    task: Option<(&Claimed, &Value)>,
+    seat: u32,
+) -> Result<Spawn, String> {
+    let ports = choose_ports(launch, seat)?;
+    let text = run.to_string();
+    let mut added = vec![("GAFFER_NODE_ID".to_owned(), state.node_id.clone())];
+    if let Some((row, _)) = task {
+        payload_variables(spec, launch, dir, row, &mut added)?;
+    }
+    let row = task.map(|(row, _)| row);
+    let known = QueueRun {
+        name: queue.job.as_str(),
+        id: row.map(|row| row.handle.task),
+        kind: row.and_then(|row| row.kind.as_deref()),
+        token: row.map_or(0, |row| row.handle.token),
+        payload: &|path| payload_at(task?.1, path),
+    };
+    let attempt = row.map_or(1, |row| row.attempt);
+    let context = RunContext {
+        node: &state.settings.node,
+        job: queue,
+        instance: None,
+        run: &text,
+        attempt,
+        ports: &ports,
+        base_env: &state.base_env,
+        shell: &state.tuning.shell,
+        task: None,
+        queue: Some(&known),
+        added: &added,
+    };
+    let expanded = gaffer_config::expand(launch, &context).map_err(|error| error.to_string())?;
+    let mut message = message_of(state, launch, expanded);
+    message.run = crate::shims::wire(run);
+    slot.clone_into(&mut message.slot);
+    message.after = after.map(crate::shims::wire);
+    message.attempt = attempt;
+    message.log_dir = dir.to_string_lossy().into_owned();
+    message.bounds = bounds_of(&spec.logs);
+    message.stop = stop_of(&spec.work(known.kind).stop);
+    Ok(message)
+}
+
+fn payload_variables(
+    spec: &Queue,
+    launch: &Launch,
+    dir: &Path,
+    row: &Claimed,
+    added: &mut Vec<(String, String)>,
+) -> Result<(), String> {
+    match spec.input {
+        PayloadBy::Stdin => {}
+        PayloadBy::Env => added.push(("GAFFER_PAYLOAD".to_owned(), row.payload.to_string())),
+        PayloadBy::File => {
+            let file = payload_file(dir, launch, &row.payload)
+                .map_err(|error| format!("the payload cannot be written: {error}"))?;
+            added.push(("GAFFER_PAYLOAD_FILE".to_owned(), file));
+        }
+    }
+    Ok(())
 }
 
 /// One file per seat, private to the user that the worker runs as: the next task of the seat writes it anew.
@@ -254,7 +314,13 @@ pub(super) fn outcome_of(
     queue: &QueueId,
 ) -> Outcome {
     let seat = super::opening::of_slot(&facts.slot).map_or(0, |(_, seat)| seat);
-    told(spec, spec.work(kind), facts, end, &log_dir(logs, queue, seat))
+    told(
+        spec,
+        spec.work(kind),
+        facts,
+        end,
+        &log_dir(logs, queue, &(seat + 1).to_string()),
+    )
 }
 
 fn told(spec: &Queue, work: &Work, facts: &RunFacts, end: &End, dir: &Path) -> Outcome {
