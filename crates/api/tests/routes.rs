@@ -5,7 +5,7 @@ use gaffer_api::access::{TokenRequest, TokenScope, UserRequest};
 use gaffer_api::routes::LogQuery;
 use gaffer_api::routes::QueueTasksQuery;
 use gaffer_api::types::queue::{
-    ClaimRequest, PushBody, PushRequest, QueuePause, QueueState, RenewRequest, SettleRequest, TaskEdit,
+    ClaimRequest, PushBody, QueuePause, QueueState, RenewRequest, SettleRequest, TaskEdit,
 };
 use gaffer_api::types::task::{TaskGcRequest, TaskKillRequest, TaskRequest, TaskRetryRequest};
 use gaffer_api::types::{ActionRequest, ApplyRequest, JobsRequest, RunRequest, ScaleRequest, SignalRequest};
@@ -152,7 +152,7 @@ async fn call_tasks(client: &Client) {
 }
 
 async fn call_queues(client: &Client) {
-    let push = PushBody::One(Box::new(PushRequest::default()));
+    let push = PushBody::One(Box::default());
     let within = std::time::Duration::from_millis(1);
     let _ = client.queues().await;
     let _ = client.queue("s", "q", false).await;
