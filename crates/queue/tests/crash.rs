@@ -257,56 +257,60 @@ impl World {
         }
     }
 
+    fn claim(&mut self, queue: QueueId, count: u32) {
+        let claim = Claim {
+            count,
+            owner: self.owner(),
+            now: self.now.wall,
+            lease: Duration::from_secs(30),
+            kinds: None,
+            throttle: Default::default(),
+            forget: spec(&queue).forgets_at_claim(),
+            queue: queue.clone(),
+        };
+        let Answer::Claimed(rows, again_at) = self.ask(Request::Claim(Box::new(claim))) else {
+            panic!("claimed");
+        };
+        self.inputs.push_back(Input::Claimed {
+            queue,
+            rows: Some(rows),
+            again_at,
+        });
+    }
+
+    fn hand(&mut self, seat: u32, row: gaffer_core::queue::task::Claimed) {
+        let live = self.workers.iter().filter(|worker| !worker.gone);
+        let same = live.clone().any(|worker| worker.handle.task == row.handle.task);
+        assert!(
+            !same,
+            "two workers have task {}\n{}",
+            row.handle.task,
+            self.story.join("\n")
+        );
+        let busy = live
+            .clone()
+            .any(|worker| worker.queue == row.queue && worker.seat == seat);
+        assert!(!busy, "two workers on seat {seat}\n{}", self.story.join("\n"));
+        *self.begun.entry(row.handle.task).or_default() += 1;
+        self.tell(format!(
+            "task {} begins, attempt {}",
+            row.handle.task, row.attempt
+        ));
+        self.workers.push(Worker {
+            queue: row.queue,
+            seat,
+            handle: row.handle,
+            ended: None,
+            gone: false,
+            settled: false,
+        });
+    }
+
     /// Carries one command out. What the store has done is done, whether anybody hears of it or not.
     fn perform(&mut self, command: Command) {
         match command {
-            Command::Claim { queue, count } => {
-                let claim = Claim {
-                    count,
-                    owner: self.owner(),
-                    now: self.now.wall,
-                    lease: Duration::from_secs(30),
-                    kinds: None,
-                    throttle: Default::default(),
-                    forget: spec(&queue).forgets_at_claim(),
-                    queue: queue.clone(),
-                };
-                let Answer::Claimed(rows, again_at) = self.ask(Request::Claim(Box::new(claim))) else {
-                    panic!("claimed");
-                };
-                self.inputs.push_back(Input::Claimed {
-                    queue,
-                    rows: Some(rows),
-                    again_at,
-                });
-            }
-            Command::Hand { seat, row } => {
-                let live = self.workers.iter().filter(|worker| !worker.gone);
-                let same = live.clone().any(|worker| worker.handle.task == row.handle.task);
-                assert!(
-                    !same,
-                    "two workers have task {}\n{}",
-                    row.handle.task,
-                    self.story.join("\n")
-                );
-                let busy = live
-                    .clone()
-                    .any(|worker| worker.queue == row.queue && worker.seat == seat);
-                assert!(!busy, "two workers on seat {seat}\n{}", self.story.join("\n"));
-                *self.begun.entry(row.handle.task).or_default() += 1;
-                self.tell(format!(
-                    "task {} begins, attempt {}",
-                    row.handle.task, row.attempt
-                ));
-                self.workers.push(Worker {
-                    queue: row.queue,
-                    seat,
-                    handle: row.handle,
-                    ended: None,
-                    gone: false,
-                    settled: false,
-                });
-            }
+            Command::Claim { queue, count } => self.claim(queue, count),
+            Command::Hand { seat, row } => self.hand(seat, row),
             Command::Signal { handle, .. } => {
                 if self.throw(2) == 0 {
                     self.end(

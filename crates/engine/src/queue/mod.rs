@@ -7,6 +7,7 @@
 //! | `opening` | the store, opened when it is first needed; recovery |
 //! | `worker` | from a claimed task to a run, and from its end to an outcome |
 //! | `resident` | workers that are kept and fed |
+//! | `listen` | what they say |
 //! | `push` | from what a caller says to a task of the store |
 //! | `claims` | workers that are not ours |
 //! | `handle` | how anything outside pushes, looks and changes |
@@ -18,6 +19,7 @@
 mod claims;
 mod defined;
 mod handle;
+mod listen;
 mod opening;
 mod push;
 mod resident;

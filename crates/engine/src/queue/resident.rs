@@ -15,12 +15,13 @@
 //! worker finishes what it has, says so, and leaves; what nobody answered by then never reached it, and is given back. A fresh worker takes its
 //! place.
 
+use super::listen::{Follower, Said, outcome_of};
 use super::opening::resident_slot;
 use super::service::{QueueNews, ended};
 use super::worker::{log_dir, spawn_message};
 use crate::clock;
 use crate::facts::RunFacts;
-use crate::logs::{Chunk, LogReader};
+use crate::logs::LogReader;
 use crate::owner::Message;
 use crate::state::State;
 use gaffer_core::io::{self, End, Status};
@@ -32,7 +33,6 @@ use gaffer_core::queue::task::{Claimed, Failure, Handle, TaskId};
 use gaffer_core::retry::{Ended, History, Verdict};
 use gaffer_core::time::{Duration, Mono};
 use gaffer_shim::message::{Stdin, ToShim};
-use serde::Deserialize;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -40,9 +40,6 @@ use tokio::sync::watch;
 
 /// Most bytes of one message to a shim.
 const PIECE: usize = 60 << 10;
-/// Longest line that is looked at; what is longer is output.
-const LINE_MAX: usize = 1 << 20;
-
 /// A worker that lives, or whose last words are still read.
 pub(super) struct Resident {
     pub run: RunId,
@@ -94,32 +91,6 @@ pub(super) struct Residents {
     pub found: Vec<(QueueId, u32, Box<RunFacts>, bool)>,
     /// The node ends: nobody takes their places.
     pub closing: bool,
-}
-
-/// What a worker says.
-#[derive(Debug, Deserialize)]
-struct Said {
-    #[serde(rename = "type")]
-    what: String,
-    id: Option<TaskId>,
-    token: Option<u64>,
-    result: Option<Value>,
-    error: Option<Problem>,
-    after: Option<String>,
-    #[serde(default)]
-    fatal: bool,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(untagged)]
-enum Problem {
-    Text(String),
-    Full {
-        #[serde(default)]
-        kind: Option<String>,
-        #[serde(default)]
-        message: Option<String>,
-    },
 }
 
 impl Residents {
@@ -725,101 +696,5 @@ fn unanswered(resident: &Resident, task: TaskId, end: &End) -> Outcome {
             "its worker ended without a word about it",
         )),
         other => other,
-    }
-}
-
-fn outcome_of(said: &Said) -> Option<Outcome> {
-    let after = said
-        .after
-        .as_deref()
-        .and_then(|text| gaffer_config::parse_duration(text).ok());
-    let failure = || match &said.error {
-        Some(Problem::Text(message)) => Failure::of("failed", message.as_str()),
-        Some(Problem::Full { kind, message }) => Failure::of(
-            kind.as_deref().unwrap_or("failed"),
-            message.as_deref().unwrap_or("its worker says so"),
-        ),
-        None => Failure::of("failed", "its worker says so"),
-    };
-    Some(match said.what.as_str() {
-        "done" => Outcome::Done(said.result.as_ref().map(|result| result.to_string().into())),
-        "fail" if said.fatal => Outcome::Fatal(failure()),
-        "fail" => match after {
-            Some(after) => Outcome::RetryAfter(failure(), after),
-            None => Outcome::Failed(failure()),
-        },
-        "snooze" => Outcome::Snooze(after.unwrap_or(Duration::from_secs(2))),
-        "cancelled" => Outcome::Cancelled,
-        _ => return None,
-    })
-}
-
-/// Reads the lines of one run.
-struct Follower {
-    reader: LogReader,
-    at: u64,
-    line: Vec<u8>,
-    run: RunId,
-    owner: tokio::sync::mpsc::UnboundedSender<Message>,
-    last: watch::Receiver<Option<u64>>,
-}
-
-impl Follower {
-    async fn follow(mut self) {
-        loop {
-            let mut lines = Vec::new();
-            while let Ok(Some(chunk)) = self.reader.read(self.at, 256 << 10) {
-                self.take(chunk, &mut lines);
-            }
-            if !lines.is_empty() && !self.say(Some(lines)) {
-                return;
-            }
-            let last = *self.last.borrow_and_update();
-            // What is not there will not come: the disk was full, or it was rotated away.
-            let end = self.reader.range().map_or(0, |(_, end)| end);
-            if last.is_some_and(|last| self.at >= last.min(end)) {
-                self.say(None);
-                return;
-            }
-            tokio::select! {
-                grown = self.reader.grown(self.at) => if grown.is_err() {
-                    self.say(None);
-                    return;
-                },
-                changed = self.last.changed() => if changed.is_err() {
-                    return;
-                },
-            }
-        }
-    }
-
-    fn take(&mut self, chunk: Chunk, lines: &mut Vec<String>) {
-        match chunk {
-            Chunk::Bytes { offset, data, .. } => {
-                self.at = offset + data.len() as u64;
-                for byte in data {
-                    match byte {
-                        b'\n' => {
-                            let line = std::mem::take(&mut self.line);
-                            if line.first() == Some(&b'{') && line.len() < LINE_MAX {
-                                lines.push(String::from_utf8_lossy(&line).into_owned());
-                            }
-                        }
-                        _ if self.line.len() < LINE_MAX => self.line.push(byte),
-                        _ => {}
-                    }
-                }
-            }
-            Chunk::Gap { to, .. } => {
-                self.line.clear();
-                self.at = to;
-            }
-            Chunk::Dropped { .. } => self.line.clear(),
-        }
-    }
-
-    fn say(&self, lines: Option<Vec<String>>) -> bool {
-        let news = QueueNews::Said(self.run, lines);
-        self.owner.send(Message::Queue(news)).is_ok()
     }
 }
