@@ -179,7 +179,7 @@ pub struct Event {
     pub waited: Duration,
 }
 
-/// What [`Dispatch::handle`] returns.
+/// What `Dispatch::handle` returns.
 #[derive(Clone, Debug, Default)]
 pub struct Output {
     /// To do, in this order.
