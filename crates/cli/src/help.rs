@@ -111,6 +111,7 @@ States: ready (default), running, stopped, done, empty. Exit code 1 with the rea
 Examples:
   gaffer wait web --timeout 30s     until every instance is ready
   gaffer wait migrate=done          until it has ended well
+  gaffer wait queue:thumbs=empty    until no task of a queue waits or runs
   gaffer wait op-12                 until an operation is over";
 /// Examples of `events`.
 pub const EVENTS: &str = "\

@@ -40,13 +40,17 @@ pub fn clock_ms(time: &str) -> String {
     local(time).map_or_else(|| time.to_owned(), |at| at.strftime("%H:%M:%S.%3f").to_string())
 }
 
-/// `14:02:19` for the last 24 hours, `19 Nov 09:12` for what is older.
+/// `14:02:19` for what is less than 24 hours away, `19 Nov 09:12` for what is further.
 pub fn date_or_clock(time: &str) -> String {
     let Some(at) = local(time) else {
         return time.to_owned();
     };
     let age_s = Timestamp::now().as_second() - at.timestamp().as_second();
-    let form = if age_s < 86_400 { "%H:%M:%S" } else { "%d %b %H:%M" };
+    let form = if age_s.abs() < 86_400 {
+        "%H:%M:%S"
+    } else {
+        "%d %b %H:%M"
+    };
     at.strftime(form).to_string()
 }
 

@@ -735,3 +735,64 @@ fn kill_shims(node: &Node) {
         }
     }
 }
+
+#[test]
+fn a_queue_is_waited_for_until_it_is_empty_and_the_metrics_say_how_full_it_is() {
+    let mut node = node("[queue.sum]\ncmd = [\"cat\"]\n");
+    assert_eq!(code(&node.cli(&["queue", "pause", "sum"])), 0);
+    push(&node, &["sum", "[1]"]);
+    push(&node, &["sum", "--in", "1h", "[2]"]);
+    let waited = node.cli(&["wait", "queue:sum=empty", "--timeout", "100ms"]);
+    assert_eq!(code(&waited), 1);
+    let why = errors(&waited);
+    assert!(
+        why.contains("queue default.sum has 1 waiting, 1 scheduled, and is paused"),
+        "{why}"
+    );
+
+    let metrics =
+        |node: &mut Node| String::from_utf8(node.request("GET", "/metrics", None).body).expect("text");
+    let full = metrics(&mut node);
+    for line in [
+        r#"gaffer_queue_tasks{session="default",queue="sum",state="queued"} 1"#,
+        r#"gaffer_queue_tasks{session="default",queue="sum",state="scheduled"} 1"#,
+        r#"gaffer_queue_paused{session="default",queue="sum"} 1"#,
+    ] {
+        assert!(full.contains(line), "{line} in {full}");
+    }
+
+    assert_eq!(code(&node.cli(&["queue", "cancel", "2"])), 0);
+    assert_eq!(code(&node.cli(&["queue", "resume", "sum"])), 0);
+    let waited = node.cli(&["wait", "queue:sum", "--timeout", "20s"]);
+    assert_eq!((code(&waited), errors(&waited)), (0, String::new()));
+    assert_eq!(state(&node, 1), "done");
+    let empty = metrics(&mut node);
+    let line = r#"gaffer_queue_tasks{session="default",queue="sum",state="queued"} 0"#;
+    assert!(empty.contains(line), "{line} in {empty}");
+    let unknown = node.cli(&["wait", "queue:none=empty"]);
+    assert_ne!(code(&unknown), 0);
+    assert!(errors(&unknown).contains("none"), "{}", errors(&unknown));
+    node.stop(SOON);
+}
+
+#[test]
+fn a_task_that_has_waited_long_comes_before_a_more_urgent_one() {
+    let order = |aging: &str| {
+        let mut node = node(&format!(
+            "[queue.q]\ncmd = [\"sh\", \"-c\", \"echo $$GAFFER_TASK >> order\"]\nworkers = 1\n{aging}"
+        ));
+        assert_eq!(code(&node.cli(&["queue", "pause", "q"])), 0);
+        push(
+            &node,
+            &["q", "--priority", "10", "--at", "2020-01-01T00:00:00Z", "1"],
+        );
+        push(&node, &["q", "1"]);
+        assert_eq!(code(&node.cli(&["queue", "resume", "q"])), 0);
+        let order = node.root().join("order");
+        wait_until(SOON, "both", || lines(&order).len() == 2);
+        node.stop(SOON);
+        lines(&order)
+    };
+    assert_eq!(order(""), ["2", "1"]);
+    assert_eq!(order("aging = \"1m\"\n"), ["1", "2"]);
+}

@@ -7,6 +7,7 @@ use crate::failure::Failure;
 use crate::target::Selected;
 use crate::when;
 use futures_util::StreamExt;
+use gaffer_api::types::queue::Queue;
 use gaffer_api::types::{Instance, Job};
 use std::time::{Duration, Instant};
 
@@ -23,6 +24,14 @@ enum Wanted {
     Running,
     Stopped,
     Done,
+    Empty,
+}
+
+/// Of what it is waited for.
+enum Subject {
+    Job(Selected),
+    /// Session and name.
+    Queue(String, String),
 }
 
 /// What a look brought.
@@ -44,21 +53,23 @@ pub async fn wait(ctx: &Context, args: &WaitArgs) -> Result<u8, Failure> {
             return operations(ctx, args).await;
         }
         let (target, wanted) = condition(text)?;
+        if wanted == Wanted::Empty {
+            let (session, queue) = super::queue::find(ctx, &target).await?;
+            ctx.client.queue(&session, &queue, false).await?;
+            conditions.push((Subject::Queue(session, queue), wanted));
+            continue;
+        }
         let (selected, _) = ctx
             .looked(std::slice::from_ref(&target), &ctx.jobs(false).await?)
             .await?;
-        conditions.extend(selected.into_iter().map(|one| (one, wanted)));
+        conditions.extend(selected.into_iter().map(|one| (Subject::Job(one), wanted)));
     }
     let deadline = ctx.globals.timeout.map(|timeout| Instant::now() + timeout);
     // However many came together, the jobs are looked at once.
     let events = ctx.client.events(Some("end"), true, None).await.ok();
     let mut events = events.map(|events| events.ready_chunks(EVENTS_AT_ONCE));
     loop {
-        let jobs = ctx.jobs(false).await?;
-        let looks: Vec<(String, Look)> = conditions
-            .iter()
-            .map(|(one, wanted)| (one.shown(&ctx.scope), look(one, *wanted, &jobs)))
-            .collect();
+        let looks = look_all(ctx, &conditions).await?;
         if let Some(outcome) = outcome(&looks, args.any) {
             return outcome;
         }
@@ -66,20 +77,7 @@ pub async fn wait(ctx: &Context, args: &WaitArgs) -> Result<u8, Failure> {
             deadline.saturating_duration_since(Instant::now()).min(LOOK_EVERY)
         });
         if left.is_zero() {
-            let after = when::duration(ctx.globals.timeout.map_or(0, |timeout| {
-                u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX)
-            }));
-            let reasons: Vec<String> = looks
-                .iter()
-                .filter_map(|(name, look)| match look {
-                    Look::NotYet(reason) => Some(format!("{name} {reason}")),
-                    _ => None,
-                })
-                .collect();
-            return Err(Failure::failed(format!(
-                "not so after {after}: {}",
-                reasons.join("; ")
-            )));
+            return Err(in_vain(ctx, &looks));
         }
         let next = async {
             match &mut events {
@@ -93,6 +91,62 @@ pub async fn wait(ctx: &Context, args: &WaitArgs) -> Result<u8, Failure> {
             () = interrupted() => return Ok(1),
         }
     }
+}
+
+/// The jobs are asked for once, each queue by itself.
+async fn look_all(ctx: &Context, conditions: &[(Subject, Wanted)]) -> Result<Vec<(String, Look)>, Failure> {
+    let any_job = conditions
+        .iter()
+        .any(|(subject, _)| matches!(subject, Subject::Job(_)));
+    let jobs = if any_job {
+        ctx.jobs(false).await?
+    } else {
+        Vec::new()
+    };
+    let mut looks = Vec::with_capacity(conditions.len());
+    for (subject, wanted) in conditions {
+        looks.push(match subject {
+            Subject::Job(one) => (one.shown(&ctx.scope), look(one, *wanted, &jobs)),
+            Subject::Queue(session, name) => {
+                let queue = ctx.client.queue(session, name, false).await?;
+                (format!("queue {session}.{name}"), look_at_queue(&queue))
+            }
+        });
+    }
+    Ok(looks)
+}
+
+/// The time is over.
+fn in_vain(ctx: &Context, looks: &[(String, Look)]) -> Failure {
+    let after = when::duration(ctx.globals.timeout.map_or(0, |timeout| {
+        u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX)
+    }));
+    let reasons: Vec<String> = looks
+        .iter()
+        .filter_map(|(name, look)| match look {
+            Look::NotYet(reason) => Some(format!("{name} {reason}")),
+            _ => None,
+        })
+        .collect();
+    Failure::failed(format!("not so after {after}: {}", reasons.join("; ")))
+}
+
+/// Empty: no task waits, now or for later, and none is worked on, on any node. Dead ones are over.
+fn look_at_queue(queue: &Queue) -> Look {
+    let parts: Vec<String> = [
+        (queue.waiting, "waiting"),
+        (queue.running, "running"),
+        (queue.scheduled, "scheduled"),
+    ]
+    .into_iter()
+    .filter(|(count, _)| *count > 0)
+    .map(|(count, what)| format!("{count} {what}"))
+    .collect();
+    if parts.is_empty() {
+        return Look::So;
+    }
+    let paused = if queue.paused { ", and is paused" } else { "" };
+    Look::NotYet(format!("has {}{paused}", parts.join(", ")))
 }
 
 /// Whether the waiting is over.
@@ -117,22 +171,29 @@ fn outcome(looks: &[(String, Look)], any: bool) -> Option<Result<u8, Failure>> {
 }
 
 fn condition(text: &str) -> Result<(String, Wanted), Failure> {
-    let (target, state) = text.split_once('=').unwrap_or((text, "ready"));
+    let default = if text.starts_with("queue:") {
+        "empty"
+    } else {
+        "ready"
+    };
+    let (target, state) = text.split_once('=').unwrap_or((text, default));
     let wanted = match state {
         "ready" => Wanted::Ready,
         "running" => Wanted::Running,
         "stopped" => Wanted::Stopped,
         "done" => Wanted::Done,
-        "empty" => {
-            return Err(Failure::usage(
-                "`empty` is for queues, which come with a later version",
-            ));
-        }
+        "empty" => Wanted::Empty,
         other => {
             return Err(Failure::usage(format!("`{other}` cannot be waited for"))
-                .hint("states: ready, running, stopped, done"));
+                .hint("states: ready, running, stopped, done, and empty for queues"));
         }
     };
+    if target.starts_with("queue:") != (wanted == Wanted::Empty) {
+        return Err(Failure::usage(format!(
+            "`{text}`: a queue is waited for until it is empty, and only a queue"
+        ))
+        .hint("gaffer wait queue:thumbs=empty"));
+    }
     Ok((target.to_owned(), wanted))
 }
 
@@ -281,5 +342,12 @@ mod tests {
             ("shop.web.2".to_owned(), Wanted::Stopped)
         );
         assert_eq!(condition("web=up").unwrap_err().exit, 2);
+        assert_eq!(
+            condition("queue:thumbs").unwrap(),
+            ("queue:thumbs".to_owned(), Wanted::Empty)
+        );
+        for wrong in ["web=empty", "queue:thumbs=ready"] {
+            assert_eq!(condition(wrong).unwrap_err().exit, 2, "{wrong}");
+        }
     }
 }

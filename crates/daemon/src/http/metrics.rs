@@ -22,7 +22,8 @@ pub async fn metrics(State(app): State<Shared>) -> Answer<Response> {
     if !app.live().metrics {
         return Err(Refusal::new(Code::RouteNotFound, "metrics are off").hint("[gaffer] metrics = true"));
     }
-    let registry = registry(&app);
+    let mut registry = registry(&app);
+    queues(&app, &mut registry).await;
     let mut text = String::new();
     encode(&mut text, &registry)
         .map_err(|error| Refusal::new(Code::Internal, format!("the metrics cannot be written: {error}")))?;
@@ -115,4 +116,57 @@ fn instances(app: &Shared) -> Family<Labels, Gauge> {
         }
     }
     instances
+}
+
+/// Queues by session and name. A store that does not answer costs only these: the rest of the page is needed most just then.
+async fn queues(app: &Shared, registry: &mut Registry) {
+    let all = match app.handle.queues().await {
+        Ok(all) if all.is_empty() => return,
+        Ok(all) => all,
+        Err(error) => {
+            tracing::warn!(%error, "no metrics of queues: the store does not answer");
+            return;
+        }
+    };
+    let tasks: Family<Labels, Gauge> = Family::default();
+    let oldest: Family<Labels, Gauge> = Family::default();
+    let busy: Family<Labels, Gauge> = Family::default();
+    let paused: Family<Labels, Gauge> = Family::default();
+    let done: Family<Labels, Gauge> = Family::default();
+    let now = gaffer::clock::wall().0;
+    for queue in &all {
+        let labels = vec![
+            ("session".to_owned(), queue.id.session.as_str().to_owned()),
+            ("queue".to_owned(), queue.id.job.as_str().to_owned()),
+        ];
+        let counts = &queue.counts;
+        for (state, count) in [
+            ("queued", counts.queued),
+            ("scheduled", counts.scheduled),
+            ("running", counts.running),
+            ("dead", counts.dead),
+        ] {
+            let mut labels = labels.clone();
+            labels.push(("state".to_owned(), state.to_owned()));
+            tasks.get_or_create(&labels).set(whole(count));
+        }
+        let age = counts.oldest.map_or(0, |since| (now - since.0).max(0) / 1000);
+        oldest.get_or_create(&labels).set(age);
+        busy.get_or_create(&labels).set(i64::from(queue.busy));
+        paused.get_or_create(&labels).set(i64::from(queue.mode.paused));
+        done.get_or_create(&labels).set(whole(queue.done_per_min));
+    }
+    registry.register("queue_tasks", "Tasks by state, counted up to 100000", tasks);
+    registry.register(
+        "queue_oldest_age_seconds",
+        "How long the oldest task that may run has waited",
+        oldest,
+    );
+    registry.register("queue_busy", "Tasks that workers of this node have", busy);
+    registry.register("queue_paused", "1 while nothing is claimed", paused);
+    registry.register("queue_done_per_minute", "Tasks done in the last minute", done);
+}
+
+fn whole(count: u64) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
 }

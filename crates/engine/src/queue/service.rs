@@ -76,6 +76,8 @@ pub(crate) struct Queues {
     /// Rung when something may be claimed.
     pub(super) bell: watch::Sender<u64>,
     rates: BTreeMap<QueueId, Rate>,
+    /// When waiting tasks of a queue were last given a new rank.
+    aged: BTreeMap<QueueId, Mono>,
     /// The end of the node goes on with its jobs when the queues are done: all of them, by whom.
     pub(super) then_shutdown: Option<(bool, io::Actor)>,
 }
@@ -100,6 +102,7 @@ impl Queues {
             barriers: Vec::new(),
             bell: watch::Sender::new(0),
             rates: BTreeMap::new(),
+            aged: BTreeMap::new(),
             then_shutdown: None,
         }
     }
@@ -380,6 +383,7 @@ impl State {
             kinds.push(None);
             kinds
         });
+        self.grow_urgent(&queue, &spec);
         let claim = Claim {
             queue,
             count,
@@ -403,6 +407,22 @@ impl State {
             },
         };
         self.ask_queue(Request::Claim(Box::new(claim)), Box::new(then));
+    }
+
+    /// Before a claim, at most once per step: what has waited gets the rank that its waiting is worth. A queue at rest costs nothing.
+    fn grow_urgent(&mut self, queue: &QueueId, spec: &Queue) {
+        let (Some(step), Some(store)) = (spec.aging, &self.queues.store) else {
+            return;
+        };
+        let now = clock::mono();
+        let aged = self.queues.aged.get(queue);
+        if spec.fifo || aged.is_some_and(|at| at.plus(step) > now) {
+            return;
+        }
+        self.queues.aged.insert(queue.clone(), now);
+        // A store that cannot do it says so to the claim that follows.
+        let request = Request::Age(queue.clone(), step, clock::wall());
+        store.ask(request, Box::new(|_answer| {}));
     }
 
     fn ask_settle(&mut self, settlement: Settlement) {
