@@ -233,6 +233,8 @@ impl State {
                     running: mode.frozen,
                 };
                 self.queues.modes.insert(queue.to_string(), mode);
+                // What waited out a pause is not judged by what was so before it.
+                self.queues.aged.remove(&queue);
                 self.feed_queue(input);
             }
         }
