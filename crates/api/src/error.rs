@@ -104,6 +104,8 @@ codes! {
     TaskNotFound = "task-not-found", 404, 3;
     /// No such queue.
     QueueNotFound = "queue-not-found", 404, 3;
+    /// No such schedule.
+    ScheduleNotFound = "schedule-not-found", 404, 3;
     /// Its files cannot be used.
     TaskUnusable = "task-unusable", 409, 4;
     /// No such stream of that run.

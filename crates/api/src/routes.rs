@@ -11,6 +11,7 @@ use serde_json::Value;
 use std::time::Duration;
 
 mod queue;
+mod schedule;
 mod task;
 
 pub use queue::QueueTasksQuery;

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use utoipa::ToSchema;
 
 pub mod queue;
+pub mod schedule;
 pub mod task;
 
 /// A job: `GET /v1/jobs/{session}/{job}`.

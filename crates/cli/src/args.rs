@@ -181,6 +181,9 @@ pub enum Command {
     /// Look at queues and their tasks, hold them back, try them again
     #[command(after_help = crate::help_queue::QUEUE)]
     Queue(queue::QueueArgs),
+    /// Look at schedules, hold them back, act now
+    #[command(after_help = crate::help_queue::SCHEDULE)]
+    Schedule(crate::commands::schedule::ScheduleArgs),
     /// Show what happened on the node
     #[command(after_help = crate::help::EVENTS)]
     Events(EventsArgs),
@@ -210,7 +213,7 @@ pub enum Command {
     Node(crate::commands::node::NodeArgs),
     /// Check the node and this machine
     #[command(after_help = crate::help::DOCTOR)]
-    Doctor(DoctorArgs),
+    Doctor(crate::commands::doctor::DoctorArgs),
     /// Start, stop and look after the daemon
     #[command(after_help = crate::help::DAEMON)]
     Daemon(DaemonArgs),
@@ -403,17 +406,6 @@ pub struct ScaleArgs {
     pub total: Option<u32>,
     #[command(flatten)]
     pub wait: WaitOptions,
-}
-
-/// `doctor`.
-#[derive(Args, Clone, Debug)]
-pub struct DoctorArgs {
-    /// Kill a private daemon and its shims at random, and report what was kept
-    #[arg(long)]
-    pub chaos: bool,
-    /// With --chaos: for so long
-    #[arg(long, value_name = "N", default_value_t = 15, requires = "chaos", value_parser = clap::value_parser!(u64).range(1..=3600))]
-    pub seconds: u64,
 }
 
 /// `signal`.

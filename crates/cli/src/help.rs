@@ -21,7 +21,7 @@ pub const TOPICS: [(&str, &str); 7] = [
 ];
 
 /// Commands that exist in the design and come with later versions.
-pub const LATER: [&str; 5] = ["top", "open", "schedule", "import", "gc"];
+pub const LATER: [&str; 4] = ["top", "open", "import", "gc"];
 
 /// Options that exist in the design and come with what they need.
 const LATER_OPTIONS: [&str; 1] = ["--pin"];
@@ -510,8 +510,8 @@ mod tests {
     #[test]
     fn a_later_command_is_named_as_such() {
         assert_eq!(
-            unknown_command("schedule").message,
-            "`gaffer schedule` comes with a later version"
+            unknown_command("import").message,
+            "`gaffer import` comes with a later version"
         );
         assert_eq!(unknown_command("key:create").exit, 2);
     }

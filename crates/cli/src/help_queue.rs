@@ -1,4 +1,4 @@
-//! Examples of `push` and of `queue` and its verbs.
+//! Examples of `push`, and of `queue` and `schedule` with their verbs.
 
 /// Examples of `push`.
 pub const PUSH: &str = "\
@@ -82,3 +82,44 @@ Examples:
 pub const PURGE: &str = "\
 Examples:
   gaffer queue purge thumbs --state dead -y";
+/// Examples of `schedule`.
+pub const SCHEDULE: &str = "\
+A schedule is a calendar or an interval that starts a task, pushes to a queue or acts on a job: [schedule.NAME] in gaffer.toml.
+
+Examples:
+  gaffer schedule ls
+  gaffer schedule next nightly
+  gaffer schedule trigger nightly";
+/// Examples of `schedule ls`.
+pub const SCHEDULE_LS: &str = "\
+Examples:
+  gaffer schedule ls --json";
+/// Examples of `schedule show`.
+pub const SCHEDULE_SHOW: &str = "\
+Examples:
+  gaffer schedule show nightly";
+/// Examples of `schedule pause`.
+pub const SCHEDULE_PAUSE: &str = "\
+It stays so over a restart of the daemon. What is active goes on.
+
+Examples:
+  gaffer schedule pause nightly";
+/// Examples of `schedule resume`.
+pub const SCHEDULE_RESUME: &str = "\
+What was missed meanwhile is skipped or made up for, as `missed` says.
+
+Examples:
+  gaffer schedule resume nightly";
+/// Examples of `schedule trigger`.
+pub const SCHEDULE_TRIGGER: &str = "\
+Its next time stays what it was. What it began is printed. Exit code 4: the one before it goes on, and `overlap` says skip.
+
+Examples:
+  gaffer schedule trigger nightly";
+/// Examples of `schedule next`.
+pub const SCHEDULE_NEXT: &str = "\
+Without a daemon the file here is read; an interval is then counted from --from, or from now.
+
+Examples:
+  gaffer schedule next nightly -n 5
+  gaffer schedule next nightly --from 2027-03-27T00:00:00Z";

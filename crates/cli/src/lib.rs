@@ -243,6 +243,7 @@ async fn rare(ctx: &Context, command: Command) -> Result<u8, Failure> {
         Command::Events(args) => commands::events::events(ctx, &args).await,
         Command::Push(args) => commands::queue::push(ctx, &args).await,
         Command::Queue(args) => commands::queue::queue(ctx, args).await,
+        Command::Schedule(args) => commands::schedule::schedule(ctx, &args.verb).await,
         Command::Webhook(args) => commands::webhook::webhook(ctx, &args.verb).await,
         Command::Check(args) => apply::check(ctx, &args),
         Command::Plan(args) => apply::plan(ctx, &args).await,

@@ -204,8 +204,8 @@ fn mistakes_in_a_toml_file_are_shown_with_place_and_way_out() {
         ),
         (
             "[schedule.a]\ncron = \"x\"\n",
-            "gaffer.toml:1:2",
-            "not yet supported",
+            "gaffer.toml:2:8",
+            "`cron` cannot be understood",
         ),
     ] {
         let folder = Folder::new(&[("gaffer.toml", text.as_bytes())]);

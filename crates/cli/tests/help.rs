@@ -143,11 +143,11 @@ fn a_typo_in_a_command_gets_the_answer_of_the_design() {
     assert_eq!(output.status.code(), Some(2));
     let expected = "error: there is no command `gaffer resart`\n  did you mean `gaffer restart`?          all commands:  gaffer help\n";
     assert_eq!(String::from_utf8_lossy(&output.stderr), expected);
-    let output = gaffer(&["schedule", "ls"]);
+    let output = gaffer(&["import", "x"]);
     assert_eq!(output.status.code(), Some(2));
     assert!(
         String::from_utf8_lossy(&output.stderr)
-            .starts_with("error: `gaffer schedule` comes with a later version\n")
+            .starts_with("error: `gaffer import` comes with a later version\n")
     );
 }
 

@@ -13,6 +13,7 @@ use crate::node::{Item, Node, Span, Table};
 use crate::queue::LoadedQueue;
 use crate::report::Report;
 use crate::resolve::{Resolved, Resolver, Wait, World};
+use crate::schedule::LoadedSchedule;
 use crate::source::Gathered;
 use crate::task::LoadedTask;
 use crate::webhook::Webhook;
@@ -36,6 +37,8 @@ pub struct Config {
     pub tasks: BTreeMap<JobId, LoadedTask>,
     /// All queues that exist under the selected profiles.
     pub queues: BTreeMap<JobId, LoadedQueue>,
+    /// All schedules that exist under the selected profiles.
+    pub schedules: BTreeMap<JobId, LoadedSchedule>,
     /// All webhooks.
     pub webhooks: Vec<Webhook>,
     /// Names of `[vars]`.
@@ -88,6 +91,11 @@ pub fn load(bundle: &Bundle, host: &dyn Host) -> Result<Config, Diagnostics> {
         .into_values()
         .filter_map(|def| crate::webhook::resolve(def, &mut report))
         .collect();
+    let schedules = std::mem::take(&mut front.schedules)
+        .into_values()
+        .filter_map(|def| crate::schedule::resolve(def, &mut report))
+        .map(|schedule| (schedule.id.clone(), schedule))
+        .collect();
     let mut world = World::new(host);
     let session = front.session.clone();
     let vars = std::mem::take(&mut front.declared_vars);
@@ -133,6 +141,7 @@ pub fn load(bundle: &Bundle, host: &dyn Host) -> Result<Config, Diagnostics> {
         jobs,
         tasks,
         queues,
+        schedules,
         webhooks,
         vars,
         session,

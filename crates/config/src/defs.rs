@@ -70,6 +70,15 @@ pub(crate) struct WebhookDef {
     pub table: Table,
 }
 
+/// A schedule as written.
+pub(crate) struct ScheduleDef {
+    pub name: String,
+    pub session: String,
+    /// Of its header.
+    pub span: Span,
+    pub table: Table,
+}
+
 /// Everything the files say, before anything is given a meaning.
 pub(crate) struct Front {
     pub scopes: Vec<Scope>,
@@ -82,6 +91,7 @@ pub(crate) struct Front {
     pub declared_vars: BTreeSet<String>,
     pub daemon: Option<(Table, Span)>,
     pub webhooks: BTreeMap<(String, String), WebhookDef>,
+    pub schedules: BTreeMap<(String, String), ScheduleDef>,
     pub session: String,
     /// Contents of files of variables, by path; none: it is missing.
     pub variables: BTreeMap<PathBuf, Option<Rc<Variables>>>,

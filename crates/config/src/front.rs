@@ -2,9 +2,11 @@
 //!
 //! It runs twice: on the disk while gathering, to find out what is read, and on the gathered text.
 
+mod objects;
+
 use crate::bundle::{Bundle, Kind};
 use crate::check::{Checked, lengthen, report_problem};
-use crate::defs::{Front, JobDef, QueueDef, Scope, TaskDef, WebhookDef};
+use crate::defs::{Front, JobDef, QueueDef, Scope, TaskDef};
 use crate::keys::{self, DAEMON, JOB, TOP, Use};
 use crate::keys_queue::{kind_keys, queue_keys};
 use crate::keys_task::{is_task_only, step_keys, task_keys, template_keys};
@@ -60,6 +62,7 @@ pub(crate) fn front(bundle: &Bundle, source: &mut dyn Source, report: &mut Repor
         declared_vars: BTreeSet::new(),
         daemon: None,
         webhooks: BTreeMap::new(),
+        schedules: BTreeMap::new(),
         session: "default".to_owned(),
         variables: BTreeMap::new(),
     };
@@ -252,12 +255,16 @@ impl Loader<'_> {
                         }
                     }
                 }
-                "webhook" => {
+                "webhook" | "schedule" => {
+                    let check = match name.as_str() {
+                        "webhook" => crate::webhook::check,
+                        _ => crate::schedule::check,
+                    };
                     for (object, entry) in &mut table.0 {
                         match &mut entry.node.item {
-                            Item::Table(below) => crate::webhook::check(below, path, object, self.report),
+                            Item::Table(below) => check(below, path, object, self.report),
                             _ => {
-                                let name = format!("webhook.{object}");
+                                let name = format!("{name}.{object}");
                                 let place = format!("{path}{name}");
                                 report_problem(Type::Table, &name, &place, &entry.node, self.report);
                             }
@@ -443,6 +450,7 @@ impl Loader<'_> {
         }
         self.webhooks(&mut tree, index);
         self.objects(&mut tree, index, procfile);
+        self.schedules(&mut tree, index);
         for list in includes {
             for (pattern, span) in list.texts() {
                 self.include(pattern, span, &scope, depth);
@@ -505,32 +513,6 @@ impl Loader<'_> {
         scope
     }
 
-    fn webhooks(&mut self, tree: &mut Table, scope: usize) {
-        let Some(crate::node::Item::Table(webhooks)) = tree.remove("webhook").map(|node| node.item) else {
-            return;
-        };
-        for (name, Entry { key, node }) in webhooks.0 {
-            let crate::node::Item::Table(table) = node.item else {
-                continue;
-            };
-            let (session, name) = self.identity(scope, &name, &table);
-            let id = (session.clone(), name.clone());
-            if let Some(first) = self.front.webhooks.get(&id) {
-                let help = format!("first in {}", self.report.place(first.span));
-                let message = format!("webhook `{name}` is defined twice");
-                self.report.error(key, &format!("webhook.{name}"), message, &help);
-                continue;
-            }
-            let def = WebhookDef {
-                name,
-                session,
-                span: key,
-                table,
-            };
-            self.front.webhooks.insert(id, def);
-        }
-    }
-
     fn objects(&mut self, tree: &mut Table, scope: usize, procfile: bool) {
         use crate::node::Item;
         if let Some(Entry { key, node }) = tree.0.remove("gaffer")
@@ -585,68 +567,6 @@ impl Loader<'_> {
             };
             self.front.jobs.insert(id, def);
         }
-    }
-
-    fn tasks(&mut self, tree: &mut Table, scope: usize) {
-        let Some(crate::node::Item::Table(tasks)) = tree.remove("task").map(|node| node.item) else {
-            return;
-        };
-        for (name, Entry { key, node }) in tasks.0 {
-            let crate::node::Item::Table(table) = node.item else {
-                continue;
-            };
-            let (session, name) = self.identity(scope, &name, &table);
-            let id = (session.clone(), name.clone());
-            if let Some(first) = self.front.tasks.get(&id) {
-                let help = format!("first in {}", self.report.place(first.span));
-                let message = format!("task `{name}` is defined twice");
-                self.report.error(key, &format!("task.{name}"), message, &help);
-                continue;
-            }
-            let def = TaskDef {
-                name,
-                session,
-                span: key,
-                scope,
-                layers: vec![table],
-            };
-            self.front.tasks.insert(id, def);
-        }
-    }
-
-    fn queues(&mut self, tree: &mut Table, scope: usize) {
-        let Some(crate::node::Item::Table(queues)) = tree.remove("queue").map(|node| node.item) else {
-            return;
-        };
-        for (name, Entry { key, node }) in queues.0 {
-            let crate::node::Item::Table(table) = node.item else {
-                continue;
-            };
-            let (session, name) = self.identity(scope, &name, &table);
-            let id = (session.clone(), name.clone());
-            if let Some(first) = self.front.queues.get(&id) {
-                let help = format!("first in {}", self.report.place(first.span));
-                let message = format!("queue `{name}` is defined twice");
-                self.report.error(key, &format!("queue.{name}"), message, &help);
-                continue;
-            }
-            let def = QueueDef {
-                name,
-                session,
-                span: key,
-                scope,
-                layers: vec![table],
-            };
-            self.front.queues.insert(id, def);
-        }
-    }
-
-    /// Session and name of an object. Importers write `session\0name` where two sessions have a job of one name.
-    fn identity(&self, scope: usize, key: &str, table: &Table) -> (String, String) {
-        let name = key.split_once('\0').map_or(key, |(_, name)| name);
-        let own = table.get("session").and_then(Node::as_str).map(str::to_owned);
-        let session = own.or_else(|| self.front.scopes[scope].session.clone().map(|(name, _)| name));
-        (session.unwrap_or_else(|| "default".to_owned()), name.to_owned())
     }
 
     fn include(&mut self, pattern: &str, span: Span, scope: &Scope, depth: usize) {

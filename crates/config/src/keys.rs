@@ -324,7 +324,7 @@ pub(crate) const TOP: &[Key] = &[
     table("job", None, L, Run, "`[job.X]`"),
     table("task", None, L, Run, "`[task.X]`: work that runs to its end, with `[task.X.step.Y]`; see docs/tasks.md"),
     table("queue", None, L, Run, "`[queue.X]`: a durable backlog of tasks, with `[queue.X.kind.K]`; see docs/queues.md"),
-    not_yet("schedule", "calendars and intervals"),
+    table("schedule", None, L, Run, "`[schedule.X]`: a calendar or interval that starts a task, pushes to a queue, or acts on a job; see docs/schedules.md"),
     not_yet("socket", "shared sockets"),
     table("webhook", None, L, Run, "`[webhook.X]`: events are sent by HTTP; see docs/webhooks.md"),
     not_yet("node", "other nodes"),

@@ -76,6 +76,8 @@ pub(crate) enum Type {
     True,
     LogTo,
     Empty,
+    /// Whatever can be written.
+    Any,
     /// Has keys of its own in the table of keys.
     Table,
 }
@@ -139,6 +141,7 @@ impl Type {
                     "leave it out; `gaffer logs` shows what is kept",
                 ),
             },
+            Type::Any => Ok(()),
             Type::Table => match node.as_table() {
                 Some(_) => Ok(()),
                 None => problem(node, format!("is a table, not {}", node.kind()), ""),

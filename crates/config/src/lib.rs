@@ -17,6 +17,7 @@
 //! the classes of changes that `plan` prints.
 
 mod bundle;
+mod calendar;
 mod check;
 mod config;
 mod daemon;
@@ -36,6 +37,7 @@ mod json_jobs;
 mod json_text;
 mod keys;
 mod keys_queue;
+mod keys_schedule;
 mod keys_task;
 mod kind;
 mod launch;
@@ -50,6 +52,7 @@ mod reference;
 mod report;
 mod resolve;
 mod rlimit;
+mod schedule;
 mod schema;
 mod source;
 mod suggest;
@@ -63,6 +66,7 @@ mod user_nodes;
 mod webhook;
 
 pub use bundle::{Bundle, GatherOptions, Kind, find_file, gather};
+pub use calendar::{Anchored, Calendar};
 pub use config::{Config, LoadedJob, Origin, load, load_again, load_job_json};
 pub use daemon::{
     Containment, DEFAULT_SHELL, DaemonSettings, History, LogLevel, LogsTotal, ShimGrouping, TlsFiles,
@@ -72,6 +76,7 @@ pub use diff::{Change, ChangeClass, diff, diff_queue, diff_typed};
 pub use expand::{ExpandError, Expanded, QueueRun, RunContext, TaskRun, expand};
 pub use export::{ExportFormat, UnknownFormat, export, jobs_toml};
 pub use gaffer_core::signal::parse as parse_signal;
+pub use gaffer_core::time::Wall;
 pub use host::{Group, Host, StoredHost, SystemHost, SystemHost as RealHost};
 pub use init::init;
 pub use json_jobs::legacy_job;
@@ -79,6 +84,7 @@ pub use plugin::{PluginManifest, plugin_manifest};
 pub use queue::{LoadedQueue, load_queue_json};
 pub use redact::Redaction;
 pub use reference::reference_markdown;
+pub use schedule::{LoadedSchedule, load_schedule_json};
 pub use schema::schema_json;
 pub use suggest::{distance, nearest};
 pub use task::{LoadedTask, Unique, load_task_json};

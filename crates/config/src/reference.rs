@@ -3,6 +3,7 @@
 use crate::diff::ChangeClass;
 use crate::keys::{DAEMON, JOB, Key, NODE, OLD, PLUGIN, TOP, Use, WEBHOOK};
 use crate::keys_queue::{kind_keys, queue_keys};
+use crate::keys_schedule::schedule_keys;
 use crate::keys_task::{step_keys, task_keys};
 use crate::kind::Type;
 
@@ -58,6 +59,7 @@ pub fn reference_markdown() -> String {
     section(&mut out, "`[task.X.step.Y]`", step_keys());
     section(&mut out, "`[queue.X]`", queue_keys());
     section(&mut out, "`[queue.X.kind.K]`", kind_keys());
+    section(&mut out, "`[schedule.X]`", schedule_keys());
     section(&mut out, "`[webhook.X]`", WEBHOOK);
     section(&mut out, "`[node.X]` in the user's own `config.toml`", NODE);
     section(&mut out, "`[gaffer]`", DAEMON);
@@ -164,6 +166,7 @@ fn takes(ty: Type) -> String {
         Type::Address => "address".to_owned(),
         Type::True => "`true`".to_owned(),
         Type::Empty => "`[]`".to_owned(),
+        Type::Any => "anything".to_owned(),
         Type::Table => "table".to_owned(),
     }
 }

@@ -2,6 +2,7 @@
 
 use crate::keys::{DAEMON, JOB, Key, TOP, Use, WEBHOOK};
 use crate::keys_queue::{kind_keys, queue_keys};
+use crate::keys_schedule::schedule_keys;
 use crate::keys_task::{step_keys, task_keys, template_keys};
 use crate::kind::{CONDITIONS, STEP_CONDITIONS, Type};
 use serde_json::{Map, Value, json};
@@ -14,6 +15,7 @@ pub fn schema_json() -> String {
     top.insert("task".to_owned(), object("task"));
     top.insert("queue".to_owned(), object("queue"));
     top.insert("template".to_owned(), object("template"));
+    top.insert("schedule".to_owned(), object("schedule"));
     top.insert("webhook".to_owned(), object("webhook"));
     top.insert("profile".to_owned(), object("profile"));
     top.insert("gaffer".to_owned(), json!({ "$ref": "#/$defs/gaffer" }));
@@ -52,6 +54,7 @@ pub fn schema_json() -> String {
             "defaults": closed(defaults),
             "profile": closed(profile),
             "gaffer": closed(properties(DAEMON, "", &|_| true)),
+            "schedule": closed(properties(schedule_keys(), "", &|_| true)),
             "webhook": closed(properties(WEBHOOK, "", &|_| true)),
         },
     });
@@ -169,6 +172,7 @@ fn value(ty: Type) -> Value {
             json!({ "anyOf": [{ "type": "integer", "minimum": 1 }, { "type": "string", "pattern": "^[0-9]+%$" }] })
         }
         Type::Empty => json!({ "type": "array", "maxItems": 0 }),
+        Type::Any => json!({}),
         Type::Table => json!({ "type": "object" }),
     }
 }

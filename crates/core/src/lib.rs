@@ -14,7 +14,8 @@
 //! | [`reason`] | all sentences |
 //! | `view` | what people see |
 //! | [`task`] | tasks: DAGs of steps with a checkpoint |
-//! | [`queue`] | queues: durable backlogs of tasks
+//! | [`queue`] | queues: durable backlogs of tasks |
+//! | [`schedule`] | schedules: which ticks count, which were missed |
 
 mod group;
 mod hub;
@@ -28,6 +29,7 @@ pub mod queue;
 pub mod reason;
 pub mod retry;
 mod rollout;
+pub mod schedule;
 mod settle;
 pub mod signal;
 pub mod task;

@@ -33,6 +33,7 @@ pub mod tls;
 pub mod unit;
 pub mod view;
 pub mod view_queue;
+pub mod view_schedule;
 pub mod view_task;
 pub mod webhooks;
 pub mod writer;

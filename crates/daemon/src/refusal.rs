@@ -97,6 +97,10 @@ impl From<Error> for Refusal {
                 Code::QueueNotFound,
                 Some("all queues: gaffer queue ls".to_owned()),
             ),
+            Error::ScheduleNotFound(_) => (
+                Code::ScheduleNotFound,
+                Some("all schedules: gaffer schedule ls".to_owned()),
+            ),
             Error::QueuedTaskNotFound(_) => (
                 Code::TaskNotFound,
                 Some("how long tasks are kept: keep of the queue".to_owned()),

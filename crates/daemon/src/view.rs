@@ -262,10 +262,11 @@ pub fn event(handle: &Handle, record: &EventRecord, node: &str) -> types::Event 
         (Some(slot), _) => subject(slot),
         (None, Some(job)) => job.to_string(),
         (None, None) => {
-            let queue = event.data.iter().find(|(key, _)| *key == "queue");
-            queue
-                .map(|(_, queue)| format!("queue:{queue}"))
-                .unwrap_or_default()
+            let of = |kind: &str| {
+                let found = event.data.iter().find(|(key, _)| *key == kind);
+                found.map(|(_, name)| format!("{kind}:{name}"))
+            };
+            of("schedule").or_else(|| of("queue")).unwrap_or_default()
         }
     };
     types::Event {
@@ -392,6 +393,7 @@ pub fn plan(info: &PlanInfo, node: &str) -> types::Plan {
                 .iter()
                 .map(|change| change.action)
                 .chain(info.tasks.iter().map(|change| change.action))
+                .chain(info.schedules.iter().map(|change| change.action))
                 .chain(info.webhooks.iter().map(|change| change.action))
                 .filter(|action| *action == wanted)
                 .count(),
@@ -409,6 +411,7 @@ pub fn plan(info: &PlanInfo, node: &str) -> types::Plan {
             .map(plan_change)
             .chain(info.tasks.iter().map(task_change))
             .chain(info.queues.iter().map(queue_change))
+            .chain(info.schedules.iter().map(crate::view_schedule::change))
             .chain(info.webhooks.iter().map(hook_change))
             .collect(),
         unchanged: info.unchanged,
@@ -420,7 +423,7 @@ pub fn plan(info: &PlanInfo, node: &str) -> types::Plan {
     }
 }
 
-fn action(action: PlanAction) -> &'static str {
+pub(crate) fn action(action: PlanAction) -> &'static str {
     match action {
         PlanAction::Add => "add",
         PlanAction::Change => "change",
@@ -496,7 +499,7 @@ fn plan_change(change: &gaffer::info::PlanChange) -> types::PlanChange {
     }
 }
 
-fn plan_key(change: &gaffer_config::Change) -> types::PlanKey {
+pub(crate) fn plan_key(change: &gaffer_config::Change) -> types::PlanKey {
     use gaffer_config::ChangeClass;
     types::PlanKey {
         path: change.path.clone(),

@@ -75,6 +75,7 @@ pub enum OpenError {
 pub struct Engine {
     handle: Handle,
     owner: tokio::task::JoinHandle<()>,
+    schedules: tokio::task::JoinHandle<()>,
     /// Held for life: two engines never share a state directory.
     _lock: File,
 }
@@ -82,6 +83,7 @@ pub struct Engine {
 impl Drop for Engine {
     fn drop(&mut self) {
         self.owner.abort();
+        self.schedules.abort();
     }
 }
 
@@ -151,9 +153,11 @@ impl Engine {
             started,
             host,
         };
+        let schedules = crate::schedule::begin(&handle);
         Ok(Engine {
             handle,
             owner,
+            schedules,
             _lock: lock,
         })
     }

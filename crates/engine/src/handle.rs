@@ -618,6 +618,7 @@ impl Handle {
     /// Orderly end: stops jobs in reverse order, save `keep_running` ones unless `all`; with `leave` nothing is stopped.
     /// Returns when done. What is left after `stop_within` is killed.
     pub async fn shutdown(&self, all: bool, leave: bool, by: Actor) {
+        lock(&self.state).schedules.stop();
         if !leave {
             let asked = self.ask(Request::Shutdown { all, by }).await;
             if asked.is_ok() {

@@ -369,6 +369,8 @@ pub struct PlanInfo {
     pub tasks: Vec<TaskChange>,
     /// Queues of the file that change.
     pub queues: Vec<QueueChange>,
+    /// Schedules of the file that change.
+    pub schedules: Vec<ScheduleChange>,
     /// Webhooks of the file that change.
     pub webhooks: Vec<HookChange>,
     /// Rendered warnings.
@@ -378,7 +380,8 @@ pub struct PlanInfo {
 impl PlanInfo {
     /// Nothing would change.
     pub fn is_empty(&self) -> bool {
-        self.changes.is_empty() && self.tasks.is_empty() && self.queues.is_empty() && self.webhooks.is_empty()
+        let jobs_and_work = self.changes.is_empty() && self.tasks.is_empty() && self.queues.is_empty();
+        jobs_and_work && self.schedules.is_empty() && self.webhooks.is_empty()
     }
 }
 
@@ -400,6 +403,17 @@ pub struct QueueChange {
     pub action: PlanAction,
     /// Session and name.
     pub queue: JobId,
+    /// Keys that differ.
+    pub keys: Vec<gaffer_config::Change>,
+}
+
+/// One schedule of a plan.
+#[derive(Clone, Debug)]
+pub struct ScheduleChange {
+    /// What happens to it.
+    pub action: PlanAction,
+    /// Session and name.
+    pub schedule: JobId,
     /// Keys that differ.
     pub keys: Vec<gaffer_config::Change>,
 }
@@ -599,6 +613,9 @@ pub enum Error {
     /// There is no such queue.
     #[error("{0}")]
     QueueNotFound(String),
+    /// There is no such schedule.
+    #[error("{0}")]
+    ScheduleNotFound(String),
     /// There is no such queued task, or it was not kept.
     #[error("no queued task {0}: there never was one, or it is over and was not kept")]
     QueuedTaskNotFound(i64),

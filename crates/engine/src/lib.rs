@@ -54,6 +54,7 @@ mod recovery;
 mod refresh;
 mod requests;
 mod scarce;
+pub mod schedule;
 mod settings;
 mod settle;
 mod shims;

@@ -65,6 +65,7 @@ impl State {
             runs_ended,
             tasks: self.task_changes(&draft.config.file.to_string_lossy(), &draft.config.tasks),
             queues: self.queue_changes(&draft.config.file.to_string_lossy(), &draft.config.queues),
+            schedules: self.schedule_changes(&draft.config.file.to_string_lossy(), &draft.config.schedules),
             webhooks: self.hook_changes(&draft.config.file.to_string_lossy(), &draft.config.webhooks),
             warnings: draft
                 .config
@@ -213,6 +214,11 @@ impl State {
             prepared.effects.push(Effect::Queues(defined));
             prepared.changes.push(change);
         }
+        if !plan.schedules.is_empty() {
+            let (defined, change) = self.schedules_after(&plan.file, &draft.config.schedules);
+            prepared.effects.push(Effect::Schedules(defined));
+            prepared.changes.push(change);
+        }
         if let Some(list) = hooks {
             // First: it hears of the rest.
             prepared.effects.insert(0, Effect::Webhooks(Arc::new(list)));
@@ -313,6 +319,10 @@ fn hash(draft: &Draft, plan: &PlanInfo) -> String {
     }
     for (queue, loaded) in &draft.config.queues {
         add(&queue.to_string());
+        add(&loaded.typed.to_string());
+    }
+    for (schedule, loaded) in &draft.config.schedules {
+        add(&schedule.to_string());
         add(&loaded.typed.to_string());
     }
     for webhook in &draft.config.webhooks {

@@ -9,7 +9,8 @@ use crate::plan::Draft;
 use crate::state::State;
 use crate::store::Change;
 use gaffer_config::{
-    Config, DaemonSettings, Origin, StoredHost, Webhook, load_job_json, load_queue_json, load_task_json,
+    Config, DaemonSettings, Origin, StoredHost, Webhook, load_job_json, load_queue_json, load_schedule_json,
+    load_task_json,
 };
 use gaffer_core::name::Name;
 use serde_json::{Map, Value, json};
@@ -39,12 +40,17 @@ impl State {
         let queues: Map<String, Value> = queues
             .map(|(id, queue)| (id.to_string(), queue.typed.clone()))
             .collect();
-        if jobs.is_empty() && tasks.is_empty() && queues.is_empty() && hooks.is_empty() {
+        let schedules = self.schedules.defined.iter().filter(|(_, one)| one.file == file);
+        let schedules: Map<String, Value> = schedules
+            .map(|(id, one)| (id.to_string(), one.loaded.typed.clone()))
+            .collect();
+        let all = [&jobs, &tasks, &queues, &schedules, &hooks];
+        if all.iter().all(|objects| objects.is_empty()) {
             return None;
         }
         let spec = json!({
             "session": draft.config.session.as_str(), "jobs": jobs, "tasks": tasks, "queues": queues,
-            "webhooks": hooks,
+            "schedules": schedules, "webhooks": hooks,
         });
         Some(Change::Previous {
             file: file.to_owned(),
@@ -93,6 +99,12 @@ pub(crate) fn config(file: &Path, text: &str) -> Result<Config> {
         loaded.origin = Some(origin.clone());
         queues.insert(loaded.id.clone(), loaded);
     }
+    let mut schedules = BTreeMap::new();
+    for (session, name, typed) in objects("schedules") {
+        let mut loaded = load_schedule_json(&session, &name, &typed).map_err(Error::Config)?;
+        loaded.origin = Some(origin.clone());
+        schedules.insert(loaded.id.clone(), loaded);
+    }
     let webhooks =
         objects("webhooks").map(|(session, name, typed)| Webhook::from_typed(&session, &name, &typed));
     let webhooks = webhooks
@@ -104,6 +116,7 @@ pub(crate) fn config(file: &Path, text: &str) -> Result<Config> {
         jobs,
         tasks,
         queues,
+        schedules,
         webhooks,
         vars: BTreeSet::new(),
         session: session.ok_or_else(unreadable)?,

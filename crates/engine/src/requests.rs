@@ -133,6 +133,8 @@ pub(crate) enum Effect {
     Tasks(crate::task::AllDefined),
     /// Files define these queues now.
     Queues(std::collections::BTreeMap<JobId, crate::queue::QueueDefined>),
+    /// Files define these schedules now.
+    Schedules(std::collections::BTreeMap<JobId, crate::schedule::ScheduleDefined>),
     /// The webhooks are these now.
     Webhooks(Arc<Vec<crate::outbox::Hook>>),
     /// `config.applied`.
@@ -342,6 +344,7 @@ impl State {
             }
             Effect::Tasks(defined) => self.tasks.define(defined),
             Effect::Queues(defined) => self.define_queues(defined),
+            Effect::Schedules(defined) => self.define_schedules(defined),
             Effect::Webhooks(list) => self.set_hooks(list),
             Effect::Applied { file, by } => self.tell_applied(file, by, true),
         }

@@ -10,11 +10,12 @@
 //! | [`Request::Orphans`] | what an earlier incarnation of this node had |
 //! | [`Request::Cancel`], [`Request::Again`], [`Request::Remove`], [`Request::Purge`] | what became of it |
 //! | [`Request::Mode`], [`Request::Modes`] | what operators said about queues |
+//! | [`Request::Tick`], [`Request::Schedule`], [`Request::Schedules`] | how far schedules are |
 //! | [`Request::Task`], [`Request::Tasks`], [`Request::Counts`] | what people are shown |
 //!
 //! An answer comes when what was asked is committed, and with `full` survives a loss of power.
 
-use crate::rows::{AttemptRow, Counts, Filter, Mode, TaskRow};
+use crate::rows::{AttemptRow, Counts, Filter, Mode, ScheduleRow, TaskRow};
 use gaffer_core::queue::dispatch::Upkept;
 use gaffer_core::queue::spec::{Conflict, QueueId, Throttle};
 use gaffer_core::queue::task::{Claimed, Handle, Settlement, TaskId, TaskState};
@@ -104,6 +105,23 @@ pub struct Claim {
     pub forget: bool,
 }
 
+/// A schedule goes on.
+#[derive(Clone, Debug)]
+pub struct Tick {
+    /// `session.schedule`.
+    pub schedule: Arc<str>,
+    /// All ticks up to this one were dealt with, as far as whoever asks knows.
+    pub known: Wall,
+    /// How far it is then. The number of a pushed task is put in.
+    pub row: ScheduleRow,
+    /// How far it is if one with the key of the push is there.
+    pub duplicate: ScheduleRow,
+    /// What it pushes.
+    pub push: Option<NewTask>,
+    /// Now.
+    pub now: Wall,
+}
+
 /// A request to a store.
 #[derive(Debug)]
 pub enum Request {
@@ -147,6 +165,12 @@ pub enum Request {
     Mode(QueueId, Mode),
     /// What operators said.
     Modes,
+    /// What a schedule did, and the task that it pushes, in one: only if nobody was there before.
+    Tick(Box<Tick>),
+    /// How far a schedule is, whatever was known; none: it is gone.
+    Schedule(Arc<str>, Option<ScheduleRow>),
+    /// How far all schedules are.
+    Schedules,
     /// A task and its attempts.
     Task(TaskId),
     /// A list.
@@ -178,8 +202,12 @@ pub enum Answer {
     Removed(Option<TaskState>),
     /// To `Purge` and `Prune`: so many.
     Purged(u32),
-    /// To `Mode`, `Age`.
+    /// To `Mode`, `Age`, `Schedule`.
     Noted,
+    /// To `Tick`; none: somebody else dealt with it.
+    Ticked(Option<Option<Pushed>>),
+    /// To `Schedules`.
+    Schedules(BTreeMap<String, ScheduleRow>),
     /// To `Modes`.
     Modes(BTreeMap<String, Mode>),
     /// To `Task`.

@@ -121,6 +121,33 @@ pub struct Counts {
 /// Nothing is counted further than this: a number that costs a walk through a million rows helps nobody.
 pub const COUNT_MAX: u64 = 100_000;
 
+/// How far a schedule is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ScheduleRow {
+    /// All ticks up to this one are dealt with.
+    pub seen: Wall,
+    /// When it was first seen: intervals are counted from here.
+    pub anchor: Wall,
+    /// Nothing is done.
+    pub paused: bool,
+    /// When the last pause ended.
+    pub awake: Option<Wall>,
+    /// When an operator last said something.
+    pub changed: Option<Wall>,
+    /// Who.
+    pub changed_by: String,
+    /// The tick that was acted upon last.
+    pub fired: Option<Wall>,
+    /// When that was.
+    pub fired_at: Option<Wall>,
+    /// What came of it: `task:ID`, a number of a queue, an operation.
+    pub became: Option<String>,
+    /// Why a tick was last given up.
+    pub note: Option<String>,
+    /// A tick that waits for the end of the one before it.
+    pub waiting: Option<Wall>,
+}
+
 /// What an operator said about a queue.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Mode {

@@ -1,13 +1,24 @@
 //! `doctor`: is everything as it should be? Without a daemon, what this machine alone can tell.
 
-use crate::args::DoctorArgs;
 use crate::connect::EXIT_UNREACHABLE;
 use crate::context::Context;
 use crate::failure::Failure;
+use clap::Args;
 use gaffer_api::client::ClientError;
 use gaffer_api::types::{Check, Doctor};
 use std::path::Path;
 use std::time::Duration;
+
+/// `doctor`.
+#[derive(Args, Clone, Debug)]
+pub struct DoctorArgs {
+    /// Kill a private daemon and its shims at random, and report what was kept
+    #[arg(long)]
+    pub chaos: bool,
+    /// With --chaos: for so long
+    #[arg(long, value_name = "N", default_value_t = 15, requires = "chaos", value_parser = clap::value_parser!(u64).range(1..=3600))]
+    pub seconds: u64,
+}
 
 /// `doctor`: exit 1 if something is bad, 69 if there is no daemon.
 pub async fn doctor(ctx: &Context, args: &DoctorArgs) -> Result<u8, Failure> {

@@ -16,6 +16,7 @@ pub mod ps;
 pub mod queue;
 pub mod run;
 pub mod scale;
+pub mod schedule;
 pub mod shell;
 pub mod talk;
 pub mod task;

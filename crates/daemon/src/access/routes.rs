@@ -122,6 +122,13 @@ pub const TABLE: &[(&str, &str, Need)] = &[
     ("POST", "/v1/queues/{}/{}/purge", Need::Operate),
     ("POST", "/v1/queues/{}/{}/retry", Need::Operate),
     ("POST", "/v1/queues/{}/{}/{}", Need::Operate),
+    ("GET", "/v1/schedules", Need::ReadAll),
+    ("GET", "/v1/schedules/{}/{}", Need::Read),
+    ("GET", "/v1/schedules/{}/{}/next", Need::Read),
+    // What a tick does is in the file.
+    ("POST", "/v1/schedules/{}/{}/trigger", Need::Operate),
+    ("POST", "/v1/schedules/{}/{}/pause", Need::Operate),
+    ("POST", "/v1/schedules/{}/{}/resume", Need::Operate),
     ("GET", "/v1/tokens", Need::Admin),
     ("POST", "/v1/tokens", Need::CreateKey),
     ("GET DELETE", "/v1/tokens/{}", Need::Handler),

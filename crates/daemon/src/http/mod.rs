@@ -17,6 +17,7 @@ pub mod query;
 pub mod queues;
 pub mod router;
 pub mod runs;
+pub mod schedules;
 pub mod server;
 pub mod stats;
 pub mod stream;

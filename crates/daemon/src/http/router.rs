@@ -2,8 +2,8 @@
 
 use crate::access::routes::gate;
 use crate::http::{
-    Shared, attach, events, jobs, logs, metrics, nodes, operations, plugins, queues, runs, stats, stream,
-    tasks, webhooks,
+    Shared, attach, events, jobs, logs, metrics, nodes, operations, plugins, queues, runs, schedules, stats,
+    stream, tasks, webhooks,
 };
 use axum::Router;
 use axum::response::IntoResponse;
@@ -78,6 +78,12 @@ fn routes() -> OpenApiRouter<Shared> {
         .routes(routes!(queues::retry))
         .routes(routes!(queues::claim))
         .routes(routes!(queues::act))
+        .routes(routes!(schedules::list))
+        .routes(routes!(schedules::show))
+        .routes(routes!(schedules::next))
+        .routes(routes!(schedules::trigger))
+        .routes(routes!(schedules::pause))
+        .routes(routes!(schedules::resume))
         .routes(routes!(operations::show, operations::cancel))
         .routes(routes!(nodes::node))
         .routes(routes!(nodes::nodes))

@@ -76,9 +76,10 @@ impl From<Error> for LegacyError {
             }
             Error::StreamNotFound { .. } => (404, "stream_not_found"),
             // No route of the original is about tasks.
-            Error::TaskNotFound(_) | Error::QueueNotFound(_) | Error::QueuedTaskNotFound(_) => {
-                (404, "not_found")
-            }
+            Error::TaskNotFound(_)
+            | Error::QueueNotFound(_)
+            | Error::ScheduleNotFound(_)
+            | Error::QueuedTaskNotFound(_) => (404, "not_found"),
             Error::Task(_) => (409, "conflict"),
             Error::JobExists(_) => (409, "process_conflict"),
             Error::RevisionMismatch { .. } | Error::OwnedByFile { .. } | Error::PlanStale(_) => {

@@ -122,9 +122,11 @@ impl Handle {
         match (&state.queues.store, &state.queues.failed) {
             (Some(store), _) => Ok(store.clone()),
             (None, Some(error)) => Err(error.clone().into()),
-            (None, None) if state.queues.defined.is_empty() => Err(Error::QueueNotFound(
-                "no file defines a queue yet: write [queue.NAME], then gaffer apply".to_owned(),
-            )),
+            (None, None) if state.queues.defined.is_empty() && state.schedules.defined.is_empty() => {
+                Err(Error::QueueNotFound(
+                    "no file defines a queue yet: write [queue.NAME], then gaffer apply".to_owned(),
+                ))
+            }
             (None, None) => Err(Error::Store(
                 "the queue store is being opened: try again in a moment".to_owned(),
             )),
@@ -132,7 +134,7 @@ impl Handle {
     }
 
     /// Waits until the store of the queues is open, if there are any; at most a few seconds.
-    pub(super) async fn queue_store_soon(&self) -> Result<Store> {
+    pub(crate) async fn queue_store_soon(&self) -> Result<Store> {
         for _ in 0..500 {
             match self.queue_store() {
                 Err(Error::Store(why)) if why.ends_with("in a moment") => {
@@ -144,7 +146,7 @@ impl Handle {
         self.queue_store()
     }
 
-    pub(super) fn queue_spec(&self, queue: &QueueId) -> Result<Arc<Queue>> {
+    pub(crate) fn queue_spec(&self, queue: &QueueId) -> Result<Arc<Queue>> {
         let state = lock(&self.state);
         state.queues.spec(queue).cloned().ok_or_else(|| {
             let near = state
@@ -197,7 +199,7 @@ impl Handle {
     }
 
     /// Says what was pushed, and wakes the machine. Only now: the tasks are there.
-    fn tell_pushed(&self, queue: &QueueId, pushes: &[NewPush], pushed: &[Pushed], by: Actor) {
+    pub(crate) fn tell_pushed(&self, queue: &QueueId, pushes: &[NewPush], pushed: &[Pushed], by: Actor) {
         if let Some(at) = pushed.iter().filter_map(|one| one.due).min() {
             self.queue_input(due(at));
         }

@@ -30,3 +30,4 @@ pub use claims::Lease;
 pub use defined::QueueDefined;
 pub(crate) use defined::from_rows;
 pub use handle::{NewPush, QueueInfo, QueueSelf, QueueVerb, TaskOutcome};
+pub(crate) use push::task_of;

@@ -58,7 +58,8 @@ fn handle_of(facts: &RunFacts) -> Handle {
 impl State {
     /// Takes charge of the queues, if there are any, or workers of an earlier daemon.
     pub fn resume_queues(&mut self) {
-        if !self.queues.defined.is_empty() || self.queues.has_found() {
+        let needed = !self.queues.defined.is_empty() || !self.schedules.defined.is_empty();
+        if needed || self.queues.has_found() {
             self.open_queue_store();
         }
     }

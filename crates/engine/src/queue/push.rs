@@ -9,7 +9,7 @@ use gaffer_queue::port::{Key, NewTask};
 use std::sync::Arc;
 
 /// A task as its queue takes it; the error names what is wrong with it.
-pub(super) fn task_of(queue: &QueueId, spec: &Queue, push: &NewPush, now: Wall) -> Result<NewTask, Error> {
+pub(crate) fn task_of(queue: &QueueId, spec: &Queue, push: &NewPush, now: Wall) -> Result<NewTask, Error> {
     let payload = push.payload.to_string();
     if u64::try_from(payload.len()).unwrap_or(u64::MAX) > spec.max_payload {
         return Err(Error::Invalid(format!(

@@ -109,6 +109,8 @@ pub struct Loaded {
     pub tasks: Vec<TaskRow>,
     /// Queues that files define.
     pub queues: Vec<TaskRow>,
+    /// Schedules that files define.
+    pub schedules: Vec<TaskRow>,
     /// Webhooks.
     pub hooks: Vec<HookRow>,
     /// Highest number of an event in the outbox.

@@ -157,6 +157,7 @@ pub(super) fn load(connection: &Connection) -> rusqlite::Result<Loaded> {
         },
         tasks: objects(connection, "task")?,
         queues: objects(connection, "queue")?,
+        schedules: objects(connection, "schedule")?,
         hooks,
         outbox_newest,
     })

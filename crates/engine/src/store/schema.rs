@@ -81,6 +81,11 @@ const MIGRATIONS: &[&str] = &[
         session TEXT NOT NULL, name TEXT NOT NULL, file TEXT NOT NULL, spec TEXT NOT NULL, sum INTEGER NOT NULL,
         PRIMARY KEY (session, name)) WITHOUT ROWID;
      CREATE INDEX queue_by_file ON queue (file);",
+    // 7: schedules of files. How far they are is beside the queues' tasks.
+    "CREATE TABLE schedule (
+        session TEXT NOT NULL, name TEXT NOT NULL, file TEXT NOT NULL, spec TEXT NOT NULL, sum INTEGER NOT NULL,
+        PRIMARY KEY (session, name)) WITHOUT ROWID;
+     CREATE INDEX schedule_by_file ON schedule (file);",
 ];
 
 /// Opens or makes the file and brings it to this version.

@@ -18,6 +18,7 @@ const TABLES: &[(&str, usize, &str)] = &[
     ),
     ("task", 2, "session, name, file, spec"),
     ("queue", 2, "session, name, file, spec"),
+    ("schedule", 2, "session, name, file, spec"),
     ("previous", 1, "file, spec"),
     (
         "instance_wish",
@@ -169,7 +170,8 @@ mod tests {
                 request: r#"{"cmd": ["migrate"]}"#.to_owned(),
             },
             tasks(session.clone()),
-            queues(session),
+            queues(session.clone()),
+            schedules(session),
             Change::Previous {
                 file: "/srv/gaffer.toml".to_owned(),
                 spec: r#"{"jobs": {"default.web": {"cmd": ["serve"]}}}"#.to_owned(),
@@ -198,6 +200,19 @@ mod tests {
             spec: r#"{"cmd": ["thumbs"]}"#.to_owned(),
         };
         Change::Queues {
+            file: row.file.clone(),
+            rows: vec![row],
+        }
+    }
+
+    fn schedules(session: String) -> Change {
+        let row = TaskRow {
+            session,
+            name: "hourly".to_owned(),
+            file: "/srv/gaffer.toml".to_owned(),
+            spec: r#"{"every": "1h", "task": "nightly"}"#.to_owned(),
+        };
+        Change::Schedules {
             file: row.file.clone(),
             rows: vec![row],
         }

@@ -145,6 +145,13 @@ pub enum Change {
         /// All of them.
         rows: Vec<TaskRow>,
     },
+    /// The schedules of a file are these now.
+    Schedules {
+        /// File.
+        file: String,
+        /// All of them.
+        rows: Vec<TaskRow>,
+    },
     /// The queues of a file are these now.
     Queues {
         /// File.
@@ -319,6 +326,9 @@ fn apply(c: &Connection, change: &Change) -> rusqlite::Result<bool> {
     }
     if let Change::Queues { file, rows } = change {
         return objects(c, "queue", file, rows).map(|()| false);
+    }
+    if let Change::Schedules { file, rows } = change {
+        return objects(c, "schedule", file, rows).map(|()| false);
     }
     if let Change::Previous { file, spec } = change {
         c.prepare_cached("INSERT OR REPLACE INTO previous VALUES (?1, ?2, row_sum(?1, ?2))")?

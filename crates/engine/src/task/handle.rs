@@ -256,6 +256,11 @@ impl Handle {
         self.task(id).await
     }
 
+    /// Is this task led here, and not over?
+    pub fn task_is_active(&self, id: &str) -> bool {
+        lock(&self.state).tasks.active.contains_key(id)
+    }
+
     /// Resolves when a task is not led here, or no more.
     pub async fn task_ended(&self, id: &str) {
         let mut bell = lock(&self.state).tasks.bell.subscribe();

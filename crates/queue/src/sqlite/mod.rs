@@ -14,6 +14,7 @@ mod changes;
 mod claim;
 mod push;
 mod read;
+mod schedule;
 mod schema;
 mod settle;
 mod watch;
@@ -289,6 +290,9 @@ impl Writer {
             Request::Age(queue, step, now) => changes::age(connection, queue, *step, *now).map_err(failed),
             Request::Mode(queue, mode) => changes::mode(connection, queue, mode).map_err(failed),
             Request::Modes => Ok(Answer::Modes(self.modes.clone())),
+            Request::Tick(tick) => schedule::tick(connection, &self.modes, tick),
+            Request::Schedule(name, row) => schedule::put(connection, name, row.as_ref()).map_err(failed),
+            Request::Schedules => schedule::all(connection).map_err(failed),
             Request::Task(id) => read::task(connection, *id).map_err(failed),
             Request::Tasks(filter) => read::tasks(connection, filter).map_err(failed),
             Request::Counts(queue) => read::counts(connection, queue).map_err(failed),
@@ -316,7 +320,9 @@ fn needs_sync(request: &Request) -> bool {
         // A row that went with its claim must not come back.
         Request::Claim(claim) => claim.forget,
         Request::Settle(settlement, _) => settlement.full,
-        Request::Cancel(..)
+        Request::Tick(_)
+        | Request::Schedule(..)
+        | Request::Cancel(..)
         | Request::Again(..)
         | Request::Edit(..)
         | Request::Remove(..)
@@ -328,6 +334,7 @@ fn needs_sync(request: &Request) -> bool {
         | Request::Prune(..)
         | Request::Age(..)
         | Request::Modes
+        | Request::Schedules
         | Request::Task(_)
         | Request::Tasks(_)
         | Request::Counts(_) => false,

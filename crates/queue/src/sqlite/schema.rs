@@ -41,6 +41,11 @@ const MIGRATIONS: &[&str] = &[
      CREATE TABLE bucket (
         queue TEXT NOT NULL, key TEXT NOT NULL, tokens REAL NOT NULL, at INTEGER NOT NULL,
         PRIMARY KEY (queue, key)) WITHOUT ROWID;",
+    // 2: how far schedules are.
+    "CREATE TABLE schedule (
+        name TEXT PRIMARY KEY, seen INTEGER NOT NULL, anchor INTEGER NOT NULL, paused INTEGER NOT NULL, awake INTEGER,
+        changed_at INTEGER, changed_by TEXT NOT NULL, fired INTEGER, fired_at INTEGER, became TEXT, note TEXT,
+        waiting INTEGER) WITHOUT ROWID;",
 ];
 
 /// The lock of the one process that may lead a file. It holds the pid of that process for whoever comes second.

@@ -1,0 +1,408 @@
+//! The one that looks at the clock. It is a client of the engine: it pushes, starts and restarts like anybody else.
+
+use super::alarm::Alarm;
+use super::defined::{AllDefined, ScheduleDefined};
+use super::handle::Triggered;
+use crate::clock;
+use crate::handle::{Handle, Result};
+use crate::info::{Actor, Error, Event};
+use crate::owner::lock;
+use gaffer_core::io::Reason;
+use gaffer_core::name::JobId;
+use gaffer_core::schedule::{Seen, Skipped, look};
+use gaffer_core::time::{Duration, Wall};
+use gaffer_queue::port::{Answer, Request};
+use gaffer_queue::rows::ScheduleRow;
+use std::collections::{BTreeMap, VecDeque};
+use tokio::sync::{mpsc, oneshot};
+
+/// A store that failed is asked again after this; so is what a tick waits for.
+const AGAIN: Duration = Duration::from_millis(500);
+
+/// What the service is asked for.
+pub(crate) enum Order {
+    /// Definitions have changed.
+    Look,
+    /// Act now, whatever the clock says.
+    Trigger(JobId, Actor, oneshot::Sender<Result<Triggered>>),
+    /// Pause, or go on.
+    Pause(JobId, bool, Actor, oneshot::Sender<Result<()>>),
+}
+
+/// The schedules of a node.
+#[derive(Default)]
+pub(crate) struct Schedules {
+    pub defined: AllDefined,
+    /// How far each is, as it is in the store; none: the store has not been read.
+    pub rows: Option<BTreeMap<String, ScheduleRow>>,
+    orders: Option<mpsc::UnboundedSender<Order>>,
+}
+
+impl Schedules {
+    /// What files define is known, nothing is looked at yet.
+    pub fn new(defined: AllDefined) -> Schedules {
+        Schedules {
+            defined,
+            ..Schedules::default()
+        }
+    }
+
+    /// Nothing is looked at any more.
+    pub fn stop(&mut self) {
+        self.orders = None;
+    }
+
+    /// False: there is nobody to hear of it.
+    pub fn order(&self, order: Order) -> bool {
+        let orders = self.orders.as_ref();
+        orders.is_some_and(|orders| orders.send(order).is_ok())
+    }
+}
+
+/// Looks at the clock from now on.
+pub(crate) fn begin(handle: &Handle) -> tokio::task::JoinHandle<()> {
+    let (tx, orders) = mpsc::unbounded_channel();
+    lock(&handle.state).schedules.orders = Some(tx);
+    let handle = handle.clone();
+    tokio::spawn(async move {
+        match Alarm::new() {
+            Ok(alarm) => {
+                let service = Service {
+                    handle,
+                    due: BTreeMap::new(),
+                };
+                service.serve(alarm, orders).await;
+            }
+            Err(error) => tracing::error!(%error, "there is no timer: schedules do nothing"),
+        }
+    })
+}
+
+pub(super) struct Service {
+    pub handle: Handle,
+    /// Ticks that came in time, and that a store or a queue could not take yet.
+    due: BTreeMap<JobId, VecDeque<Wall>>,
+}
+
+/// What became of a tick.
+pub(super) enum Fired {
+    /// It was acted upon.
+    Done(Triggered),
+    /// It was given up: why, in a word and a sentence.
+    Skipped(&'static str, String),
+    /// It waits for the end of the one before it.
+    Waits,
+    /// Somebody else dealt with it.
+    Elsewhere,
+}
+
+impl Service {
+    async fn serve(mut self, alarm: Alarm, mut orders: mpsc::UnboundedReceiver<Order>) {
+        loop {
+            let next = self.pass().await;
+            tokio::select! {
+                order = orders.recv() => match order {
+                    None => return,
+                    Some(order) => self.order(order).await,
+                },
+                () = alarm.wait(next) => {}
+            }
+        }
+    }
+
+    async fn order(&mut self, order: Order) {
+        match order {
+            Order::Look => {}
+            Order::Trigger(id, by, answer) => {
+                let _gone = answer.send(self.trigger(&id, by).await);
+            }
+            Order::Pause(id, on, by, answer) => {
+                let _gone = answer.send(self.pause(&id, on, by).await);
+            }
+        }
+    }
+
+    fn defined(&self) -> AllDefined {
+        lock(&self.handle.state).schedules.defined.clone()
+    }
+
+    fn find(&self, id: &JobId) -> Result<ScheduleDefined> {
+        let found = lock(&self.handle.state).schedules.defined.get(id).cloned();
+        found.ok_or_else(|| Error::ScheduleNotFound(format!("no schedule {id}")))
+    }
+
+    /// Looks at all schedules and does what is due. When to look again.
+    async fn pass(&mut self) -> Option<Wall> {
+        let defined = self.defined();
+        if defined.is_empty() && lock(&self.handle.state).schedules.rows.is_none() {
+            return None;
+        }
+        let again = Some(clock::wall().plus(AGAIN));
+        if let Err(error) = self.read(&defined).await {
+            tracing::debug!(%error, "schedules wait for the store");
+            return again;
+        }
+        let mut next: Option<Wall> = None;
+        for (id, defined) in &defined {
+            let one = match self.one(id, defined).await {
+                Ok(one) => one,
+                Err(error) => {
+                    tracing::warn!(schedule = %id, %error, "a schedule cannot go on; it is tried again");
+                    again
+                }
+            };
+            next = next.into_iter().chain(one).min();
+        }
+        next
+    }
+
+    /// Rows of all schedules, the first time; new ones get theirs, those of schedules that are gone go.
+    async fn read(&mut self, defined: &AllDefined) -> Result<()> {
+        let store = self.handle.queue_store_soon().await?;
+        if lock(&self.handle.state).schedules.rows.is_none() {
+            let Answer::Schedules(rows) = store.get(Request::Schedules).await? else {
+                return Err(Error::Store("the queue store answered something else".to_owned()));
+            };
+            lock(&self.handle.state).schedules.rows = Some(rows);
+        }
+        let known = lock(&self.handle.state)
+            .schedules
+            .rows
+            .clone()
+            .unwrap_or_default();
+        let is_defined = |name: &String| defined.keys().any(|id| id.to_string() == **name);
+        for name in known.keys().filter(|name| !is_defined(name)) {
+            self.put(name, None).await?;
+        }
+        self.due.retain(|id, _| defined.contains_key(id));
+        for (id, defined) in defined {
+            if !known.contains_key(&id.to_string()) {
+                let now = clock::wall();
+                let row = ScheduleRow {
+                    seen: now,
+                    // Whole seconds read better.
+                    anchor: Wall(now.0 - now.0.rem_euclid(1_000)),
+                    paused: !defined.loaded.spec.start,
+                    ..ScheduleRow::default()
+                };
+                self.put(&id.to_string(), Some(row)).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes how far a schedule is; none: it is gone.
+    pub(super) async fn put(&self, name: &str, row: Option<ScheduleRow>) -> Result<()> {
+        let store = self.handle.queue_store_soon().await?;
+        store.get(Request::Schedule(name.into(), row.clone())).await?;
+        self.note(name, row);
+        Ok(())
+    }
+
+    /// Takes note of what is in the store.
+    pub(super) fn note(&self, name: &str, row: Option<ScheduleRow>) {
+        let mut state = lock(&self.handle.state);
+        let rows = state.schedules.rows.get_or_insert_default();
+        match row {
+            Some(row) => rows.insert(name.to_owned(), row),
+            None => rows.remove(name),
+        };
+    }
+
+    pub(super) fn row(&self, id: &JobId) -> ScheduleRow {
+        let state = lock(&self.handle.state);
+        let rows = state.schedules.rows.as_ref();
+        rows.and_then(|rows| rows.get(&id.to_string()).cloned())
+            .unwrap_or_default()
+    }
+
+    /// One schedule: what it does now, and when to look again.
+    async fn one(&mut self, id: &JobId, defined: &ScheduleDefined) -> Result<Option<Wall>> {
+        let row = self.row(id);
+        if row.paused {
+            return Ok(None);
+        }
+        let now = clock::wall();
+        if let Some(tick) = row.waiting {
+            self.act(id, defined, tick, Mode::Waited).await?;
+        }
+        if self.due.get(id).is_none_or(VecDeque::is_empty) {
+            self.look(id, defined, now).await?;
+        }
+        while let Some(tick) = self.due.get(id).and_then(|due| due.front().copied()) {
+            self.act(id, defined, tick, Mode::Due).await?;
+            self.due.entry(id.clone()).or_default().pop_front();
+        }
+        let row = self.row(id);
+        let seen = Seen {
+            tick: row.seen,
+            awake: row.awake,
+        };
+        let next = look(
+            &id.to_string(),
+            &defined.loaded.spec,
+            &defined.loaded.calendar.from(row.anchor),
+            seen,
+            now,
+        )
+        .next;
+        let waits = row.waiting.map(|_| now.plus(AGAIN));
+        Ok(next.into_iter().chain(waits).min())
+    }
+
+    /// Finds ticks that have come. What is missed is given up.
+    async fn look(&mut self, id: &JobId, defined: &ScheduleDefined, now: Wall) -> Result<()> {
+        let mut row = self.row(id);
+        let seen = Seen {
+            tick: row.seen,
+            awake: row.awake,
+        };
+        let (spec, calendar) = (&defined.loaded.spec, &defined.loaded.calendar);
+        let found = look(&id.to_string(), spec, &calendar.from(row.anchor), seen, now);
+        if let Some(skipped) = found.skipped {
+            let note = missed(&skipped, defined);
+            // Before anything is done: they are older than that.
+            row.seen = skipped.last;
+            row.note = Some(note.clone());
+            self.put(&id.to_string(), Some(row)).await?;
+            self.tell_skipped(id, &skipped, "missed", note, None);
+        } else if found.fire.is_empty() && found.seen != row.seen {
+            row.seen = found.seen;
+            self.put(&id.to_string(), Some(row)).await?;
+        }
+        if !found.fire.is_empty() {
+            self.due.insert(id.clone(), found.fire.into());
+        }
+        Ok(())
+    }
+
+    /// Acts upon a tick and tells what came of it. An error: it is to be tried again.
+    async fn act(&self, id: &JobId, defined: &ScheduleDefined, tick: Wall, mode: Mode) -> Result<()> {
+        let by: Actor = format!("schedule {id}").into();
+        match self.fire(id, defined, tick, mode, &by).await? {
+            Fired::Done(done) => self.tell_fired(id, tick, &done, by),
+            Fired::Skipped(code, why) => {
+                let one = Skipped {
+                    count: 1,
+                    first: tick,
+                    last: tick,
+                };
+                self.tell_skipped(id, &one, code, why, Some(by));
+            }
+            Fired::Waits | Fired::Elsewhere => {}
+        }
+        Ok(())
+    }
+
+    async fn trigger(&mut self, id: &JobId, by: Actor) -> Result<Triggered> {
+        let defined = self.find(id)?;
+        self.read(&self.defined()).await?;
+        let now = clock::wall();
+        match self.fire(id, &defined, now, Mode::Asked, &by).await? {
+            Fired::Done(done) => {
+                self.tell_fired(id, now, &done, by);
+                Ok(done)
+            }
+            Fired::Skipped(_, why) => Err(Error::WrongState(why)),
+            Fired::Waits => Ok(Triggered {
+                became: None,
+                waits: true,
+            }),
+            Fired::Elsewhere => Err(Error::WrongState("somebody else was faster".to_owned())),
+        }
+    }
+
+    async fn pause(&mut self, id: &JobId, on: bool, by: Actor) -> Result<()> {
+        self.find(id)?;
+        self.read(&self.defined()).await?;
+        let mut row = self.row(id);
+        if row.paused == on {
+            return Ok(());
+        }
+        let now = clock::wall();
+        row.paused = on;
+        if !on {
+            row.awake = Some(now);
+        }
+        (row.changed, row.changed_by) = (Some(now), by.to_string());
+        self.put(&id.to_string(), Some(row)).await?;
+        let event = if on { "schedule.paused" } else { "schedule.resumed" };
+        self.tell(id, event, None, Some(by), Vec::new());
+        Ok(())
+    }
+
+    fn tell(
+        &self,
+        id: &JobId,
+        event: &'static str,
+        reason: Option<Reason>,
+        by: Option<Actor>,
+        mut data: Vec<(&'static str, String)>,
+    ) {
+        data.insert(0, ("schedule", id.to_string()));
+        lock(&self.handle.state).tell(Event {
+            event,
+            job: None,
+            slot: None,
+            run: None,
+            by,
+            reason,
+            data,
+        });
+    }
+
+    fn tell_fired(&self, id: &JobId, tick: Wall, done: &Triggered, by: Actor) {
+        let mut data = vec![("tick", text(tick))];
+        data.extend(done.became.clone().map(|became| ("became", became)));
+        self.tell(id, "schedule.fired", None, Some(by), data);
+    }
+
+    fn tell_skipped(
+        &self,
+        id: &JobId,
+        skipped: &Skipped,
+        code: &'static str,
+        why: String,
+        by: Option<Actor>,
+    ) {
+        tracing::info!(schedule = %id, why, "schedule.skipped");
+        let reason = Reason {
+            code,
+            text: why.into(),
+        };
+        let data = vec![
+            ("count", skipped.count.to_string()),
+            ("first", text(skipped.first)),
+            ("last", text(skipped.last)),
+        ];
+        self.tell(id, "schedule.skipped", Some(reason), by, data);
+    }
+}
+
+/// Why a tick is acted upon.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Mode {
+    /// Its time has come.
+    Due,
+    /// What it waited for may be over.
+    Waited,
+    /// Somebody asked for it.
+    Asked,
+}
+
+/// An instant in UTC: `2026-11-27T02:30:00Z`.
+pub(super) fn text(at: Wall) -> String {
+    jiff::Timestamp::from_millisecond(at.0).map_or_else(|_| at.0.to_string(), |at| at.to_string())
+}
+
+fn missed(skipped: &Skipped, defined: &ScheduleDefined) -> String {
+    let local = |at| defined.loaded.calendar.local(at);
+    match skipped.count {
+        1 => format!("missed {}", local(skipped.first)),
+        count => format!(
+            "missed {count}, {} to {}",
+            local(skipped.first),
+            local(skipped.last)
+        ),
+    }
+}
