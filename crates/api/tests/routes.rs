@@ -151,6 +151,15 @@ async fn call_tasks(client: &Client) {
     let _ = client.task_log("t", "s", "stdout", None, "end").await;
 }
 
+async fn call_schedules(client: &Client) {
+    let _ = client.schedules().await;
+    let _ = client.schedule("s", "x", false).await;
+    let _ = client.schedule_next("s", "x", 3, None).await;
+    let _ = client.schedule_trigger("s", "x").await;
+    let _ = client.schedule_pause("s", "x").await;
+    let _ = client.schedule_resume("s", "x").await;
+}
+
 async fn call_queues(client: &Client) {
     let push = PushBody::One(Box::default());
     let within = std::time::Duration::from_millis(1);
@@ -195,6 +204,7 @@ async fn every_documented_route_has_a_typed_method() {
     call_access(&client).await;
     call_tasks(&client).await;
     call_queues(&client).await;
+    call_schedules(&client).await;
     server.abort();
 
     let asked = asked.lock().expect("no panic");

@@ -251,7 +251,9 @@ start = false
     );
     assert_eq!(schedule(&node, "off")["summary"], "paused from the beginning");
     let since = Instant::now();
-    wait_until(SOON, "a tick is missed", || since.elapsed() > Duration::from_millis(1_500));
+    wait_until(SOON, "a tick is missed", || {
+        since.elapsed() > Duration::from_millis(1_500)
+    });
     let before = ticks(&node, "q").len();
     let triggered = node.cli(&["schedule", "trigger", "s"]);
     assert_eq!(code(&triggered), 0, "{}", errors(&triggered));

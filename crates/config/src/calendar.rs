@@ -51,6 +51,11 @@ impl Calendar {
             let every = parsed.map_err(|_| format!("`{every}` is no duration"))?;
             return Calendar::every(every, zone);
         }
+        let fields = text.split_whitespace().count();
+        if !text.trim().starts_with('@') && !(5..=6).contains(&fields) {
+            let s = if fields == 1 { "" } else { "s" };
+            return Err(format!("it has {fields} field{s}, not five or six"));
+        }
         let parser = CronParser::builder().year(Year::Disallowed).build();
         let cron = parser.parse(text).map_err(|error| error.to_string())?;
         let calendar = Calendar {

@@ -87,15 +87,12 @@ pub fn load(bundle: &Bundle, host: &dyn Host) -> Result<Config, Diagnostics> {
         Some((table, _)) => crate::daemon::settings(table, host, &mut report),
         None => DaemonSettings::default(),
     };
-    let webhooks = std::mem::take(&mut front.webhooks)
-        .into_values()
-        .filter_map(|def| crate::webhook::resolve(def, &mut report))
-        .collect();
-    let schedules = std::mem::take(&mut front.schedules)
-        .into_values()
-        .filter_map(|def| crate::schedule::resolve(def, &mut report))
-        .map(|schedule| (schedule.id.clone(), schedule))
-        .collect();
+    let webhooks = std::mem::take(&mut front.webhooks).into_values();
+    let webhooks = webhooks.filter_map(|def| crate::webhook::resolve(def, &mut report));
+    let webhooks = webhooks.collect();
+    let schedules = std::mem::take(&mut front.schedules).into_values();
+    let schedules = schedules.filter_map(|def| crate::schedule::resolve(def, &mut report));
+    let schedules = schedules.map(|one| (one.id.clone(), one)).collect();
     let mut world = World::new(host);
     let session = front.session.clone();
     let vars = std::mem::take(&mut front.declared_vars);

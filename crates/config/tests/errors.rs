@@ -431,7 +431,7 @@ a = 3", "2:5 `job.a` is a table, not a number [3]"),
     (r#"[queue.x]
 numworkers = 3"#, "2:1 unknown key `numworkers` in queue `x` [numworkers] | did you mean `workers`?"),
     (r#"[schedule.x]
-cron = "x""#, "1:2 `schedule` is not yet supported [schedule] | leave it out"),
+cron = "x""#, "2:8 `cron` cannot be understood: it has 1 field, not five or six [\"x\"] | minute hour day month weekday: \"30 3 * * *\", \"0 9 * * MON-FRI\", \"@daily\""),
     (r#"[socket.x]
 listen = "x""#, "1:2 `socket` is not yet supported [socket] | leave it out"),
     (r#"[webhook.x]

@@ -31,6 +31,7 @@ fn the_schema_knows_what_is_supported_only() {
     assert!(job["limits"].is_null() && job["timeout"].is_null());
     assert!(schema["$defs"]["defaults"]["properties"]["instances"].is_null());
     assert!(schema["$defs"]["defaults"]["properties"]["job"]["properties"]["instances"].is_object());
-    assert!(schema["properties"]["task"].is_object() && schema["properties"]["schedule"].is_null());
+    assert!(schema["properties"]["task"].is_object() && schema["properties"]["schedule"].is_object());
+    assert!(schema["properties"]["socket"].is_null());
     assert!(schema["$defs"]["step"]["properties"]["outputs"].is_object());
 }

@@ -90,10 +90,7 @@ impl Drop for Engine {
 impl Engine {
     /// Locks the state directory, opens the store, adopts what runs, and goes on from there.
     pub async fn open(settings: Settings) -> Result<Engine, OpenError> {
-        if let Some(limit) = scarce::too_low() {
-            let needed = scarce::OPEN_FILES_MIN;
-            return Err(OpenError::OpenFiles { limit, needed });
-        }
+        enough_open_files()?;
         let settings = Arc::new(settings);
         let lock = take_lock(&settings.state_dir)?;
         let (store, mut loaded) = Store::open(&settings.state_dir.join("gaffer.db"))?;
@@ -165,6 +162,14 @@ impl Engine {
     /// For talking to it.
     pub fn handle(&self) -> Handle {
         self.handle.clone()
+    }
+}
+
+fn enough_open_files() -> Result<(), OpenError> {
+    let needed = scarce::OPEN_FILES_MIN;
+    match scarce::too_low() {
+        Some(limit) => Err(OpenError::OpenFiles { limit, needed }),
+        None => Ok(()),
     }
 }
 

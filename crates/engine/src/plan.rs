@@ -165,7 +165,7 @@ impl State {
     pub(crate) fn apply(
         &mut self,
         prepared: &mut Prepared,
-        draft: Draft,
+        mut draft: Draft,
         options: &ApplyOptions,
         by: Actor,
     ) -> Result<()> {
@@ -184,7 +184,7 @@ impl State {
             prepared.changes.extend(self.previous(&draft, &plan.file));
         }
         let hooks = self.hooks_after(&plan.file, &draft.config.webhooks);
-        let mut jobs = draft.config.jobs;
+        let mut jobs = std::mem::take(&mut draft.config.jobs);
         for change in &plan.changes {
             match change.action {
                 PlanAction::Remove => self.prepare_remove(prepared, change.job.clone(), by.clone()),
@@ -204,27 +204,23 @@ impl State {
                 }
             }
         }
+        let defines = &draft.config;
         if !plan.tasks.is_empty() {
-            let (defined, change) = self.tasks_after(&plan.file, &draft.config.tasks);
-            prepared.effects.push(Effect::Tasks(defined));
-            prepared.changes.push(change);
+            let (defined, change) = self.tasks_after(&plan.file, &defines.tasks);
+            prepared.define(Effect::Tasks(defined), change);
         }
         if !plan.queues.is_empty() {
-            let (defined, change) = self.queues_after(&plan.file, &draft.config.queues);
-            prepared.effects.push(Effect::Queues(defined));
-            prepared.changes.push(change);
+            let (defined, change) = self.queues_after(&plan.file, &defines.queues);
+            prepared.define(Effect::Queues(defined), change);
         }
         if !plan.schedules.is_empty() {
-            let (defined, change) = self.schedules_after(&plan.file, &draft.config.schedules);
-            prepared.effects.push(Effect::Schedules(defined));
-            prepared.changes.push(change);
+            let (defined, change) = self.schedules_after(&plan.file, &defines.schedules);
+            prepared.define(Effect::Schedules(defined), change);
         }
         if let Some(list) = hooks {
             // First: it hears of the rest.
             prepared.effects.insert(0, Effect::Webhooks(Arc::new(list)));
-            prepared
-                .changes
-                .push(webhooks(&draft.config.webhooks, &plan.file));
+            prepared.changes.push(webhooks(&defines.webhooks, &plan.file));
         }
         if !plan.is_empty() {
             prepared.effects.push(Effect::Applied {

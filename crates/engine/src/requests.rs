@@ -85,6 +85,14 @@ pub(crate) struct Prepared {
     pub reply: oneshot::Sender<Result<Answer>>,
 }
 
+impl Prepared {
+    /// Definitions that take the place of those before, here and in the store.
+    pub fn define(&mut self, effect: Effect, change: Change) {
+        self.effects.push(effect);
+        self.changes.push(change);
+    }
+}
+
 /// A request in the hands of the store.
 pub(crate) struct Committing {
     outcome: oneshot::Receiver<std::result::Result<(), StoreError>>,
@@ -288,27 +296,26 @@ impl State {
                 scaled,
                 by,
             } => {
-                let file = loaded.origin.as_ref().map(|origin| origin.file.as_str().into());
-                let line = loaded.origin.as_ref().map(|origin| origin.line);
+                let origin = loaded.origin.as_ref();
+                let (file, line) = origin
+                    .map(|origin| (origin.file.as_str().into(), origin.line))
+                    .unzip();
                 let before = self.jobs.remove(&job);
-                let instance_wishes = before.map(|meta| meta.instance_wishes).unwrap_or_default();
-                let spec = loaded.spec.clone();
                 let meta = JobMeta {
-                    spec,
+                    spec: loaded.spec.clone(),
                     revision,
                     file,
                     line,
                     wish,
                     scaled,
-                    instance_wishes,
+                    instance_wishes: before.map(|meta| meta.instance_wishes).unwrap_or_default(),
                     removed: false,
                 };
                 self.jobs.insert(job.clone(), Box::new(meta));
-                let launch_digest = loaded.launch_digest;
                 self.feed(Input::JobPut {
                     job,
+                    launch_digest: loaded.launch_digest,
                     spec: loaded.spec,
-                    launch_digest,
                     wish,
                     scaled,
                     by,
