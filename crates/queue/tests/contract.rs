@@ -5,8 +5,8 @@ use gaffer_core::queue::spec::{By, Conflict, Queue, QueueId, Throttle};
 use gaffer_core::queue::task::{Claimed, Failure, Settlement, TaskId, TaskState};
 use gaffer_core::queue::{outcome, outcome::Outcome};
 use gaffer_core::time::{Duration, Wall};
-use gaffer_queue::port::{Answer, Cancelled, Claim, Key, NewTask, Pushed, Request};
-use gaffer_queue::rows::{Filter, Mode, TaskRow};
+use gaffer_queue::port::{Answer, Cancelled, Claim, Key, NewTask, Pushed, Request, Tick};
+use gaffer_queue::rows::{Filter, Mode, ScheduleRow, TaskRow};
 use gaffer_queue::sqlite::Sqlite;
 use gaffer_queue::{Store, StoreError};
 use std::sync::Arc;
@@ -680,4 +680,93 @@ async fn lists_and_counts_are_what_is_there() {
         panic!("tasks");
     };
     assert_eq!(rows.len(), 1);
+}
+
+fn tick(known: i64, to: i64, push: Option<NewTask>) -> Request {
+    let row = ScheduleRow {
+        seen: Wall(to),
+        fired: Some(Wall(to)),
+        ..ScheduleRow::default()
+    };
+    let duplicate = ScheduleRow {
+        seen: Wall(to),
+        note: Some("1 goes on".to_owned()),
+        ..ScheduleRow::default()
+    };
+    Request::Tick(Box::new(Tick {
+        schedule: "default.s".into(),
+        known: Wall(known),
+        row,
+        duplicate,
+        push,
+        now: NOW,
+    }))
+}
+
+async fn schedule_row(store: &Asked) -> ScheduleRow {
+    let Answer::Schedules(mut rows) = store.ask(Request::Schedules).await else {
+        panic!("schedules");
+    };
+    rows.remove("default.s").unwrap_or_default()
+}
+
+#[tokio::test]
+async fn scenario_11_a_tick_is_pushed_once_by_whoever_comes_first() {
+    let store = Asked::sqlite();
+    let Answer::Ticked(Some(Some(pushed))) = store.ask(tick(0, 60, Some(task("1")))).await else {
+        panic!("pushed");
+    };
+    // The second one knew the same.
+    assert_eq!(
+        store.ask(tick(0, 60, Some(task("1")))).await,
+        Answer::Ticked(None)
+    );
+    let row = schedule_row(&store).await;
+    assert_eq!((row.seen, row.became), (Wall(60), Some(pushed.id.to_string())));
+    assert_eq!(store.ids(|claim| claim.count = 10).await, [pushed.id]);
+    // What only moves forward moves forward.
+    assert_eq!(store.ask(tick(60, 120, None)).await, Answer::Ticked(Some(None)));
+    assert_eq!(schedule_row(&store).await.seen, Wall(120));
+}
+
+#[tokio::test]
+async fn scenario_13_a_tick_that_meets_its_key_moves_on_and_says_so() {
+    let store = Asked::sqlite();
+    let mut one = task("1");
+    let mut own = key("schedule:default.s", Conflict::Return);
+    own.while_running = true;
+    one.unique = Some(own);
+    store.ask(tick(0, 60, Some(one.clone()))).await;
+    store.claim(|claim| claim.count = 1).await;
+    let Answer::Ticked(Some(Some(second))) = store.ask(tick(60, 120, Some(one))).await else {
+        panic!("an answer");
+    };
+    assert!(second.duplicate);
+    let row = schedule_row(&store).await;
+    assert_eq!((row.seen, row.note.as_deref()), (Wall(120), Some("1 goes on")));
+}
+
+#[tokio::test]
+async fn a_tick_whose_push_is_refused_stays_where_it_is() {
+    let store = Asked::sqlite();
+    store.ask(tick(0, 60, None)).await;
+    let closed = Mode {
+        closed: true,
+        ..Mode::default()
+    };
+    store.ask(Request::Mode(queue(), closed)).await;
+    let refused = store.store.get(tick(60, 120, Some(task("1")))).await;
+    assert_eq!(refused, Err(StoreError::Closed(queue())));
+    assert_eq!(schedule_row(&store).await.seen, Wall(60));
+    let row = ScheduleRow {
+        paused: true,
+        changed_by: "ana".to_owned(),
+        ..schedule_row(&store).await
+    };
+    store
+        .ask(Request::Schedule("default.s".into(), Some(row.clone())))
+        .await;
+    assert_eq!(schedule_row(&store).await, row);
+    store.ask(Request::Schedule("default.s".into(), None)).await;
+    assert_eq!(schedule_row(&store).await, ScheduleRow::default());
 }
