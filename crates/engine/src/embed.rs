@@ -2,10 +2,15 @@
 
 use crate::engine::{Engine, OpenError};
 use crate::handle::Handle;
-use crate::info::{Act, Actor, Error, OperationId, OperationInfo, OperationState, PutOptions, Target};
+use crate::info::{
+    Act, Actor, ApplyOptions, ApplySource, Error, OperationId, OperationInfo, OperationState, PutOptions,
+    Target,
+};
+use crate::queue::{Handled, NewPush, QueueTask, TaskOutcome};
 use crate::settings::Settings;
 use gaffer_core::io::State;
 use gaffer_core::name::JobId;
+use gaffer_core::queue::task::TaskId;
 use gaffer_core::time::Duration;
 use serde_json::{Map, Value, json};
 use std::path::PathBuf;
@@ -80,6 +85,28 @@ impl Gaffer {
             name: name.to_owned(),
             spec: Map::new(),
         }
+    }
+
+    /// Defines what the text of a `gaffer.toml` says: jobs, queues, tasks, schedules. What an earlier text had and this one has not, goes.
+    pub fn apply(&self, text: &str) -> Result<(), EmbedError> {
+        let root = std::env::current_dir()?.join("gaffer.toml");
+        let bundle = gaffer_config::Bundle {
+            files: [(root.clone(), text.to_owned())].into(),
+            root,
+            ..gaffer_config::Bundle::default()
+        };
+        let source = ApplySource::Files(Box::new(bundle));
+        let applied = self.handle.apply(source, ApplyOptions::default(), me());
+        let (_, operation) = self.block(applied)?;
+        self.wait(operation)
+    }
+
+    /// A queue that a text defines.
+    pub fn queue(&self, name: &str) -> Result<QueueRef<'_>, EmbedError> {
+        Ok(QueueRef {
+            gaffer: self,
+            id: job_id(name)?,
+        })
     }
 
     /// How many instances of a job run (and are ready, if it says how to tell).
@@ -162,6 +189,45 @@ impl Drop for Gaffer {
 
 fn job_id(name: &str) -> Result<JobId, EmbedError> {
     JobId::parse(name).map_err(|error| EmbedError::Engine(Error::Invalid(error.to_string())))
+}
+
+/// A queue of an embedded engine.
+#[derive(Clone)]
+pub struct QueueRef<'a> {
+    gaffer: &'a Gaffer,
+    id: JobId,
+}
+
+impl QueueRef<'_> {
+    /// Has a function work off its tasks, `workers` at once. It runs on the engine's runtime: what blocks belongs on a thread of its own.
+    pub fn handler<F, R>(&self, handler: F) -> Result<(), EmbedError>
+    where
+        F: Fn(QueueTask) -> R + Send + Sync + 'static,
+        R: Future<Output = Handled> + Send + 'static,
+    {
+        Ok(self.gaffer.handle.queue_handler(&self.id, handler)?)
+    }
+
+    /// Puts a task in. It is in the store when this returns: its number.
+    pub fn push(&self, payload: impl Into<Value>) -> Result<TaskId, EmbedError> {
+        let push = NewPush {
+            payload: payload.into(),
+            ..NewPush::default()
+        };
+        Ok(self.push_all(&[push])?.first().copied().unwrap_or_default())
+    }
+
+    /// Puts several tasks in, all or none, with kinds, delays and keys.
+    pub fn push_all(&self, pushes: &[NewPush]) -> Result<Vec<TaskId>, EmbedError> {
+        let pushed = self.gaffer.handle.queue_push(&self.id, pushes, me());
+        let pushed = self.gaffer.block(pushed)?;
+        Ok(pushed.iter().map(|one| one.id).collect())
+    }
+
+    /// Waits for the end of a task; none: it has not ended in time.
+    pub fn wait(&self, task: TaskId, within: Duration) -> Result<Option<TaskOutcome>, EmbedError> {
+        Ok(self.gaffer.block(self.gaffer.handle.queue_wait(task, within))?)
+    }
 }
 
 /// A job in the making. Keys are those of `[job.X]` in `gaffer.toml`.

@@ -84,6 +84,11 @@ impl Drop for Engine {
     fn drop(&mut self) {
         self.owner.abort();
         self.schedules.abort();
+        let queues = owner::lock(&self.handle.state).queues.store.take();
+        if let Some(store) = queues {
+            // The file is for the next engine, perhaps in this very program.
+            store.end();
+        }
     }
 }
 

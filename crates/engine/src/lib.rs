@@ -12,6 +12,28 @@
 //! # }
 //! ```
 //!
+//! A durable queue in a program, worked off by a function of it:
+//!
+//! ```
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! use serde_json::json;
+//! use std::time::Duration;
+//!
+//! let gaffer = gaffer::Gaffer::temporary()?;
+//! gaffer.apply("[queue.mail]\nworkers = 8\nkeep.result = \"1h\"")?;
+//! let mail = gaffer.queue("mail")?;
+//! mail.handler(|task| async move {
+//!     let to = task.payload["to"].as_str().unwrap_or("nobody").to_owned();
+//!     Ok(json!({ "sent": to }))
+//! })?;
+//! let id = mail.push(json!({ "to": "ana" }))?;
+//! let outcome = mail.wait(id, Duration::from_secs(10))?.expect("it has ended");
+//! assert_eq!(outcome.result.as_deref(), Some("{\"sent\":\"ana\"}"));
+//! gaffer.stop()?;
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! What an engine is made of:
 //!
 //! | module | holds |
@@ -67,7 +89,7 @@ mod watch;
 
 pub use acts::{INSTANCES_MAX, TARGETS_MAX};
 pub use containment::Containment;
-pub use embed::{EmbedError, Gaffer, JobBuilder};
+pub use embed::{EmbedError, Gaffer, JobBuilder, QueueRef};
 pub use engine::{Engine, OpenError};
 pub use gaffer_config::LogsTotal;
 pub use gaffer_shim::limit::{SHIM_RESERVE, raise as raise_open_files};

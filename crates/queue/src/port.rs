@@ -285,6 +285,13 @@ impl Store {
             .unwrap_or_else(|_| Err(StoreError::Unavailable("it has ended".to_owned())))
     }
 
+    /// Closes when what is pending is written, and does not wait for that.
+    pub fn end(&self) {
+        match self {
+            Store::Sqlite(sqlite) => sqlite.end(),
+        }
+    }
+
     /// Writes everything and closes.
     pub async fn close(&self) {
         match self {

@@ -9,6 +9,7 @@
 //! | `resident` | workers that are kept and fed |
 //! | `listen` | what they say |
 //! | `push` | from what a caller says to a task of the store |
+//! | `handler` | functions of this process |
 //! | `claims` | workers that are not ours |
 //! | `handle` | how anything outside pushes, looks and changes |
 //!
@@ -19,6 +20,7 @@
 mod claims;
 mod defined;
 mod handle;
+mod handler;
 mod listen;
 mod opening;
 mod push;
@@ -30,4 +32,5 @@ pub use claims::Lease;
 pub use defined::QueueDefined;
 pub(crate) use defined::from_rows;
 pub use handle::{NewPush, QueueInfo, QueueSelf, QueueVerb, TaskOutcome};
+pub use handler::{Handled, HandlerError, QueueTask};
 pub(crate) use push::task_of;

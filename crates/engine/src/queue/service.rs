@@ -2,6 +2,7 @@
 
 use super::defined::AllDefined;
 use super::handle::TaskOutcome;
+use super::handler::{Handler, Handling};
 use super::resident::Residents;
 use crate::clock;
 use crate::facts::RunFacts;
@@ -37,6 +38,10 @@ pub(crate) enum QueueNews {
     Fed(RunId, bool),
     /// What a resident worker says; none: all is read.
     Said(RunId, Option<Vec<String>>),
+    /// A handler takes the tasks of a queue.
+    Handler(QueueId, Handler),
+    /// A handler has ended.
+    Handled(Handle, Outcome),
     /// An operator changed the mode of a queue.
     Mode(QueueId, Mode),
 }
@@ -65,6 +70,9 @@ pub(crate) struct Queues {
     /// The last run of each slot.
     pub(super) seats: BTreeMap<String, RunId>,
     pub(super) residents: Residents,
+    pub(super) handlers: BTreeMap<QueueId, Handler>,
+    /// Handlers at work.
+    pub(super) handling: BTreeMap<TaskId, Handling>,
     /// What recovery found, by slot: the newest run, and whether its shim is dead.
     pub(super) found: BTreeMap<String, (Box<RunFacts>, bool)>,
     /// This incarnation of this node.
@@ -96,6 +104,8 @@ impl Queues {
             by_task: BTreeMap::new(),
             seats: BTreeMap::new(),
             residents: Residents::default(),
+            handlers: BTreeMap::new(),
+            handling: BTreeMap::new(),
             found: BTreeMap::new(),
             owner: format!("{node}:{epoch}").into(),
             waiting: BTreeMap::new(),
@@ -226,6 +236,8 @@ impl State {
             }
             QueueNews::Fed(run, closed) => self.resident_fed(run, closed),
             QueueNews::Said(run, lines) => self.resident_said(run, lines),
+            QueueNews::Handler(queue, handler) => self.put_handler(queue, handler),
+            QueueNews::Handled(attempt, outcome) => self.handled(attempt, outcome),
             QueueNews::Mode(queue, mode) => {
                 let input = Input::Paused {
                     queue: queue.clone(),
@@ -278,6 +290,7 @@ impl State {
         for input in all {
             self.feed_queue(input);
         }
+        self.handlers_are_up();
         self.tend_residents();
     }
 
@@ -323,6 +336,8 @@ impl State {
                     gone: true,
                 });
             }
+            Command::Signal { handle, .. } if self.end_handler(handle, false) => {}
+            Command::Kill(handle) if self.end_handler(handle, true) => {}
             Command::Signal { handle, signal, to } => {
                 match (self.worker_run(handle), self.queues.residents.run_of(handle)) {
                     (Some(run), _) => self.signal(run, signal, to),

@@ -114,6 +114,13 @@ impl Sqlite {
         }
     }
 
+    /// See [`crate::Store::end`].
+    pub fn end(&self) {
+        let (tx, _nobody) = oneshot::channel();
+        // It may have ended already.
+        let _ended = self.writer.send(Message::Close(tx));
+    }
+
     /// Writes what is pending, empties the log, ends the writing thread.
     pub async fn close(&self) {
         let (tx, rx) = oneshot::channel();

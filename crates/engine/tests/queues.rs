@@ -1,0 +1,267 @@
+//! Handlers of this process on a real engine; an engine that is dropped leaves everything as a killed program does.
+
+use gaffer::queue::{HandlerError, NewPush, QueueTask, TaskOutcome};
+use gaffer::{Engine, Handle, Settings};
+use gaffer_core::name::JobId;
+use gaffer_core::queue::task::{TaskId, TaskState};
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+const LONG: Duration = Duration::from_secs(60);
+
+struct Node {
+    dir: tempfile::TempDir,
+    engine: Option<Engine>,
+}
+
+impl Node {
+    async fn new(queue: &str) -> Node {
+        let dir = tempfile::tempdir().expect("a directory");
+        let mut node = Node { dir, engine: None };
+        node.open().await;
+        node.apply(queue).await;
+        node
+    }
+
+    async fn open(&mut self) {
+        let settings = Settings::new(self.dir.path().join("state"));
+        self.engine = Some(Engine::open(settings).await.expect("an engine"));
+    }
+
+    /// As a SIGKILL would: no word to anybody.
+    async fn crash_and_open(&mut self) {
+        drop(self.engine.take());
+        // The threads of the store end with the last handle; the lock of the file says when.
+        let lock = self.dir.path().join("state/queue.db-owner");
+        let free = || {
+            let file = std::fs::File::open(&lock).expect("the lock");
+            rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive).is_ok()
+        };
+        for _ in 0..1_000 {
+            if free() {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        self.open().await;
+    }
+
+    async fn apply(&self, queue: &str) {
+        let root = PathBuf::from("/srv/gaffer.toml");
+        let bundle = gaffer_config::Bundle {
+            files: BTreeMap::from([(
+                root.clone(),
+                format!("[queue.q]\nretry.delay = \"10ms\"\n{queue}"),
+            )]),
+            root,
+            ..gaffer_config::Bundle::default()
+        };
+        let source = gaffer::info::ApplySource::Files(Box::new(bundle));
+        let options = gaffer::info::ApplyOptions::default();
+        self.handle()
+            .apply(source, options, "test".into())
+            .await
+            .expect("applied");
+    }
+
+    fn handle(&self) -> Handle {
+        self.engine.as_ref().expect("open").handle()
+    }
+
+    async fn push(&self, payload: Value) -> TaskId {
+        let push = NewPush {
+            payload,
+            ..NewPush::default()
+        };
+        let pushed = self.handle().queue_push(&queue(), &[push], "test".into()).await;
+        pushed.expect("pushed")[0].id
+    }
+
+    async fn ended(&self, id: TaskId) -> TaskOutcome {
+        let ended = self.handle().queue_wait(id, LONG).await.expect("a task");
+        ended.expect("it has ended")
+    }
+}
+
+fn queue() -> JobId {
+    JobId::parse("q").expect("a name")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_handler_gets_what_was_pushed_and_its_result_is_kept() {
+    let node = Node::new("keep.result = \"1h\"").await;
+    let early = node.push(json!({ "n": 1 })).await;
+    let handler = |task: QueueTask| async move {
+        let n = task.payload["n"]
+            .as_i64()
+            .ok_or(HandlerError::Fatal("no n".to_owned()))?;
+        Ok(json!({ "twice": n * 2, "attempt": task.attempt }))
+    };
+    node.handle().queue_handler(&queue(), handler).expect("taken");
+    let late = node.push(json!({ "n": 21 })).await;
+    assert_eq!(
+        node.ended(early).await.result.as_deref(),
+        Some(r#"{"twice":2,"attempt":1}"#)
+    );
+    assert_eq!(
+        node.ended(late).await.result.as_deref(),
+        Some(r#"{"twice":42,"attempt":1}"#)
+    );
+    let wrong = node.push(json!([])).await;
+    let wrong = node.ended(wrong).await;
+    assert_eq!((wrong.state, wrong.attempt), (TaskState::Dead, 1));
+    assert_eq!(wrong.failure.map(|failure| failure.message), Some("no n".into()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn errors_and_panics_are_tried_again() {
+    let node = Node::new("retry.attempts = 5").await;
+    let tried = Arc::new(AtomicUsize::new(0));
+    let count = tried.clone();
+    let handler = move |task: QueueTask| {
+        let count = count.clone();
+        async move {
+            count.fetch_add(1, Ordering::SeqCst);
+            match task.attempt {
+                1 => Err("x".parse::<u32>().expect_err("no number").into()),
+                2 => panic!("oh no"),
+                3 => Err(HandlerError::RetryAfter(
+                    "later".to_owned(),
+                    Duration::from_millis(20),
+                )),
+                _ => Ok(Value::Null),
+            }
+        }
+    };
+    node.handle().queue_handler(&queue(), handler).expect("taken");
+    let id = node.push(json!(1)).await;
+    let ended = node.ended(id).await;
+    assert_eq!((ended.state, ended.attempt), (TaskState::Done, 4));
+    assert_eq!(tried.load(Ordering::SeqCst), 4);
+    let task = node.handle().queue_task(id).await.expect("kept for a minute");
+    let said: Vec<String> = task
+        .attempts
+        .iter()
+        .filter_map(|attempt| attempt.error.as_ref())
+        .map(|error| format!("{}: {}", error.kind, error.message))
+        .collect();
+    assert_eq!(
+        said,
+        [
+            "handler: invalid digit found in string",
+            "panic: oh no",
+            "handler: later"
+        ]
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_more_are_at_work_than_there_are_workers() {
+    let node = Node::new("workers = 3").await;
+    let (now, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let (at_work, seen) = (now.clone(), most.clone());
+    let handler = move |_task| {
+        let (at_work, seen) = (at_work.clone(), seen.clone());
+        async move {
+            let count = at_work.fetch_add(1, Ordering::SeqCst) + 1;
+            seen.fetch_max(count, Ordering::SeqCst);
+            tokio::time::sleep(Duration::from_millis(2)).await;
+            at_work.fetch_sub(1, Ordering::SeqCst);
+            Ok(Value::Null)
+        }
+    };
+    node.handle().queue_handler(&queue(), handler).expect("taken");
+    let mut all = Vec::new();
+    for n in 0..30 {
+        all.push(node.push(json!(n)).await);
+    }
+    for id in all {
+        assert_eq!(node.ended(id).await.state, TaskState::Done);
+    }
+    assert_eq!(most.load(Ordering::SeqCst), 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_handler_is_asked_to_end_and_then_dropped() {
+    let node = Node::new("stop.timeout = \"200ms\"").await;
+    let said = Arc::new(Mutex::new(Vec::new()));
+    let notes = said.clone();
+    let handler = move |task: QueueTask| {
+        let notes = notes.clone();
+        async move {
+            let note = |text: &str| notes.lock().expect("no panic").push(text.to_owned());
+            note("begun");
+            task.cancelled().await;
+            note("asked");
+            if task.payload == json!("polite") {
+                return Err(HandlerError::Cancelled);
+            }
+            std::future::pending::<()>().await;
+            Ok(Value::Null)
+        }
+    };
+    node.handle().queue_handler(&queue(), handler).expect("taken");
+    for payload in ["polite", "stubborn"] {
+        let id = node.push(json!(payload)).await;
+        let begun = |said: &Mutex<Vec<String>>| {
+            said.lock()
+                .expect("no panic")
+                .last()
+                .is_some_and(|last| last == "begun")
+        };
+        while !begun(&said) {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        node.handle().queue_cancel(id).await.expect("asked");
+        assert_eq!(node.ended(id).await.state, TaskState::Cancelled, "{payload}");
+    }
+    assert_eq!(
+        *said.lock().expect("no panic"),
+        ["begun", "asked", "begun", "asked"]
+    );
+    assert_eq!(node.handle().queue_handling(), 0);
+}
+
+/// What handlers had when the program was killed runs again, or never, as the queue says.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_program_keeps_the_promise_of_the_queue() {
+    for (delivery, state) in [
+        ("at-least-once", TaskState::Done),
+        ("at-most-once", TaskState::Lost),
+    ] {
+        let mut node = Node::new(&format!("delivery = \"{delivery}\"\nkeep.done = \"1h\"")).await;
+        let begun = Arc::new(AtomicUsize::new(0));
+        let count = begun.clone();
+        let stuck = move |_task| {
+            count.fetch_add(1, Ordering::SeqCst);
+            std::future::pending()
+        };
+        node.handle().queue_handler(&queue(), stuck).expect("taken");
+        let id = node.push(json!(1)).await;
+        while begun.load(Ordering::SeqCst) == 0 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        node.crash_and_open().await;
+        let again = |task: QueueTask| async move { Ok(json!(task.attempt)) };
+        node.handle().queue_handler(&queue(), again).expect("taken");
+        assert_eq!(node.ended(id).await.state, state, "{delivery}");
+        assert_eq!(begun.load(Ordering::SeqCst), 1);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_programs_do_no_handler_does() {
+    let node = Node::new("cmd = \"true\"").await;
+    let handler = |_task: QueueTask| async { Ok(Value::Null) };
+    let refused = node
+        .handle()
+        .queue_handler(&queue(), handler)
+        .expect_err("refused");
+    assert!(refused.to_string().contains("leave out its `cmd`"), "{refused}");
+    let other = JobId::parse("other").expect("a name");
+    assert!(node.handle().queue_handler(&other, handler).is_err());
+}
