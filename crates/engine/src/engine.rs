@@ -84,7 +84,11 @@ impl Drop for Engine {
     fn drop(&mut self) {
         self.owner.abort();
         self.schedules.abort();
-        let queues = owner::lock(&self.handle.state).queues.store.take();
+        let queues = {
+            let mut state = owner::lock(&self.handle.state);
+            state.drop_handlers();
+            state.queues.store.take()
+        };
         if let Some(store) = queues {
             // The file is for the next engine, perhaps in this very program.
             store.end();
@@ -140,21 +144,23 @@ impl Engine {
             }
         }
         crate::task::service::resume(&state).await;
-        owner::lock(&state).resume_queues();
-        let owner = tokio::spawn(owner::run(state.clone(), rx));
-        crate::budget::begin(&state);
-        let host = Arc::new(gaffer_config::RealHost);
-        let started = clock::wall();
         let handle = Handle {
-            state,
+            state: state.clone(),
             owner: owner_tx,
             events,
             store,
             ended,
             settings,
-            started,
-            host,
+            started: clock::wall(),
+            host: Arc::new(gaffer_config::RealHost),
         };
+        {
+            let mut state = owner::lock(&state);
+            state.queues.runner = Some(crate::queue::runner(&handle));
+            state.resume_queues();
+        }
+        let owner = tokio::spawn(owner::run(state.clone(), rx));
+        crate::budget::begin(&state);
         let schedules = crate::schedule::begin(&handle);
         Ok(Engine {
             handle,

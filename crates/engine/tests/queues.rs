@@ -6,7 +6,6 @@ use gaffer_core::name::JobId;
 use gaffer_core::queue::task::{TaskId, TaskState};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -51,7 +50,7 @@ impl Node {
     }
 
     async fn apply(&self, queue: &str) {
-        let root = PathBuf::from("/srv/gaffer.toml");
+        let root = self.dir.path().join("gaffer.toml");
         let bundle = gaffer_config::Bundle {
             files: BTreeMap::from([(
                 root.clone(),
@@ -264,4 +263,94 @@ async fn what_programs_do_no_handler_does() {
     assert!(refused.to_string().contains("leave out its `cmd`"), "{refused}");
     let other = JobId::parse("other").expect("a name");
     assert!(node.handle().queue_handler(&other, handler).is_err());
+}
+
+// ── tasks of steps ──
+
+fn dag(script: &str) -> String {
+    format!(
+        "task = \"t\"\nkeep.result = \"1h\"\nretry.attempts = 2\n[task.t]\nparams = {{ who = \"nobody\" }}\n\
+         [task.t.step.first]\ncmd = [\"sh\", \"-c\", \"echo {{{{params.who}}}} >> first\"]\n\
+         [task.t.step.then]\nafter = [\"first\"]\ncmd = [\"sh\", \"-c\", \"{script}\"]\n"
+    )
+}
+
+impl Node {
+    async fn with_dag(script: &str) -> Node {
+        let node = Node::new("").await;
+        node.apply(&dag(script)).await;
+        node
+    }
+
+    fn read(&self, name: &str) -> String {
+        std::fs::read_to_string(self.dir.path().join(name)).unwrap_or_default()
+    }
+
+    async fn until(&self, what: &str, is_so: impl Fn() -> bool) {
+        for _ in 0..6_000 {
+            if is_so() {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        panic!("never: {what}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_queued_task_may_be_a_task_of_steps() {
+    let node = Node::with_dag("test ! -e bad").await;
+    let id = node.push(json!({ "who": "ana" })).await;
+    let ended = node.ended(id).await;
+    assert_eq!(ended.state, TaskState::Done);
+    assert_eq!(ended.result.as_deref(), Some(r#"{"task":"t-q1-1"}"#));
+    assert_eq!(node.read("first"), "ana\n");
+    let run = node.handle().task("t-q1-1").await.expect("the run");
+    assert_eq!(run.view.state, gaffer_core::task::record::TaskState::Success);
+    // A run that fails is an attempt that failed; each attempt has a run of its own.
+    std::fs::write(node.dir.path().join("bad"), "").expect("written");
+    let id = node.push(json!({})).await;
+    let ended = node.ended(id).await;
+    assert_eq!((ended.state, ended.attempt), (TaskState::Dead, 2));
+    assert_eq!(node.read("first"), "ana\nnobody\nnobody\n");
+    // Parameters that the task does not have, and payloads that are none, are not tried again.
+    for wrong in [json!({ "whom": "ana" }), json!([1])] {
+        let id = node.push(wrong).await;
+        let ended = node.ended(id).await;
+        assert_eq!((ended.state, ended.attempt), (TaskState::Dead, 1));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_run_of_a_queued_task_is_found_again() {
+    for delivery in ["at-least-once", "at-most-once"] {
+        let mut node = Node::with_dag("until test -e go; do sleep 0.02; done").await;
+        let text = dag("until test -e go; do sleep 0.02; done");
+        node.apply(&format!("delivery = \"{delivery}\"\nkeep.done = \"1h\"\n{text}"))
+            .await;
+        let id = node.push(json!({ "who": "ana" })).await;
+        node.until("the first step", || !node.read("first").is_empty())
+            .await;
+        for _ in 0..2 {
+            node.crash_and_open().await;
+        }
+        std::fs::write(node.dir.path().join("go"), "").expect("written");
+        let ended = node.ended(id).await;
+        assert_eq!((ended.state, ended.attempt), (TaskState::Done, 1), "{delivery}");
+        let runs = node.handle().tasks(None).await.expect("a list");
+        assert_eq!(runs.len(), 1, "{runs:?}");
+        assert_eq!(node.read("first"), "ana\n", "{delivery}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_queued_task_of_steps_is_withdrawn_with_its_run() {
+    let node = Node::with_dag("sleep 1000").await;
+    let id = node.push(json!({})).await;
+    node.until("the first step", || !node.read("first").is_empty())
+        .await;
+    node.handle().queue_cancel(id).await.expect("asked");
+    assert_eq!(node.ended(id).await.state, TaskState::Cancelled);
+    let run = node.handle().task("t-q1-1").await.expect("the run");
+    assert_eq!(run.view.state, gaffer_core::task::record::TaskState::Killed);
 }

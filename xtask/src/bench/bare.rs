@@ -2,6 +2,7 @@
 //!
 //! `xtask bench bare spawn N PROGRAM` prints microseconds of starting and of ending N programs;
 //! `floor N PROGRAM` does the same with what a run needs (see `floor.rs`);
+//! `resident` is a worker of a queue that says done to everything;
 //! `steps N` starts and waits for N programs, 64 at once, and prints how many in a second;
 //! `respawn PROGRAM` keeps one running until its standard input ends;
 //! `pump WRITERS DIR -- PROGRAM…` moves what writers write into files.
@@ -22,6 +23,7 @@ pub fn run(words: &[String]) -> Result<()> {
         "spawn" => spawn(word(1)?.parse()?, word(2)?),
         "floor" => super::floor::floor(word(1)?.parse()?, word(2)?),
         "respawn" => respawn(word(1)?),
+        "resident" => super::queue::resident(),
         "steps" => super::tasks::bare_steps(word(1)?.parse()?),
         "pump" => pump(
             word(1)?.parse()?,

@@ -11,6 +11,7 @@ mod control;
 mod floor;
 mod footprint;
 mod logs;
+mod queue;
 mod respawn;
 mod start;
 mod subscribers;
@@ -48,7 +49,7 @@ impl Plan {
 
 type Measurement = (&'static str, fn(&Plan, &mut Table) -> Result<()>);
 
-const ALL: [Measurement; 9] = [
+const ALL: [Measurement; 10] = [
     ("start", start::start),
     ("stop", start::stop),
     ("respawn", respawn::respawn),
@@ -58,6 +59,7 @@ const ALL: [Measurement; 9] = [
     ("control", control::control),
     ("subscribers", subscribers::subscribers),
     ("tasks", tasks::tasks),
+    ("queue", queue::queue),
 ];
 
 /// Builds, measures what is asked for, prints the table. Fails when a target is missed.

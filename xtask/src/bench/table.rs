@@ -58,6 +58,20 @@ impl Table {
         self.0.push(row);
     }
 
+    /// A number of its own with a lower bound.
+    pub fn floor_of(&mut self, what: &str, unit: &str, value: f64, bound: f64) {
+        let (gaffer, target) = (format!("{value:.0} {unit}"), format!("≥ {bound:.0} {unit}"));
+        println!("  {what}: {gaffer}, target {target}");
+        self.0.push(Row {
+            what: what.to_owned(),
+            bare: "-".into(),
+            gaffer,
+            ratio: "-".into(),
+            target,
+            ok: value >= bound,
+        });
+    }
+
     fn ratio(&mut self, what: &str, unit: &str, [bare, gaffer]: [f64; 2], target: String, ok: bool) {
         let ratio = format!("{:.2} ×", gaffer / bare);
         println!("  {what}: bare {bare:.1} {unit}, gaffer {gaffer:.1} {unit}, {ratio}, target {target}");

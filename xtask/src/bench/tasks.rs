@@ -27,7 +27,7 @@ pub fn tasks(plan: &Plan, table: &mut Table) -> Result<()> {
     planning(table)
 }
 
-fn bare_rate(steps: usize) -> Result<f64> {
+pub(super) fn bare_rate(steps: usize) -> Result<f64> {
     let words = ["bench", "bare", "steps", &steps.to_string()];
     let output = Command::new(std::env::current_exe()?)
         .args(words)

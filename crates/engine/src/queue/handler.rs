@@ -9,6 +9,7 @@ use crate::handle::{Handle, Result};
 use crate::info::Error;
 use crate::owner::{Message, lock};
 use crate::state::State;
+use gaffer_core::name::JobId;
 use gaffer_core::queue::dispatch::Input;
 use gaffer_core::queue::outcome::Outcome;
 use gaffer_core::queue::spec::QueueId;
@@ -35,19 +36,38 @@ pub struct QueueTask {
     pub meta: Option<Value>,
     /// Ordinal of this attempt, from 1.
     pub attempt: u32,
-    stop: watch::Receiver<bool>,
+    /// Which claim of it this is.
+    pub(super) token: u64,
+    stop: watch::Receiver<Asked>,
+}
+
+/// What is asked of a handler.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Asked {
+    Nothing,
+    End,
+    Now,
 }
 
 impl QueueTask {
     /// Its end was asked for.
     pub fn is_cancelled(&self) -> bool {
-        *self.stop.borrow()
+        *self.stop.borrow() >= Asked::End
     }
 
     /// Resolves when its end is asked for.
     pub async fn cancelled(&self) {
+        self.asked(Asked::End).await;
+    }
+
+    /// Resolves when there is no time left.
+    pub(super) async fn killed(&self) {
+        self.asked(Asked::Now).await;
+    }
+
+    async fn asked(&self, what: Asked) {
         let mut stop = self.stop.clone();
-        if stop.wait_for(|stop| *stop).await.is_err() {
+        if stop.wait_for(|stop| *stop >= what).await.is_err() {
             // Nobody can ask any more.
             std::future::pending::<()>().await;
         }
@@ -84,8 +104,10 @@ pub(crate) type Handler = Arc<dyn Fn(QueueTask) -> Future + Send + Sync>;
 /// A handler at work.
 pub(super) struct Handling {
     attempt: Attempt,
-    stop: watch::Sender<bool>,
+    stop: watch::Sender<Asked>,
     abort: AbortHandle,
+    /// It ends by itself when it is told to.
+    obeys: bool,
 }
 
 fn outcome_of(handled: std::result::Result<Handled, JoinError>) -> Outcome {
@@ -134,13 +156,8 @@ impl State {
         }
     }
 
-    /// Gives a task to the handler of its queue; false: there is none.
-    pub(super) fn hand_to_handler(&mut self, row: &Claimed, payload: Value) -> bool {
-        let Some(handler) = self.queues.handlers.get(&row.queue).cloned() else {
-            return false;
-        };
-        let (stop, stopped) = watch::channel(false);
-        let task = QueueTask {
+    fn task_for(row: &Claimed, payload: Value, stop: watch::Receiver<Asked>) -> QueueTask {
+        QueueTask {
             id: row.handle.task,
             queue: row.queue.clone(),
             kind: row.kind.clone(),
@@ -150,8 +167,18 @@ impl State {
                 .as_deref()
                 .and_then(|meta| serde_json::from_str(meta).ok()),
             attempt: row.attempt,
-            stop: stopped,
+            token: row.handle.token,
+            stop,
+        }
+    }
+
+    /// Gives a task to the handler of its queue; false: there is none.
+    pub(super) fn hand_to_handler(&mut self, row: &Claimed, payload: Value) -> bool {
+        let Some(handler) = self.queues.handlers.get(&row.queue).cloned() else {
+            return false;
         };
+        let (stop, stopped) = watch::channel(Asked::Nothing);
+        let task = State::task_for(row, payload, stopped);
         let (owner, attempt) = (self.owner.clone(), row.handle);
         // On its own: a panic is its end, and not ours.
         let work = tokio::spawn(async move { handler(task).await });
@@ -160,7 +187,35 @@ impl State {
             let outcome = outcome_of(work.await);
             let _ended = owner.send(Message::Queue(QueueNews::Handled(attempt, outcome)));
         });
-        let handling = Handling { attempt, stop, abort };
+        let handling = Handling {
+            attempt,
+            stop,
+            abort,
+            obeys: false,
+        };
+        self.queues.handling.insert(attempt.task, handling);
+        true
+    }
+
+    /// Starts the run of a task of steps for a queued task, or finds it; false: there is nobody who could.
+    pub(super) fn hand_to_dag(&mut self, row: &Claimed, payload: Value, name: &str) -> bool {
+        let name = JobId::parse_in(name, &row.queue.session);
+        let (Some(runner), Ok(name)) = (self.queues.runner.clone(), name) else {
+            return false;
+        };
+        let (stop, stopped) = watch::channel(Asked::Nothing);
+        let task = State::task_for(row, payload, stopped);
+        let (owner, attempt) = (self.owner.clone(), row.handle);
+        let led = tokio::spawn(async move {
+            let outcome = runner(task, name).await;
+            let _ended = owner.send(Message::Queue(QueueNews::Handled(attempt, outcome)));
+        });
+        let handling = Handling {
+            attempt,
+            stop,
+            abort: led.abort_handle(),
+            obeys: true,
+        };
         self.queues.handling.insert(attempt.task, handling);
         true
     }
@@ -180,11 +235,22 @@ impl State {
         let Some(handling) = handling.filter(|handling| handling.attempt == attempt) else {
             return false;
         };
-        handling.stop.send_replace(true);
-        if now {
+        let asked = if now { Asked::Now } else { Asked::End };
+        handling.stop.send_replace(asked);
+        if now && !handling.obeys {
             handling.abort.abort();
         }
         true
+    }
+
+    /// The engine goes away without a word: what works in this process for it goes with it.
+    pub(crate) fn drop_handlers(&mut self) {
+        // It holds a handle, and so the state that holds it.
+        self.queues.runner = None;
+        self.queues.handlers.clear();
+        for handling in std::mem::take(&mut self.queues.handling).into_values() {
+            handling.abort.abort();
+        }
     }
 }
 

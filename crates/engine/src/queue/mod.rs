@@ -10,6 +10,7 @@
 //! | `listen` | what they say |
 //! | `push` | from what a caller says to a task of the store |
 //! | `handler` | functions of this process |
+//! | `dag` | runs of tasks of steps |
 //! | `claims` | workers that are not ours |
 //! | `handle` | how anything outside pushes, looks and changes |
 //!
@@ -18,6 +19,7 @@
 //! run: a daemon that was killed finds living workers and adopts them, and takes over how dead ones ended.
 
 mod claims;
+mod dag;
 mod defined;
 mod handle;
 mod handler;
@@ -29,6 +31,7 @@ pub(crate) mod service;
 mod worker;
 
 pub use claims::Lease;
+pub(crate) use dag::runner;
 pub use defined::QueueDefined;
 pub(crate) use defined::from_rows;
 pub use handle::{NewPush, QueueInfo, QueueSelf, QueueVerb, TaskOutcome};

@@ -8,7 +8,7 @@ use crate::state::State;
 use gaffer_core::name::JobId;
 use gaffer_core::queue::dispatch::Input;
 use gaffer_core::queue::outcome::Outcome;
-use gaffer_core::queue::spec::QueueId;
+use gaffer_core::queue::spec::{By, QueueId};
 use gaffer_core::queue::task::{Claimed, Failure, Handle};
 use gaffer_queue::port::{Answer, Request};
 use gaffer_queue::rows::Mode;
@@ -170,9 +170,39 @@ impl State {
                 ended,
             });
         }
+        let unled = self.lead_dags(&orphans);
         self.feed_queue(Input::Orphans(orphans));
+        unled.into_iter().for_each(|ended| self.feed_queue(ended));
         self.strangers(&found);
         self.feed_queue(Input::Recovered);
+    }
+
+    /// Queued tasks whose work is a run of a task of steps keep their claims: such a run is led again, wherever it is.
+    /// Those that cannot be led have ended.
+    fn lead_dags(&mut self, orphans: &[Claimed]) -> Vec<Input> {
+        let mut unled = Vec::new();
+        let mut seats: BTreeMap<QueueId, u32> = BTreeMap::new();
+        for row in orphans {
+            let spec = self.queues.spec(&row.queue);
+            let is_dag = spec.is_some_and(|spec| matches!(spec.work(row.kind.as_deref()).by, By::Task(_)));
+            if !is_dag {
+                continue;
+            }
+            let seat = seats.entry(row.queue.clone()).or_default();
+            let found = Input::Found {
+                queue: row.queue.clone(),
+                seat: *seat,
+                handle: row.handle,
+                ended: None,
+            };
+            *seat += 1;
+            self.feed_queue(found);
+            // Before the machine hears of the row: it may have been withdrawn, and then its run is to end.
+            if let Err(outcome) = self.hand(0, row.clone()) {
+                unled.push(super::service::ended(row.handle, outcome, true));
+            }
+        }
+        unled
     }
 
     /// How a worker of an earlier daemon ended; none: it lives.

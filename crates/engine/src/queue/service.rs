@@ -1,5 +1,6 @@
 //! The queues of a node: the machine's commands carried out, facts given to it.
 
+use super::dag::Runner;
 use super::defined::AllDefined;
 use super::handle::TaskOutcome;
 use super::handler::{Handler, Handling};
@@ -70,6 +71,8 @@ pub(crate) struct Queues {
     /// The last run of each slot.
     pub(super) seats: BTreeMap<String, RunId>,
     pub(super) residents: Residents,
+    /// Leads the runs of queued tasks of steps.
+    pub runner: Option<Runner>,
     pub(super) handlers: BTreeMap<QueueId, Handler>,
     /// Handlers at work.
     pub(super) handling: BTreeMap<TaskId, Handling>,
@@ -104,6 +107,7 @@ impl Queues {
             by_task: BTreeMap::new(),
             seats: BTreeMap::new(),
             residents: Residents::default(),
+            runner: None,
             handlers: BTreeMap::new(),
             handling: BTreeMap::new(),
             found: BTreeMap::new(),

@@ -68,7 +68,8 @@ impl State {
                 self.start_worker(&start)
                     .map_err(|text| Outcome::Failed(Failure::of("start-failed", text)))
             }
-            By::Others if self.hand_to_handler(&row, payload) => Ok(()),
+            By::Others if self.hand_to_handler(&row, payload.clone()) => Ok(()),
+            By::Task(name) if self.hand_to_dag(&row, payload.clone(), &name) => Ok(()),
             By::Task(_) | By::Others => Err(fatal("unknown-kind", "nobody here does it".to_owned())),
         }
     }

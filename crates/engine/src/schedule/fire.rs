@@ -335,7 +335,8 @@ fn run_id(id: &JobId, tick: Wall) -> String {
     }
 }
 
-fn own_user() -> String {
+/// The user that the engine runs as.
+pub(crate) fn own_user() -> String {
     let host = SystemHost::new();
     let uid = host.own_uid();
     host.user_with_id(uid)
