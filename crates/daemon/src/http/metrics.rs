@@ -5,13 +5,17 @@ use crate::refusal::{Answer, Refusal};
 use crate::view;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
+use gaffer::queue::{BOUNDS, Latencies};
 use gaffer_api::error::Code;
 use hyper::header::CONTENT_TYPE;
 use prometheus_client::encoding::text::encode;
+use prometheus_client::encoding::{EncodeMetric, MetricEncoder, NoLabelSet};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::{MetricType, TypedMetric};
 use prometheus_client::registry::Registry;
+use std::sync::{Arc, Mutex, PoisonError};
 
 type Labels = Vec<(String, String)>;
 
@@ -133,6 +137,11 @@ async fn queues(app: &Shared, registry: &mut Registry) {
     let busy: Family<Labels, Gauge> = Family::default();
     let paused: Family<Labels, Gauge> = Family::default();
     let done: Family<Labels, Gauge> = Family::default();
+    let finished: Family<Labels, Counter> = Family::default();
+    let retried: Family<Labels, Counter> = Family::default();
+    let leases: Family<Labels, Counter> = Family::default();
+    let waited: Family<Labels, Times> = Family::default();
+    let took: Family<Labels, Times> = Family::default();
     let now = gaffer::clock::wall().0;
     for queue in &all {
         let labels = vec![
@@ -155,7 +164,47 @@ async fn queues(app: &Shared, registry: &mut Registry) {
         busy.get_or_create(&labels).set(i64::from(queue.busy));
         paused.get_or_create(&labels).set(i64::from(queue.mode.paused));
         done.get_or_create(&labels).set(whole(queue.done_per_min));
+        let stats = &queue.stats;
+        for (state, count) in [
+            ("done", stats.done),
+            ("dead", stats.dead),
+            ("cancelled", stats.cancelled),
+            ("lost", stats.lost),
+        ] {
+            let mut labels = labels.clone();
+            labels.push(("state".to_owned(), state.to_owned()));
+            finished.get_or_create(&labels).inc_by(count);
+        }
+        retried.get_or_create(&labels).inc_by(stats.retried);
+        leases.get_or_create(&labels).inc_by(stats.leases_lost);
+        waited.get_or_create(&labels).set(stats.waited);
+        took.get_or_create(&labels).set(stats.took);
     }
+    registry.register(
+        "queue_finished",
+        "Tasks that workers finished, by their last state",
+        finished,
+    );
+    registry.register(
+        "queue_retried",
+        "Attempts that failed and are followed by another",
+        retried,
+    );
+    registry.register(
+        "queue_leases_lost",
+        "Attempts that did not count any more",
+        leases,
+    );
+    registry.register(
+        "queue_wait_seconds",
+        "From when a task could begin until it began",
+        waited,
+    );
+    registry.register(
+        "queue_run_seconds",
+        "From the beginning of an attempt until its outcome was in the store",
+        took,
+    );
     registry.register("queue_tasks", "Tasks by state, counted up to 100000", tasks);
     registry.register(
         "queue_oldest_age_seconds",
@@ -165,6 +214,34 @@ async fn queues(app: &Shared, registry: &mut Registry) {
     registry.register("queue_busy", "Tasks that workers of this node have", busy);
     registry.register("queue_paused", "1 while nothing is claimed", paused);
     registry.register("queue_done_per_minute", "Tasks done in the last minute", done);
+}
+
+/// Times of a queue as the engine counted them.
+#[derive(Clone, Debug, Default)]
+struct Times(Arc<Mutex<Latencies>>);
+
+impl Times {
+    fn set(&self, times: Latencies) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = times;
+    }
+}
+
+impl TypedMetric for Times {
+    const TYPE: MetricType = MetricType::Histogram;
+}
+
+impl EncodeMetric for Times {
+    fn encode(&self, mut encoder: MetricEncoder) -> Result<(), std::fmt::Error> {
+        let times = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let bounds = BOUNDS.iter().copied().chain([f64::INFINITY]);
+        let buckets: Vec<(f64, u64)> = bounds.zip(times.buckets).collect();
+        let count = times.buckets.iter().sum();
+        encoder.encode_histogram::<NoLabelSet>(times.sum.as_secs_f64(), count, &buckets, None)
+    }
+
+    fn metric_type(&self) -> MetricType {
+        Self::TYPE
+    }
 }
 
 fn whole(count: u64) -> i64 {

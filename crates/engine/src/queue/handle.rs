@@ -91,6 +91,8 @@ pub struct QueueInfo {
     pub busy: u32,
     /// Finished in the last minute, by this daemon.
     pub done_per_min: u64,
+    /// What it did since this daemon began.
+    pub stats: super::stats::QueueStats,
 }
 
 /// A task of a queue with its attempts.
@@ -266,6 +268,7 @@ impl Handle {
             counts,
             busy: state.queues.dispatch.busy(id),
             done_per_min: state.queues.done_per_min(id),
+            stats: state.queues.stats(id),
         })
     }
 

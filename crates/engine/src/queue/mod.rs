@@ -11,6 +11,7 @@
 //! | `push` | from what a caller says to a task of the store |
 //! | `handler` | functions of this process |
 //! | `dag` | runs of tasks of steps |
+//! | `stats` | what queues did |
 //! | `claims` | workers that are not ours |
 //! | `handle` | how anything outside pushes, looks and changes |
 //!
@@ -28,6 +29,7 @@ mod opening;
 mod push;
 mod resident;
 pub(crate) mod service;
+mod stats;
 mod worker;
 
 pub use claims::Lease;
@@ -37,3 +39,4 @@ pub(crate) use defined::from_rows;
 pub use handle::{NewPush, QueueInfo, QueueSelf, QueueVerb, TaskOutcome};
 pub use handler::{Handled, HandlerError, QueueTask};
 pub(crate) use push::task_of;
+pub use stats::{BOUNDS, Latencies, QueueStats};

@@ -5,6 +5,7 @@ use super::defined::AllDefined;
 use super::handle::TaskOutcome;
 use super::handler::{Handler, Handling};
 use super::resident::Residents;
+use super::stats::Counted;
 use crate::clock;
 use crate::facts::RunFacts;
 use crate::info::Event;
@@ -86,7 +87,9 @@ pub(crate) struct Queues {
     barriers: Vec<(BTreeSet<RunId>, oneshot::Sender<()>)>,
     /// Rung when something may be claimed.
     pub(super) bell: watch::Sender<u64>,
-    rates: BTreeMap<QueueId, Rate>,
+    pub(super) counted: BTreeMap<QueueId, Counted>,
+    /// When attempts began.
+    pub(super) begun: BTreeMap<TaskId, Mono>,
     /// When waiting tasks of a queue were last given a new rank.
     aged: BTreeMap<QueueId, Mono>,
     /// The end of the node goes on with its jobs when the queues are done: all of them, by whom.
@@ -115,7 +118,8 @@ impl Queues {
             waiting: BTreeMap::new(),
             barriers: Vec::new(),
             bell: watch::Sender::new(0),
-            rates: BTreeMap::new(),
+            counted: BTreeMap::new(),
+            begun: BTreeMap::new(),
             aged: BTreeMap::new(),
             then_shutdown: None,
         }
@@ -174,53 +178,9 @@ impl Queues {
         }
     }
 
-    /// Takes note of an attempt that is over.
-    pub fn count(&mut self, queue: &QueueId, settlement: &Settlement) {
-        if settlement.state == TaskState::Done {
-            let rate = self.rates.entry(queue.clone()).or_default();
-            *rate = rate.at(clock::wall().0.div_euclid(60_000));
-            rate.now += 1;
-        }
-    }
-
-    /// Tasks done in the last minute: those of this one, and the share of the one before that is not yet a minute ago.
-    pub fn done_per_min(&self, queue: &QueueId) -> u64 {
-        let now = clock::wall().0;
-        let Some(rate) = self.rates.get(queue).map(|rate| rate.at(now.div_euclid(60_000))) else {
-            return 0;
-        };
-        let left = u64::try_from(60_000 - now.rem_euclid(60_000)).unwrap_or(0);
-        rate.now + rate.before * left / 60_000
-    }
-
     /// The definition in force.
     pub fn spec(&self, queue: &QueueId) -> Option<&Arc<Queue>> {
         self.defined.get(queue).map(|defined| &defined.spec)
-    }
-}
-
-/// How many tasks were done, by the minute.
-#[derive(Clone, Copy, Debug, Default)]
-struct Rate {
-    minute: i64,
-    now: u64,
-    before: u64,
-}
-
-impl Rate {
-    fn at(self, minute: i64) -> Rate {
-        match minute - self.minute {
-            0 => self,
-            1 => Rate {
-                minute,
-                now: 0,
-                before: self.now,
-            },
-            _ => Rate {
-                minute,
-                ..Rate::default()
-            },
-        }
     }
 }
 
@@ -494,15 +454,19 @@ impl State {
         let mut reason = None;
         let run = self.queues.by_task.get(&event.task).copied();
         match event.settlement {
-            None => data.push(("waited_ms", event.waited.as_millis().to_string())),
+            None => {
+                self.queues.count_start(&event.queue, event.task, event.waited);
+                data.push(("waited_ms", event.waited.as_millis().to_string()));
+            }
             Some(settlement) => {
                 data.push(("state", settlement.state.word().to_owned()));
                 if let Some(at) = settlement.run_at {
                     data.push(("run_at", at.0.to_string()));
                 }
                 reason = settlement.failure.as_ref().map(reason_of);
-                self.queues.count(&event.queue, &settlement);
-                self.attempt_over(&settlement, event.event == "queue.task.stale");
+                let stale = event.event == "queue.task.stale";
+                self.queues.count(&event.queue, &settlement, stale);
+                self.attempt_over(&settlement, stale);
             }
         }
         Event {
