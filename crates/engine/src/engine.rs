@@ -154,11 +154,8 @@ impl Engine {
             started: clock::wall(),
             host: Arc::new(gaffer_config::RealHost),
         };
-        {
-            let mut state = owner::lock(&state);
-            state.queues.runner = Some(crate::queue::runner(&handle));
-            state.resume_queues();
-        }
+        owner::lock(&state).queues.runner = Some(crate::queue::runner(&handle));
+        owner::lock(&state).resume_queues();
         let owner = tokio::spawn(owner::run(state.clone(), rx));
         crate::budget::begin(&state);
         let schedules = crate::schedule::begin(&handle);

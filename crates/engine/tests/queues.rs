@@ -4,6 +4,7 @@ use gaffer::queue::{HandlerError, NewPush, QueueTask, TaskOutcome};
 use gaffer::{Engine, Handle, Settings};
 use gaffer_core::name::JobId;
 use gaffer_core::queue::task::{TaskId, TaskState};
+use gaffer_testkit::wait_until;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -40,12 +41,7 @@ impl Node {
             let file = std::fs::File::open(&lock).expect("the lock");
             rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive).is_ok()
         };
-        for _ in 0..1_000 {
-            if free() {
-                break;
-            }
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
+        until("the file of the queues is free", free);
         self.open().await;
     }
 
@@ -84,6 +80,11 @@ impl Node {
         let ended = self.handle().queue_wait(id, LONG).await.expect("a task");
         ended.expect("it has ended")
     }
+}
+
+/// Waits on this thread, which the runtime replaces meanwhile.
+fn until(what: &str, is_so: impl Fn() -> bool) {
+    tokio::task::block_in_place(|| wait_until(LONG, what, is_so));
 }
 
 fn queue() -> JobId {
@@ -168,7 +169,9 @@ async fn no_more_are_at_work_than_there_are_workers() {
         async move {
             let count = at_work.fetch_add(1, Ordering::SeqCst) + 1;
             seen.fetch_max(count, Ordering::SeqCst);
-            tokio::time::sleep(Duration::from_millis(2)).await;
+            for _ in 0..200 {
+                tokio::task::yield_now().await;
+            }
             at_work.fetch_sub(1, Ordering::SeqCst);
             Ok(Value::Null)
         }
@@ -212,9 +215,7 @@ async fn a_handler_is_asked_to_end_and_then_dropped() {
                 .last()
                 .is_some_and(|last| last == "begun")
         };
-        while !begun(&said) {
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
+        until("the handler has begun", || begun(&said));
         node.handle().queue_cancel(id).await.expect("asked");
         assert_eq!(node.ended(id).await.state, TaskState::Cancelled, "{payload}");
     }
@@ -241,9 +242,7 @@ async fn a_killed_program_keeps_the_promise_of_the_queue() {
         };
         node.handle().queue_handler(&queue(), stuck).expect("taken");
         let id = node.push(json!(1)).await;
-        while begun.load(Ordering::SeqCst) == 0 {
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
+        until("the handler has begun", || begun.load(Ordering::SeqCst) > 0);
         node.crash_and_open().await;
         let again = |task: QueueTask| async move { Ok(json!(task.attempt)) };
         node.handle().queue_handler(&queue(), again).expect("taken");
@@ -285,16 +284,6 @@ impl Node {
     fn read(&self, name: &str) -> String {
         std::fs::read_to_string(self.dir.path().join(name)).unwrap_or_default()
     }
-
-    async fn until(&self, what: &str, is_so: impl Fn() -> bool) {
-        for _ in 0..6_000 {
-            if is_so() {
-                return;
-            }
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-        panic!("never: {what}");
-    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -329,8 +318,7 @@ async fn the_run_of_a_queued_task_is_found_again() {
         node.apply(&format!("delivery = \"{delivery}\"\nkeep.done = \"1h\"\n{text}"))
             .await;
         let id = node.push(json!({ "who": "ana" })).await;
-        node.until("the first step", || !node.read("first").is_empty())
-            .await;
+        until("the first step", || !node.read("first").is_empty());
         for _ in 0..2 {
             node.crash_and_open().await;
         }
@@ -347,8 +335,7 @@ async fn the_run_of_a_queued_task_is_found_again() {
 async fn a_queued_task_of_steps_is_withdrawn_with_its_run() {
     let node = Node::with_dag("sleep 1000").await;
     let id = node.push(json!({})).await;
-    node.until("the first step", || !node.read("first").is_empty())
-        .await;
+    until("the first step", || !node.read("first").is_empty());
     node.handle().queue_cancel(id).await.expect("asked");
     assert_eq!(node.ended(id).await.state, TaskState::Cancelled);
     let run = node.handle().task("t-q1-1").await.expect("the run");

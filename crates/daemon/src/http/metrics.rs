@@ -5,7 +5,7 @@ use crate::refusal::{Answer, Refusal};
 use crate::view;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use gaffer::queue::{BOUNDS, Latencies};
+use gaffer::queue::{BOUNDS, Latencies, QueueInfo};
 use gaffer_api::error::Code;
 use hyper::header::CONTENT_TYPE;
 use prometheus_client::encoding::text::encode;
@@ -137,17 +137,9 @@ async fn queues(app: &Shared, registry: &mut Registry) {
     let busy: Family<Labels, Gauge> = Family::default();
     let paused: Family<Labels, Gauge> = Family::default();
     let done: Family<Labels, Gauge> = Family::default();
-    let finished: Family<Labels, Counter> = Family::default();
-    let retried: Family<Labels, Counter> = Family::default();
-    let leases: Family<Labels, Counter> = Family::default();
-    let waited: Family<Labels, Times> = Family::default();
-    let took: Family<Labels, Times> = Family::default();
     let now = gaffer::clock::wall().0;
     for queue in &all {
-        let labels = vec![
-            ("session".to_owned(), queue.id.session.as_str().to_owned()),
-            ("queue".to_owned(), queue.id.job.as_str().to_owned()),
-        ];
+        let labels = labels_of(queue);
         let counts = &queue.counts;
         for (state, count) in [
             ("queued", counts.queued),
@@ -164,6 +156,28 @@ async fn queues(app: &Shared, registry: &mut Registry) {
         busy.get_or_create(&labels).set(i64::from(queue.busy));
         paused.get_or_create(&labels).set(i64::from(queue.mode.paused));
         done.get_or_create(&labels).set(whole(queue.done_per_min));
+    }
+    queue_work(&all, registry);
+    registry.register("queue_tasks", "Tasks by state, counted up to 100000", tasks);
+    registry.register(
+        "queue_oldest_age_seconds",
+        "How long the oldest task that may run has waited",
+        oldest,
+    );
+    registry.register("queue_busy", "Tasks that workers of this node have", busy);
+    registry.register("queue_paused", "1 while nothing is claimed", paused);
+    registry.register("queue_done_per_minute", "Tasks done in the last minute", done);
+}
+
+/// What workers of queues did since the daemon began.
+fn queue_work(all: &[QueueInfo], registry: &mut Registry) {
+    let finished: Family<Labels, Counter> = Family::default();
+    let retried: Family<Labels, Counter> = Family::default();
+    let leases: Family<Labels, Counter> = Family::default();
+    let waited: Family<Labels, Times> = Family::default();
+    let took: Family<Labels, Times> = Family::default();
+    for queue in all {
+        let labels = labels_of(queue);
         let stats = &queue.stats;
         for (state, count) in [
             ("done", stats.done),
@@ -205,15 +219,13 @@ async fn queues(app: &Shared, registry: &mut Registry) {
         "From the beginning of an attempt until its outcome was in the store",
         took,
     );
-    registry.register("queue_tasks", "Tasks by state, counted up to 100000", tasks);
-    registry.register(
-        "queue_oldest_age_seconds",
-        "How long the oldest task that may run has waited",
-        oldest,
-    );
-    registry.register("queue_busy", "Tasks that workers of this node have", busy);
-    registry.register("queue_paused", "1 while nothing is claimed", paused);
-    registry.register("queue_done_per_minute", "Tasks done in the last minute", done);
+}
+
+fn labels_of(queue: &QueueInfo) -> Labels {
+    vec![
+        ("session".to_owned(), queue.id.session.as_str().to_owned()),
+        ("queue".to_owned(), queue.id.job.as_str().to_owned()),
+    ]
 }
 
 /// Times of a queue as the engine counted them.
