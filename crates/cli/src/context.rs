@@ -53,6 +53,15 @@ impl Context {
         }
     }
 
+    /// The session that a name without one means, of those that have it: the current one, else the only one.
+    pub fn session_of<'a>(&self, have_it: impl Iterator<Item = &'a str>) -> String {
+        let have_it: Vec<&str> = have_it.collect();
+        match have_it[..] {
+            [one] => one.to_owned(),
+            _ => self.session().to_owned(),
+        }
+    }
+
     /// The jobs that short and full names can mean.
     pub async fn jobs(&self, stats: bool) -> Result<Vec<Job>, Failure> {
         Ok(self.client.jobs(None, stats).await?)

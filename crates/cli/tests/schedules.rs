@@ -5,6 +5,7 @@ use gaffer_testkit::wait_until;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
+use std::io::BufRead;
 use std::process::Output;
 use std::time::{Duration, Instant};
 
@@ -353,5 +354,49 @@ fn b8_10_a_tick_comes_in_its_time() {
         // Never early; late only as a busy machine is.
         assert!(late.is_some_and(|late| (0..1_500).contains(&late)), "{late:?}");
     }
+    node.stop(SOON);
+}
+
+/// Somebody holds the file of the queues for longer than a tick may be late.
+#[test]
+fn a_tick_that_came_in_time_waits_for_the_store() {
+    let mut node = node(
+        r#"
+[queue.q]
+keep.done = "1h"
+[schedule.s]
+cron = "* * * * * *"
+queue = "q"
+overlap = "allow"
+"#,
+    );
+    wait_until(SOON, "two ticks", || ticks(&node, "q").len() >= 2);
+    let script = "import sqlite3, sys\nc = sqlite3.connect(sys.argv[1], isolation_level=None, timeout=30)\n\
+                  c.execute('BEGIN IMMEDIATE')\nprint('held', flush=True)\nsys.stdin.read()\nc.execute('ROLLBACK')\n";
+    let mut holder = std::process::Command::new("python3")
+        .args(["-c", script])
+        .arg(node.state_dir().join("queue.db"))
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .expect("python3");
+    let mut said = String::new();
+    let out = holder.stdout.take().expect("its output");
+    std::io::BufReader::new(out).read_line(&mut said).expect("a line");
+    assert_eq!(said, "held\n");
+    let before = ticks(&node, "q");
+    let held = Instant::now();
+    wait_until(SOON, "no tick is on time any more", || {
+        held.elapsed() > Duration::from_secs(12)
+    });
+    assert_eq!(ticks(&node, "q"), before);
+    drop(holder.stdin.take());
+    holder.wait().expect("its end");
+    wait_until(SOON, "it goes on", || ticks(&node, "q").len() >= before.len() + 2);
+    let after = ticks(&node, "q");
+    // The one that came first is there, those behind it were missed.
+    assert_every_second(&after[..=before.len()]);
+    let why = json_of(&node, &["events", "--filter", "schedule.skipped"]).to_string();
+    assert!(why.contains("\"missed\""), "{why}");
     node.stop(SOON);
 }

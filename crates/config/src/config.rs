@@ -92,7 +92,7 @@ pub fn load(bundle: &Bundle, host: &dyn Host) -> Result<Config, Diagnostics> {
     let webhooks = webhooks.collect();
     let schedules = std::mem::take(&mut front.schedules).into_values();
     let schedules = schedules.filter_map(|def| crate::schedule::resolve(def, &mut report));
-    let schedules = schedules.map(|one| (one.id.clone(), one)).collect();
+    let schedules: BTreeMap<JobId, LoadedSchedule> = schedules.map(|one| (one.id.clone(), one)).collect();
     let mut world = World::new(host);
     let session = front.session.clone();
     let vars = std::mem::take(&mut front.declared_vars);
@@ -115,10 +115,11 @@ pub fn load(bundle: &Bundle, host: &dyn Host) -> Result<Config, Diagnostics> {
     }
     let tasks = all.tasks.into_iter();
     let tasks = tasks.filter_map(|task| crate::task::resolve(task, &mut world, &mut report));
-    let tasks = tasks.map(|task| (task.id.clone(), task)).collect();
+    let tasks: BTreeMap<JobId, LoadedTask> = tasks.map(|task| (task.id.clone(), task)).collect();
     let queues = all.queues.into_iter();
     let queues = queues.filter_map(|queue| crate::queue::resolve(queue, &mut world, &mut report));
-    let queues = queues.map(|queue| (queue.id.clone(), queue)).collect();
+    let queues: BTreeMap<JobId, LoadedQueue> = queues.map(|queue| (queue.id.clone(), queue)).collect();
+    crate::schedule::check_targets(&schedules, (&drafts, &tasks, &queues), &mut report);
     check_counts(bundle, &drafts, &mut report);
     dependencies(&mut drafts, &mut report);
     overlapping_ports(&drafts, &mut report);

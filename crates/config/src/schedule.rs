@@ -35,6 +35,8 @@ pub struct LoadedSchedule {
     pub typed: Value,
     /// Where it is written; none for one made without a file.
     pub origin: Option<Origin>,
+    /// Of its header.
+    span: Span,
 }
 
 impl LoadedSchedule {
@@ -128,6 +130,7 @@ pub(crate) fn resolve(def: ScheduleDef, report: &mut Report) -> Option<LoadedSch
         calendar: Arc::new(calendar),
         typed: Value::Object(sorted.into_iter().collect()),
         origin: Some(origin(report, def.span)),
+        span: def.span,
     })
 }
 
@@ -296,6 +299,27 @@ impl Values<'_> {
             },
             jitter: self.duration("jitter").unwrap_or_default(),
             start: self.table.get("start").and_then(Node::as_bool) != Some(false),
+        }
+    }
+}
+
+/// A target of the schedule's own session that no file here defines is most likely a slip: it would be noticed when the first tick comes.
+pub(crate) fn check_targets<J, T, Q>(
+    schedules: &BTreeMap<JobId, LoadedSchedule>,
+    (jobs, tasks, queues): (&BTreeMap<JobId, J>, &BTreeMap<JobId, T>, &BTreeMap<JobId, Q>),
+    report: &mut Report,
+) {
+    for schedule in schedules.values() {
+        let (kind, target, known) = match &schedule.spec.does {
+            Does::Push { queue, .. } => ("queue", queue, queues.contains_key(queue)),
+            Does::Task { task, .. } => ("task", task, tasks.contains_key(task)),
+            Does::Job { job, .. } => ("job", job, jobs.contains_key(job)),
+        };
+        if target.session == schedule.id.session && !known {
+            let path = format!("schedule.{}.{kind}", schedule.id.job);
+            let message = format!("there is no {kind} `{}` in these files", target.job);
+            let help = "every tick is given up while there is none";
+            report.warning(schedule.span, &path, message, help);
         }
     }
 }

@@ -173,6 +173,16 @@ fn schedule(missed: Missed) -> Schedule {
     }
 }
 
+fn look_at(calendar: &Calendar, seen: Seen, now: Wall) -> Look {
+    look(
+        "default.x",
+        &schedule(Missed::Skip),
+        &calendar.from(Wall(0)),
+        seen,
+        now,
+    )
+}
+
 fn looked(schedule: &Schedule, seen: &str, now: &str) -> Look {
     let calendar = cron("* * * * *", "UTC");
     let seen = Seen {
@@ -276,6 +286,15 @@ fn a_clock_that_was_years_ahead_does_not_silence_a_schedule() {
     assert!(look.fire.is_empty());
     assert_eq!(look.seen, at("2026-11-27T10:03:30Z"));
     assert_eq!(look.next, Some(at("2026-11-27T10:04:00Z")));
+    // Nor does the end of a pause in those years.
+    let calendar = cron("* * * * *", "UTC");
+    let seen = Seen {
+        tick: at("2026-11-27T10:01:00Z"),
+        awake: Some(at("2031-01-01T00:00:00Z")),
+    };
+    let now = at("2026-11-27T10:02:03Z");
+    let after = look_at(&calendar, seen, now);
+    assert_eq!(after.fire, [at("2026-11-27T10:02:00Z")]);
     // A little back: what was dealt with is not dealt with twice.
     let little = looked(
         &schedule(Missed::All),
@@ -356,6 +375,30 @@ fn a_command_is_a_task_of_its_own() {
     };
     assert_eq!(*task, id);
     assert!(config.schedules[&id].typed.get("cmd").is_none());
+}
+
+#[test]
+fn a_target_that_no_file_defines_is_warned_of() {
+    let warned = |text: &str| {
+        let config = read(text).expect("understood");
+        let all: Vec<String> = config.warnings.iter().map(|one| one.render(false)).collect();
+        all.join("\n")
+    };
+    for (does, kind) in [
+        ("task = \"nope\"", "task"),
+        ("queue = \"nope\"", "queue"),
+        ("job = \"nope\"", "job"),
+    ] {
+        let said = warned(&format!("[schedule.x]\nevery = \"1h\"\n{does}\n"));
+        assert!(said.contains(&format!("there is no {kind} `nope`")), "{said}");
+        assert!(said.contains("gaffer.toml:1"), "{said}");
+    }
+    assert_eq!(warned("[schedule.x]\nevery = \"1h\"\ntask = \"far.nope\"\n"), "");
+    assert_eq!(warned("[schedule.x]\nevery = \"1h\"\ncmd = \"true\"\n"), "");
+    assert_eq!(
+        warned("[queue.q]\n[schedule.x]\nevery = \"1h\"\nqueue = \"q\"\n"),
+        ""
+    );
 }
 
 #[test]

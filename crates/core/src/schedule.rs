@@ -156,7 +156,7 @@ pub struct Skipped {
     pub last: Wall,
 }
 
-/// What is to be done with the ticks that have come. `name` spreads schedules with `jitter`.
+/// What is to be done with the ticks that have come. `name`, of the schedule and its node, is what spreads them with `jitter`.
 pub fn look(name: &str, schedule: &Schedule, ticks: &dyn Ticks, seen: Seen, now: Wall) -> Look {
     let mut from = seen.tick;
     if from > now.plus(CLOCK_BACK) {
@@ -170,7 +170,9 @@ pub fn look(name: &str, schedule: &Schedule, ticks: &dyn Ticks, seen: Seen, now:
     let newest = ready.last().copied();
     let next = ticks.next(newest.unwrap_or(from)).map(due);
     let on_time = newest.filter(|tick| {
-        let awake = seen.awake.is_none_or(|awake| *tick > awake);
+        // One that is yet to come was noted under a clock that was ahead.
+        let awake = seen.awake.filter(|awake| *awake <= now);
+        let awake = awake.is_none_or(|awake| *tick > awake);
         awake && now.since(due(*tick)) <= ON_TIME
     });
     let missed = &ready[..ready.len() - usize::from(on_time.is_some())];

@@ -770,3 +770,19 @@ async fn a_tick_whose_push_is_refused_stays_where_it_is() {
     store.ask(Request::Schedule("default.s".into(), None)).await;
     assert_eq!(schedule_row(&store).await, ScheduleRow::default());
 }
+
+#[tokio::test]
+async fn tasks_that_are_too_late_are_in_nobodys_way() {
+    let store = Asked::sqlite();
+    let mut late = task("1");
+    late.begin_by = Some(Wall(NOW.0 - 1));
+    store.push(vec![late.clone(); 3]).await.expect("pushed");
+    let good = store.id(task("2")).await;
+    assert_eq!(store.ids(|claim| claim.count = 1).await, [good]);
+    // However many they are: then the store says that it is to be asked again.
+    store.push(vec![late; 1_500]).await.expect("pushed");
+    let good = store.id(task("3")).await;
+    let (rows, again_at) = store.claim(|claim| claim.count = 1).await;
+    assert_eq!((rows.len(), again_at), (0, Some(NOW)));
+    assert_eq!(store.ids(|claim| claim.count = 1).await, [good]);
+}

@@ -58,14 +58,8 @@ pub async fn find(ctx: &Context, text: &str) -> Result<(String, String), Failure
         return Ok((session.to_owned(), name.to_owned()));
     }
     let all = ctx.client.queues().await?;
-    let named: Vec<&Queue> = all.iter().filter(|queue| queue.queue == text).collect();
-    let own = named.iter().find(|queue| queue.session == ctx.session());
-    let session = match (own, named.as_slice()) {
-        (Some(own), _) => own.session.clone(),
-        (None, [one]) => one.session.clone(),
-        (None, _) => ctx.session().to_owned(),
-    };
-    Ok((session, text))
+    let named = all.iter().filter(|queue| queue.queue == text);
+    Ok((ctx.session_of(named.map(|queue| queue.session.as_str())), text))
 }
 
 fn shown_name(ctx: &Context, queue: &Queue) -> String {

@@ -86,14 +86,8 @@ async fn find(ctx: &Context, text: &str) -> Result<(String, String), Failure> {
         return Ok((session.to_owned(), name.to_owned()));
     }
     let all = ctx.client.schedules().await?;
-    let named: Vec<&Schedule> = all.iter().filter(|one| one.schedule == text).collect();
-    let own = named.iter().find(|one| one.session == ctx.session());
-    let session = match (own, named.as_slice()) {
-        (Some(own), _) => own.session.clone(),
-        (None, [one]) => one.session.clone(),
-        (None, _) => ctx.session().to_owned(),
-    };
-    Ok((session, text))
+    let named = all.iter().filter(|one| one.schedule == text);
+    Ok((ctx.session_of(named.map(|one| one.session.as_str())), text))
 }
 
 fn plain(text: &str) -> String {

@@ -67,3 +67,21 @@ fn a_payload_that_is_no_parameters_is_dead_and_says_why() {
     assert_eq!(lines(&node.root().join("load")), ["b.csv"]);
     node.stop(SOON);
 }
+
+/// With `keep_running` an orderly stop is to a run of steps what a kill is: nothing.
+#[test]
+fn a_run_that_is_kept_goes_on_over_a_stop() {
+    let mut node = node(&FILE.replace("retry.attempts = 1", "retry.attempts = 1\nkeep_running = true"));
+    let id = push(&node, &["imports", "{\"file\": \"c.csv\"}"]);
+    let read = node.root().join("read");
+    wait_until(SOON, "the first step", || lines(&read) == ["c.csv"]);
+    node.signal(Signal::TERM);
+    node.wait_ended(SOON);
+    node.start_again();
+    assert_eq!(state(&node, id), "running");
+    std::fs::write(node.root().join("go"), "").expect("written");
+    wait_state(&node, id, "done");
+    assert_eq!(lines(&read), ["c.csv"]);
+    assert_eq!(lines(&node.root().join("load")), ["c.csv"]);
+    node.stop(SOON);
+}

@@ -27,7 +27,7 @@ use utoipa::IntoParams;
 /// Tasks that are run again in one go.
 const AGAIN: u32 = 1_000;
 
-fn id_of(session: &str, queue: &str) -> Answer<JobId> {
+pub(super) fn id_of(session: &str, queue: &str) -> Answer<JobId> {
     let bad = |error: gaffer_core::name::NameError| Refusal::new(Code::BadName, error.to_string());
     let session = Name::parse(session).map_err(bad)?;
     let queue = Name::parse(queue).map_err(bad)?;

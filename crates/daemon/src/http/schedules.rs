@@ -4,25 +4,19 @@ use crate::access::Access;
 use crate::http::Shared;
 use crate::http::body::Json;
 use crate::http::query::{Path, Query};
+use crate::http::queues::id_of;
 use crate::refusal::{Answer, Refusal};
 use crate::view_schedule as view;
 use axum::Extension;
 use axum::extract::State;
 use gaffer_api::error::{Code, ErrorBody};
 use gaffer_api::types::schedule::{Schedule, ScheduleTick, ScheduleTriggered};
-use gaffer_core::name::{JobId, JobName, Name};
 use gaffer_core::time::Wall;
 use serde::Deserialize;
 use utoipa::IntoParams;
 
 /// Most ticks of one answer.
 const TICKS_MAX: usize = 1_000;
-
-fn id_of(session: &str, schedule: &str) -> Answer<JobId> {
-    let bad = |error: gaffer_core::name::NameError| Refusal::new(Code::BadName, error.to_string());
-    let session = Name::parse(session).map_err(bad)?;
-    Ok(JobId::new(session, JobName::parse(schedule).map_err(bad)?))
-}
 
 /// Parameters of a schedule.
 #[derive(Debug, Default, Deserialize, IntoParams)]

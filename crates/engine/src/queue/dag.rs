@@ -84,26 +84,14 @@ async fn start(handle: &Handle, task: &QueueTask, name: &JobId, id: &str, by: &A
     if root.place(id).is_some() {
         return Ok(());
     }
-    let beside = |folder: &str| root.path().join(folder).join(id).to_string_lossy().into_owned();
-    let new = NewTask {
-        definition: handle.task_defined(name, &params(&task.payload)?)?,
-        sandbox: beside("sandboxes"),
-        user: crate::schedule::own_user(),
-        log_dir: Some(beside("logs")),
-        ports: Vec::new(),
-        retry: None,
-        id: id.to_owned(),
-    };
+    let definition = handle.task_defined(name, &params(&task.payload)?)?;
+    let new = NewTask::of(&root, id.to_owned(), definition);
     handle.task_start(new, by.clone()).await
 }
 
 /// `NAME-q7-1`: of task 7 of a queue, its first claim.
 fn run_id(task: &QueueTask, name: &JobId) -> String {
-    let own = format!("{}-q{}-{}", name.job, task.id, task.token);
-    match name.session.as_str() {
-        "default" => own,
-        session => format!("{session}.{own}"),
-    }
+    crate::task::run_id(name, &format!("q{}-{}", task.id, task.token))
 }
 
 /// The fields of the payload; what is no text is written as JSON.

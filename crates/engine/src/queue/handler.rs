@@ -4,7 +4,7 @@
 //! the engine ends, and dropped at its next `await` when `stop.timeout` has passed after that. One that panics has failed. When the whole program is killed, what
 //! its handlers had runs again, or never does, as the `delivery` of the queue says.
 
-use super::service::QueueNews;
+use super::service::{QueueNews, Queues};
 use crate::handle::{Handle, Result};
 use crate::info::Error;
 use crate::owner::{Message, lock};
@@ -133,6 +133,14 @@ fn said(error: JoinError) -> String {
         .unwrap_or_else(|| "its handler panicked".to_owned())
 }
 
+impl Queues {
+    /// Does a handler, or a run of steps, have this attempt?
+    pub(super) fn has_handler(&self, attempt: Attempt) -> bool {
+        let handling = self.handling.get(&attempt.task);
+        handling.is_some_and(|handling| handling.attempt == attempt)
+    }
+}
+
 impl State {
     /// A handler takes the tasks of a queue from now on.
     pub(super) fn put_handler(&mut self, queue: QueueId, handler: Handler) {
@@ -222,25 +230,22 @@ impl State {
 
     /// A handler has ended.
     pub(super) fn handled(&mut self, attempt: Attempt, outcome: Outcome) {
-        let of_it = self.queues.handling.get(&attempt.task);
-        if of_it.is_some_and(|handling| handling.attempt == attempt) {
+        if self.queues.has_handler(attempt) {
             self.queues.handling.remove(&attempt.task);
         }
         self.feed_queue(super::service::ended(attempt, outcome, true));
     }
 
-    /// Asks the handler of an attempt to end, or drops it; false: no handler has it.
-    pub(super) fn end_handler(&mut self, attempt: Attempt, now: bool) -> bool {
-        let handling = self.queues.handling.get(&attempt.task);
-        let Some(handling) = handling.filter(|handling| handling.attempt == attempt) else {
-            return false;
+    /// Asks the handler of an attempt to end, or drops it.
+    pub(super) fn end_handler(&mut self, attempt: Attempt, now: bool) {
+        let Some(handling) = self.queues.handling.get(&attempt.task) else {
+            return;
         };
         let asked = if now { Asked::Now } else { Asked::End };
         handling.stop.send_replace(asked);
         if now && !handling.obeys {
             handling.abort.abort();
         }
-        true
     }
 
     /// The engine goes away without a word: what works in this process for it goes with it.

@@ -300,14 +300,18 @@ impl State {
                     gone: true,
                 });
             }
-            Command::Signal { handle, .. } if self.end_handler(handle, false) => {}
-            Command::Kill(handle) if self.end_handler(handle, true) => {}
+            Command::Signal { handle, .. } if self.queues.has_handler(handle) => {
+                self.end_handler(handle, false);
+            }
             Command::Signal { handle, signal, to } => {
                 match (self.worker_run(handle), self.queues.residents.run_of(handle)) {
                     (Some(run), _) => self.signal(run, signal, to),
                     (None, Some(run)) => self.end_resident_task(run, handle, false),
                     (None, None) => return Some(Input::Gone(handle)),
                 }
+            }
+            Command::Kill(handle) if self.queues.has_handler(handle) => {
+                self.end_handler(handle, true);
             }
             Command::Kill(handle) => match (self.worker_run(handle), self.queues.residents.run_of(handle)) {
                 (Some(run), _) => self.kill_tree(run),

@@ -50,6 +50,10 @@ impl State {
     /// Gives a task to whoever does its work; if that cannot be, the outcome.
     pub(super) fn hand(&mut self, seat: u32, row: Claimed) -> Result<(), Outcome> {
         let fatal = |kind: &str, text: String| Outcome::Fatal(Failure::of(kind, text));
+        let taken = |taken: bool| match taken {
+            true => Ok(()),
+            false => Err(fatal("unknown-kind", "nobody here does it".to_owned())),
+        };
         let payload: Value = serde_json::from_str(&row.payload)
             .map_err(|error| fatal("bad-arguments", format!("the payload is not JSON: {error}")))?;
         let Some(spec) = self.queues.spec(&row.queue).cloned() else {
@@ -68,9 +72,8 @@ impl State {
                 self.start_worker(&start)
                     .map_err(|text| Outcome::Failed(Failure::of("start-failed", text)))
             }
-            By::Others if self.hand_to_handler(&row, payload.clone()) => Ok(()),
-            By::Task(name) if self.hand_to_dag(&row, payload.clone(), &name) => Ok(()),
-            By::Task(_) | By::Others => Err(fatal("unknown-kind", "nobody here does it".to_owned())),
+            By::Others => taken(self.hand_to_handler(&row, payload)),
+            By::Task(name) => taken(self.hand_to_dag(&row, payload, &name)),
         }
     }
 

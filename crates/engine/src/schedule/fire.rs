@@ -6,10 +6,8 @@ use super::service::{Fired, Mode, Service};
 use crate::clock;
 use crate::handle::{Handle, Result};
 use crate::info::{Act, Actor, Error, OneOff, OperationId, OperationState, Target};
-use crate::owner::lock;
 use crate::queue::{NewPush, task_of};
 use crate::task::{NewTask, TaskKill};
-use gaffer_config::{Host, SystemHost};
 use gaffer_core::io::How;
 use gaffer_core::name::JobId;
 use gaffer_core::queue::spec::{Conflict, QueueId};
@@ -38,36 +36,44 @@ impl Service {
         mode: Mode,
         by: &Actor,
     ) -> Result<Fired> {
-        let row = self.row(id);
-        let done = match self.overlapping(id, defined, &row, tick, mode).await? {
-            Some(fired) => Ok(fired),
-            None => match &defined.loaded.spec.does {
-                Does::Push { queue, kind, payload } => {
-                    let push = NewPush {
-                        kind: kind.as_deref().map(str::to_owned),
-                        payload: filled(defined, payload, tick)?,
-                        meta: Some(json!({ "schedule": id.to_string(), "tick": super::service::text(tick) })),
-                        ..NewPush::default()
-                    };
-                    self.push(id, defined, queue, push, (tick, mode)).await
-                }
-                Does::Task { task, params } => {
-                    let started = self.start(id, defined, &Start { task, params }, tick, by).await;
-                    self.acted(id, started, tick, mode).await
-                }
-                Does::Job { job, action } => {
-                    let acted = self.do_to(job, *action, by).await;
-                    self.acted(id, acted, tick, mode).await
-                }
-            },
-        };
-        match done {
+        match self.attempt(id, defined, tick, mode, by).await {
             Err(error) if is_for_good(&error) => {
                 self.give_up(id, tick, mode, error.to_string()).await?;
                 Ok(Fired::Skipped("failed", error.to_string()))
             }
-            done => done,
+            fired => fired,
         }
+    }
+
+    async fn attempt(
+        &self,
+        id: &JobId,
+        defined: &ScheduleDefined,
+        tick: Wall,
+        mode: Mode,
+        by: &Actor,
+    ) -> Result<Fired> {
+        let row = self.row(id);
+        if let Some(fired) = self.overlapping(id, defined, &row, tick, mode).await? {
+            return Ok(fired);
+        }
+        let became = match &defined.loaded.spec.does {
+            Does::Push { queue, kind, payload } => {
+                let push = NewPush {
+                    kind: kind.as_deref().map(str::to_owned),
+                    payload: filled(defined, payload, tick)?,
+                    meta: Some(json!({ "schedule": id.to_string(), "tick": super::service::text(tick) })),
+                    ..NewPush::default()
+                };
+                return self.push(id, defined, queue, push, (tick, mode)).await;
+            }
+            Does::Task { task, params } => self.start(id, defined, &Start { task, params }, tick, by).await?,
+            Does::Job { job, action } => self.do_to(job, *action, by).await?,
+        };
+        let mut row = fired(self.row(id), tick, mode);
+        row.became = Some(became.clone());
+        self.put(&id.to_string(), Some(row)).await?;
+        Ok(done(became))
     }
 
     /// What `overlap` says while what the one before it began goes on; none: act.
@@ -123,15 +129,6 @@ impl Service {
         self.put(&id.to_string(), Some(row)).await
     }
 
-    /// Notes what was done.
-    async fn acted(&self, id: &JobId, became: Result<String>, tick: Wall, mode: Mode) -> Result<Fired> {
-        let became = became?;
-        let mut row = fired(self.row(id), tick, mode);
-        row.became = Some(became.clone());
-        self.put(&id.to_string(), Some(row)).await?;
-        Ok(done(Some(became)))
-    }
-
     /// The push and the step forward are one.
     async fn push(
         &self,
@@ -179,11 +176,11 @@ impl Service {
                 self.note(&id.to_string(), Some(after));
                 self.handle
                     .tell_pushed(queue, &[push], &[pushed], format!("schedule {id}").into());
-                Ok(done(Some(pushed.id.to_string())))
+                Ok(done(pushed.id.to_string()))
             }
             _ => {
-                // Rows are read again: somebody else writes them.
-                lock(&self.handle.state).schedules.rows = None;
+                // Somebody else writes them, too.
+                self.read_rows().await?;
                 Ok(Fired::Elsewhere)
             }
         }
@@ -209,16 +206,8 @@ impl Service {
         let params: BTreeMap<String, String> = params
             .map(|(name, text)| Ok((name.clone(), fill(text)?)))
             .collect::<Result<_>>()?;
-        let beside = |folder: &str| root.path().join(folder).join(&run).to_string_lossy().into_owned();
-        let task = NewTask {
-            definition: self.handle.task_defined(start.task, &params)?,
-            sandbox: beside("sandboxes"),
-            user: own_user(),
-            log_dir: Some(beside("logs")),
-            ports: Vec::new(),
-            retry: None,
-            id: run.clone(),
-        };
+        let definition = self.handle.task_defined(start.task, &params)?;
+        let task = NewTask::of(&root, run, definition);
         self.handle.task_start(task, by.clone()).await?;
         Ok(became)
     }
@@ -297,8 +286,11 @@ fn is_for_good(error: &Error) -> bool {
     )
 }
 
-fn done(became: Option<String>) -> Fired {
-    Fired::Done(Triggered { became, waits: false })
+fn done(became: String) -> Fired {
+    Fired::Done(Triggered {
+        became: Some(became),
+        waits: false,
+    })
 }
 
 /// A tick that was asked for moves nothing.
@@ -329,16 +321,5 @@ fn run_id(id: &JobId, tick: Wall) -> String {
         .chars()
         .filter(|c| !"-:".contains(*c))
         .collect();
-    match id.session.as_str() {
-        "default" => format!("{}-{stamp}", id.job),
-        session => format!("{session}.{}-{stamp}", id.job),
-    }
-}
-
-/// The user that the engine runs as.
-pub(crate) fn own_user() -> String {
-    let host = SystemHost::new();
-    let uid = host.own_uid();
-    host.user_with_id(uid)
-        .map_or_else(|| uid.to_string(), |user| user.name.to_string())
+    crate::task::run_id(id, &stamp)
 }

@@ -21,6 +21,5 @@ mod service;
 
 pub use defined::ScheduleDefined;
 pub(crate) use defined::from_rows;
-pub(crate) use fire::own_user;
 pub use handle::{ScheduleInfo, Triggered};
 pub(crate) use service::{Schedules, begin};

@@ -9,7 +9,7 @@ use crate::info::{Actor, Error, Event};
 use crate::owner::lock;
 use gaffer_core::io::Reason;
 use gaffer_core::name::JobId;
-use gaffer_core::schedule::{Seen, Skipped, look};
+use gaffer_core::schedule::{Look, Seen, Skipped, look};
 use gaffer_core::time::{Duration, Wall};
 use gaffer_queue::port::{Answer, Request};
 use gaffer_queue::rows::ScheduleRow;
@@ -158,12 +158,8 @@ impl Service {
 
     /// Rows of all schedules, the first time; new ones get theirs, those of schedules that are gone go.
     async fn read(&mut self, defined: &AllDefined) -> Result<()> {
-        let store = self.handle.queue_store_soon().await?;
         if lock(&self.handle.state).schedules.rows.is_none() {
-            let Answer::Schedules(rows) = store.get(Request::Schedules).await? else {
-                return Err(Error::Store("the queue store answered something else".to_owned()));
-            };
-            lock(&self.handle.state).schedules.rows = Some(rows);
+            self.read_rows().await?;
         }
         let known = lock(&self.handle.state)
             .schedules
@@ -188,6 +184,15 @@ impl Service {
                 self.put(&id.to_string(), Some(row)).await?;
             }
         }
+        Ok(())
+    }
+
+    pub(super) async fn read_rows(&self) -> Result<()> {
+        let store = self.handle.queue_store_soon().await?;
+        let Answer::Schedules(rows) = store.get(Request::Schedules).await? else {
+            return Err(Error::Store("the queue store answered something else".to_owned()));
+        };
+        lock(&self.handle.state).schedules.rows = Some(rows);
         Ok(())
     }
 
@@ -234,31 +239,26 @@ impl Service {
             self.due.entry(id.clone()).or_default().pop_front();
         }
         let row = self.row(id);
+        let next = self.ticks(id, defined, &row, now).next;
+        let waits = row.waiting.map(|_| now.plus(AGAIN));
+        Ok(next.into_iter().chain(waits).min())
+    }
+
+    /// What the core says of the ticks up to now. Nodes have shares of a jitter of their own.
+    fn ticks(&self, id: &JobId, defined: &ScheduleDefined, row: &ScheduleRow, now: Wall) -> Look {
         let seen = Seen {
             tick: row.seen,
             awake: row.awake,
         };
-        let next = look(
-            &id.to_string(),
-            &defined.loaded.spec,
-            &defined.loaded.calendar.from(row.anchor),
-            seen,
-            now,
-        )
-        .next;
-        let waits = row.waiting.map(|_| now.plus(AGAIN));
-        Ok(next.into_iter().chain(waits).min())
+        let name = format!("{}:{id}", lock(&self.handle.state).node_id);
+        let calendar = defined.loaded.calendar.from(row.anchor);
+        look(&name, &defined.loaded.spec, &calendar, seen, now)
     }
 
     /// Finds ticks that have come. What is missed is given up.
     async fn look(&mut self, id: &JobId, defined: &ScheduleDefined, now: Wall) -> Result<()> {
         let mut row = self.row(id);
-        let seen = Seen {
-            tick: row.seen,
-            awake: row.awake,
-        };
-        let (spec, calendar) = (&defined.loaded.spec, &defined.loaded.calendar);
-        let found = look(&id.to_string(), spec, &calendar.from(row.anchor), seen, now);
+        let found = self.ticks(id, defined, &row, now);
         if let Some(skipped) = found.skipped {
             let note = missed(&skipped, defined);
             // Before anything is done: they are older than that.
@@ -365,7 +365,6 @@ impl Service {
         why: String,
         by: Option<Actor>,
     ) {
-        tracing::info!(schedule = %id, why, "schedule.skipped");
         let reason = Reason {
             code,
             text: why.into(),

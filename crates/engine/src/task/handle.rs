@@ -7,6 +7,8 @@ use super::stream::{self, StreamError, Writer};
 use crate::handle::{Handle, Result};
 use crate::info::{Actor, Error};
 use crate::owner::{Message, lock};
+use gaffer_config::{Host, SystemHost};
+use gaffer_core::name::JobId;
 use gaffer_core::task::fold::History;
 use gaffer_core::task::record::{Header, Outputs, Record, TaskState};
 use gaffer_core::task::runner::{Input, Leader, Runner, TaskView};
@@ -33,6 +35,33 @@ pub struct NewTask {
     pub ports: Vec<(String, u16)>,
     /// It runs a part of another task again.
     pub retry: Option<Retry>,
+}
+
+impl NewTask {
+    /// With its folders in the root, as the user that we are.
+    pub(crate) fn of(root: &Root, id: String, definition: Definition) -> NewTask {
+        let beside = |folder: &str| root.path().join(folder).join(&id).to_string_lossy().into_owned();
+        let host = SystemHost::new();
+        let uid = host.own_uid();
+        let user = host.user_with_id(uid);
+        NewTask {
+            sandbox: beside("sandboxes"),
+            user: user.map_or_else(|| uid.to_string(), |user| user.name),
+            log_dir: Some(beside("logs")),
+            ports: Vec::new(),
+            retry: None,
+            definition,
+            id,
+        }
+    }
+}
+
+/// The id of a run that something of a session starts: `nightly-MARK`; of another session than the default one `shop.nightly-MARK`.
+pub(crate) fn run_id(name: &JobId, mark: &str) -> String {
+    match name.session.as_str() {
+        "default" => format!("{}-{mark}", name.job),
+        session => format!("{session}.{}-{mark}", name.job),
+    }
 }
 
 /// What a task takes over from the one that it runs again.

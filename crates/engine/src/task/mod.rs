@@ -38,4 +38,5 @@ pub(crate) use defined::from_rows;
 pub use defined::{AllDefined, Defined};
 pub use definition::{Definition, DefinitionError, Native};
 pub use gc::{Collect, Collected};
+pub(crate) use handle::run_id;
 pub use handle::{NewTask, Retry, TaskInfo, TaskKill};

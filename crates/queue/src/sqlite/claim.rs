@@ -7,7 +7,7 @@ use gaffer_core::time::Wall;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use std::collections::BTreeMap;
 
-/// So many candidates are looked at, past those that a limit holds back.
+/// So many candidates are looked at, past those that a limit holds back or that are too late.
 const SCAN: usize = 1_000;
 
 /// See [`crate::port::Request::Claim`]. What is counted are rows that run, within this transaction: a counter beside them could be wrong.
@@ -15,16 +15,18 @@ pub(super) fn claim(connection: &Connection, claim: &Claim) -> rusqlite::Result<
     let mut limits = Limits::new(connection, claim);
     let mut chosen = Vec::new();
     let mut too_late = Vec::new();
-    let plain = claim.throttle.is_none() && claim.kinds.is_none();
-    let scan = if plain { claim.count as usize } else { SCAN };
+    let mut looked_at = 0;
     let mut select = connection.prepare_cached(&format!(
         "SELECT {CLAIMED}, limit_key, begin_by FROM task WHERE queue = ?1 AND state = 'queued' ORDER BY rank, id LIMIT ?2"
     ))?;
+    // Rows are looked at one by one: those behind the last one that is taken cost nothing.
+    let scan = SCAN.max(claim.count as usize);
     let mut rows = select.query(params![claim.queue.to_string(), scan as i64])?;
     while let Some(row) = rows.next()? {
         if chosen.len() >= claim.count as usize {
             break;
         }
+        looked_at += 1;
         let begin_by: Option<i64> = row.get("begin_by")?;
         let task = claimed_of(row)?;
         if begin_by.is_some_and(|by| by < claim.now.0) {
@@ -34,10 +36,14 @@ pub(super) fn claim(connection: &Connection, claim: &Claim) -> rusqlite::Result<
         }
     }
     drop(rows);
+    let again_at = match looked_at == scan && !too_late.is_empty() && chosen.len() < claim.count as usize {
+        // They are out of the way now: there may be more behind them.
+        true => Some(claim.now),
+        false => limits.again_at,
+    };
     for id in too_late {
         expire(connection, id, claim.now)?;
     }
-    let again_at = limits.again_at;
     limits.write()?;
     for task in &mut chosen {
         take(connection, claim, task)?;
