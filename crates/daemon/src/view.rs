@@ -2,8 +2,8 @@
 
 use gaffer::Handle;
 use gaffer::info::{
-    EventRecord, JobInfo, NodeInfo, OperationInfo, OperationState, PlanAction, PlanInfo, RunInfo, RunStats,
-    Rusage, ShimInfo,
+    EventRecord, JobInfo, NodeInfo, ObjectChange, OperationInfo, OperationState, PlanAction, PlanInfo,
+    RunInfo, RunStats, Rusage, ShimInfo,
 };
 use gaffer_api::types;
 use gaffer_core::io::{Cause, InstanceView, Reason, State, Status, WishState};
@@ -411,7 +411,7 @@ pub fn plan(info: &PlanInfo, node: &str) -> types::Plan {
             .map(plan_change)
             .chain(info.tasks.iter().map(task_change))
             .chain(info.queues.iter().map(queue_change))
-            .chain(info.schedules.iter().map(crate::view_schedule::change))
+            .chain(info.schedules.iter().map(schedule_change))
             .chain(info.webhooks.iter().map(hook_change))
             .collect(),
         unchanged: info.unchanged,
@@ -423,7 +423,7 @@ pub fn plan(info: &PlanInfo, node: &str) -> types::Plan {
     }
 }
 
-pub(crate) fn action(action: PlanAction) -> &'static str {
+fn action(action: PlanAction) -> &'static str {
     match action {
         PlanAction::Add => "add",
         PlanAction::Change => "change",
@@ -431,43 +431,52 @@ pub(crate) fn action(action: PlanAction) -> &'static str {
     }
 }
 
-fn task_change(change: &gaffer::info::TaskChange) -> types::PlanChange {
+/// A change of a task, queue or schedule: what it means, and since when.
+fn object_change(kind: &str, change: &ObjectChange, effect: &str, says: [&str; 3]) -> types::PlanChange {
+    let [added, changed, removed] = says;
     let summary = match change.action {
-        PlanAction::Add => "can be started by its name",
-        PlanAction::Change => "counts from its next run",
-        PlanAction::Remove => "cannot be started any more; what is active goes on",
+        PlanAction::Add => added,
+        PlanAction::Change => changed,
+        PlanAction::Remove => removed,
     };
     types::PlanChange {
         action: action(change.action).to_owned(),
-        kind: "task".to_owned(),
-        session: change.task.session.to_string(),
-        name: change.task.job.to_string(),
-        effect: "next".to_owned(),
+        kind: kind.to_owned(),
+        session: change.id.session.to_string(),
+        name: change.id.job.to_string(),
+        effect: effect.to_owned(),
         summary: summary.to_owned(),
         keys: change.keys.iter().map(plan_key).collect(),
     }
 }
 
-fn queue_change(change: &gaffer::info::QueueChange) -> types::PlanChange {
-    let summary = match change.action {
-        PlanAction::Add => "takes tasks",
-        PlanAction::Change => "counts from the next task",
-        PlanAction::Remove => "takes no tasks any more; those that wait stay in the store",
-    };
-    let live = change.action == PlanAction::Change
-        && change
-            .keys
-            .iter()
-            .all(|key| key.class == gaffer_config::ChangeClass::Live);
-    types::PlanChange {
-        action: action(change.action).to_owned(),
-        kind: "queue".to_owned(),
-        session: change.queue.session.to_string(),
-        name: change.queue.job.to_string(),
-        effect: if live { "live" } else { "next" }.to_owned(),
-        summary: summary.to_owned(),
-        keys: change.keys.iter().map(plan_key).collect(),
-    }
+fn task_change(change: &ObjectChange) -> types::PlanChange {
+    let says = [
+        "can be started by its name",
+        "counts from its next run",
+        "cannot be started any more; what is active goes on",
+    ];
+    object_change("task", change, "next", says)
+}
+
+fn queue_change(change: &ObjectChange) -> types::PlanChange {
+    let is_live = |key: &gaffer_config::Change| key.class == gaffer_config::ChangeClass::Live;
+    let live = change.action == PlanAction::Change && change.keys.iter().all(is_live);
+    let says = [
+        "takes tasks",
+        "counts from the next task",
+        "takes no tasks any more; those that wait stay in the store",
+    ];
+    object_change("queue", change, if live { "live" } else { "next" }, says)
+}
+
+fn schedule_change(change: &ObjectChange) -> types::PlanChange {
+    let says = [
+        "begins",
+        "counts from its next time",
+        "does nothing any more; what it began goes on",
+    ];
+    object_change("schedule", change, "live", says)
 }
 
 fn hook_change(change: &gaffer::info::HookChange) -> types::PlanChange {
@@ -499,7 +508,7 @@ fn plan_change(change: &gaffer::info::PlanChange) -> types::PlanChange {
     }
 }
 
-pub(crate) fn plan_key(change: &gaffer_config::Change) -> types::PlanKey {
+fn plan_key(change: &gaffer_config::Change) -> types::PlanKey {
     use gaffer_config::ChangeClass;
     types::PlanKey {
         path: change.path.clone(),

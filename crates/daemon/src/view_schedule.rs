@@ -1,9 +1,7 @@
 //! Schedules, as the API shows them.
 
-use crate::view::{action, plan_key, time};
-use gaffer::info::{PlanAction, ScheduleChange};
+use crate::view::time;
 use gaffer::schedule::ScheduleInfo;
-use gaffer_api::types;
 use gaffer_api::types::schedule::{Schedule, ScheduleTick};
 use gaffer_config::Calendar;
 use gaffer_core::name::JobId;
@@ -73,23 +71,5 @@ pub fn tick(calendar: &Calendar, at: Wall) -> ScheduleTick {
     ScheduleTick {
         at: time(at),
         local: calendar.local(at),
-    }
-}
-
-/// A schedule in a plan.
-pub(crate) fn change(change: &ScheduleChange) -> types::PlanChange {
-    let summary = match change.action {
-        PlanAction::Add => "begins",
-        PlanAction::Change => "counts from its next time",
-        PlanAction::Remove => "does nothing any more; what it began goes on",
-    };
-    types::PlanChange {
-        action: action(change.action).to_owned(),
-        kind: "schedule".to_owned(),
-        session: change.schedule.session.to_string(),
-        name: change.schedule.job.to_string(),
-        effect: "live".to_owned(),
-        summary: summary.to_owned(),
-        keys: change.keys.iter().map(plan_key).collect(),
     }
 }

@@ -366,11 +366,11 @@ pub struct PlanInfo {
     /// Live runs that would end.
     pub runs_ended: u32,
     /// Tasks of the file that change.
-    pub tasks: Vec<TaskChange>,
+    pub tasks: Vec<ObjectChange>,
     /// Queues of the file that change.
-    pub queues: Vec<QueueChange>,
+    pub queues: Vec<ObjectChange>,
     /// Schedules of the file that change.
-    pub schedules: Vec<ScheduleChange>,
+    pub schedules: Vec<ObjectChange>,
     /// Webhooks of the file that change.
     pub webhooks: Vec<HookChange>,
     /// Rendered warnings.
@@ -385,35 +385,13 @@ impl PlanInfo {
     }
 }
 
-/// One task of a plan. A run in progress keeps its definition.
+/// One task, queue or schedule of a plan. What is in progress keeps its definition.
 #[derive(Clone, Debug)]
-pub struct TaskChange {
+pub struct ObjectChange {
     /// What happens to it.
     pub action: PlanAction,
     /// Session and name.
-    pub task: JobId,
-    /// Keys that differ.
-    pub keys: Vec<gaffer_config::Change>,
-}
-
-/// One queue of a plan. Tasks in progress keep their definition.
-#[derive(Clone, Debug)]
-pub struct QueueChange {
-    /// What happens to it.
-    pub action: PlanAction,
-    /// Session and name.
-    pub queue: JobId,
-    /// Keys that differ.
-    pub keys: Vec<gaffer_config::Change>,
-}
-
-/// One schedule of a plan.
-#[derive(Clone, Debug)]
-pub struct ScheduleChange {
-    /// What happens to it.
-    pub action: PlanAction,
-    /// Session and name.
-    pub schedule: JobId,
+    pub id: JobId,
     /// Keys that differ.
     pub keys: Vec<gaffer_config::Change>,
 }

@@ -52,6 +52,7 @@ mod acts;
 mod budget;
 pub mod clock;
 mod containment;
+mod defined;
 mod embed;
 mod engine;
 pub mod events;

@@ -1,6 +1,7 @@
 //! Queues that files define: kept in the store of the node, replaced by what the file says next.
 
-use crate::info::{PlanAction, QueueChange};
+use crate::defined::{self, InForce};
+use crate::info::ObjectChange;
 use crate::state::State;
 use crate::store::{Change, TaskRow};
 use gaffer_config::{LoadedQueue, StoredHost, load_queue_json};
@@ -36,7 +37,7 @@ pub(crate) fn from_rows(rows: &[TaskRow]) -> AllDefined {
         match loaded {
             Ok(loaded) => {
                 let file = row.file.clone();
-                all.insert(loaded.id.clone(), defined(&loaded, file));
+                all.insert(loaded.id.clone(), in_force(&loaded, file));
             }
             // Its tasks wait: nothing is lost because of a text that we cannot read.
             Err(why) => tracing::error!(
@@ -50,11 +51,21 @@ pub(crate) fn from_rows(rows: &[TaskRow]) -> AllDefined {
     all
 }
 
-fn defined(loaded: &LoadedQueue, file: String) -> QueueDefined {
+fn in_force(loaded: &LoadedQueue, file: String) -> QueueDefined {
     QueueDefined {
         spec: loaded.spec.clone(),
         typed: loaded.typed.clone(),
         file,
+    }
+}
+
+impl InForce for QueueDefined {
+    fn typed(&self) -> &Value {
+        &self.typed
+    }
+
+    fn file(&self) -> &str {
+        &self.file
     }
 }
 
@@ -64,26 +75,8 @@ impl State {
         &self,
         file: &str,
         queues: &BTreeMap<JobId, LoadedQueue>,
-    ) -> Vec<QueueChange> {
-        let defined = &self.queues.defined;
-        let new = queues.iter().filter_map(|(id, queue)| match defined.get(id) {
-            None => Some((PlanAction::Add, id)),
-            Some(old) if old.typed != queue.typed || old.file != file => Some((PlanAction::Change, id)),
-            Some(_) => None,
-        });
-        let gone = defined
-            .iter()
-            .filter(|(id, old)| old.file == file && !queues.contains_key(id))
-            .map(|(id, _)| (PlanAction::Remove, id));
-        let change = |(action, id): (PlanAction, &JobId)| QueueChange {
-            action,
-            queue: id.clone(),
-            keys: match (defined.get(id), queues.get(id)) {
-                (Some(old), Some(new)) => gaffer_config::diff_queue(&old.typed, &new.typed),
-                _ => Vec::new(),
-            },
-        };
-        new.chain(gone).map(change).collect()
+    ) -> Vec<ObjectChange> {
+        defined::changes(&self.queues.defined, file, queues, gaffer_config::diff_queue)
     }
 
     /// All definitions once a file is applied, and that for the store.
@@ -92,18 +85,7 @@ impl State {
         file: &str,
         queues: &BTreeMap<JobId, LoadedQueue>,
     ) -> (AllDefined, Change) {
-        let mut all = self.queues.defined.clone();
-        all.retain(|_, old| old.file != file);
-        let mut rows = Vec::with_capacity(queues.len());
-        for (id, queue) in queues {
-            rows.push(TaskRow {
-                session: id.session.to_string(),
-                name: id.job.to_string(),
-                file: file.to_owned(),
-                spec: queue.typed.to_string(),
-            });
-            all.insert(id.clone(), defined(queue, file.to_owned()));
-        }
+        let (all, rows) = defined::after(&self.queues.defined, file, queues, in_force);
         let file = file.to_owned();
         (all, Change::Queues { file, rows })
     }

@@ -1,7 +1,8 @@
 //! Schedules that files define: kept in the store of the node, replaced by what the file says next.
 
 use super::service::Order;
-use crate::info::{PlanAction, ScheduleChange};
+use crate::defined::{self, InForce};
+use crate::info::ObjectChange;
 use crate::state::State;
 use crate::store::{Change, TaskRow};
 use gaffer_config::{LoadedSchedule, load_schedule_json};
@@ -45,32 +46,34 @@ pub(crate) fn from_rows(rows: &[TaskRow]) -> AllDefined {
     all
 }
 
+impl InForce for ScheduleDefined {
+    fn typed(&self) -> &Value {
+        &self.loaded.typed
+    }
+
+    fn file(&self) -> &str {
+        &self.file
+    }
+}
+
+fn in_force(loaded: &LoadedSchedule, file: String) -> ScheduleDefined {
+    let loaded = loaded.clone();
+    ScheduleDefined { loaded, file }
+}
+
 impl State {
     /// Which schedules applying a file adds, changes and removes.
     pub(crate) fn schedule_changes(
         &self,
         file: &str,
         schedules: &BTreeMap<JobId, LoadedSchedule>,
-    ) -> Vec<ScheduleChange> {
-        let defined = &self.schedules.defined;
-        let new = schedules.iter().filter_map(|(id, new)| match defined.get(id) {
-            None => Some((PlanAction::Add, id)),
-            Some(old) if old.loaded.typed != new.typed || old.file != file => Some((PlanAction::Change, id)),
-            Some(_) => None,
-        });
-        let gone = defined
-            .iter()
-            .filter(|(id, old)| old.file == file && !schedules.contains_key(id))
-            .map(|(id, _)| (PlanAction::Remove, id));
-        let change = |(action, id): (PlanAction, &JobId)| ScheduleChange {
-            action,
-            schedule: id.clone(),
-            keys: match (defined.get(id), schedules.get(id)) {
-                (Some(old), Some(new)) => gaffer_config::diff_typed(&old.loaded.typed, &new.typed),
-                _ => Vec::new(),
-            },
-        };
-        new.chain(gone).map(change).collect()
+    ) -> Vec<ObjectChange> {
+        defined::changes(
+            &self.schedules.defined,
+            file,
+            schedules,
+            gaffer_config::diff_typed,
+        )
     }
 
     /// All definitions once a file is applied, and that for the store.
@@ -79,22 +82,7 @@ impl State {
         file: &str,
         schedules: &BTreeMap<JobId, LoadedSchedule>,
     ) -> (AllDefined, Change) {
-        let mut all = self.schedules.defined.clone();
-        all.retain(|_, old| old.file != file);
-        let mut rows = Vec::with_capacity(schedules.len());
-        for (id, loaded) in schedules {
-            rows.push(TaskRow {
-                session: id.session.to_string(),
-                name: id.job.to_string(),
-                file: file.to_owned(),
-                spec: loaded.typed.to_string(),
-            });
-            let defined = ScheduleDefined {
-                loaded: loaded.clone(),
-                file: file.to_owned(),
-            };
-            all.insert(id.clone(), defined);
-        }
+        let (all, rows) = defined::after(&self.schedules.defined, file, schedules, in_force);
         let file = file.to_owned();
         (all, Change::Schedules { file, rows })
     }

@@ -3,8 +3,9 @@
 //! A run keeps the definition that it was started with in its own checkpoint: a change counts from the next run.
 
 use super::definition::{Definition, DefinitionError};
+use crate::defined::{self, InForce};
 use crate::handle::{Handle, Result};
-use crate::info::{Error, PlanAction, TaskChange};
+use crate::info::{Error, ObjectChange};
 use crate::owner::lock;
 use crate::state::State;
 use crate::store::{Change, TaskRow};
@@ -51,28 +52,25 @@ pub(crate) fn from_rows(rows: &[TaskRow]) -> AllDefined {
     all
 }
 
+impl InForce for Defined {
+    fn typed(&self) -> &Value {
+        &self.typed
+    }
+
+    fn file(&self) -> &str {
+        &self.file
+    }
+}
+
+fn in_force(loaded: &LoadedTask, file: String) -> Defined {
+    let typed = loaded.typed.clone();
+    Defined { typed, file }
+}
+
 impl State {
     /// Which tasks applying a file adds, changes and removes.
-    pub(crate) fn task_changes(&self, file: &str, tasks: &BTreeMap<JobId, LoadedTask>) -> Vec<TaskChange> {
-        let defined = &self.tasks.defined;
-        let new = tasks.iter().filter_map(|(id, task)| match defined.get(id) {
-            None => Some((PlanAction::Add, id)),
-            Some(old) if old.typed != task.typed || old.file != file => Some((PlanAction::Change, id)),
-            Some(_) => None,
-        });
-        let gone = defined
-            .iter()
-            .filter(|(id, old)| old.file == file && !tasks.contains_key(id))
-            .map(|(id, _)| (PlanAction::Remove, id));
-        let change = |(action, id): (PlanAction, &JobId)| TaskChange {
-            action,
-            task: id.clone(),
-            keys: match (defined.get(id), tasks.get(id)) {
-                (Some(old), Some(new)) => gaffer_config::diff_typed(&old.typed, &new.typed),
-                _ => Vec::new(),
-            },
-        };
-        new.chain(gone).map(change).collect()
+    pub(crate) fn task_changes(&self, file: &str, tasks: &BTreeMap<JobId, LoadedTask>) -> Vec<ObjectChange> {
+        defined::changes(&self.tasks.defined, file, tasks, gaffer_config::diff_typed)
     }
 
     /// All definitions once a file is applied, and that for the store.
@@ -81,22 +79,7 @@ impl State {
         file: &str,
         tasks: &BTreeMap<JobId, LoadedTask>,
     ) -> (AllDefined, Change) {
-        let mut all = self.tasks.defined.clone();
-        all.retain(|_, old| old.file != file);
-        let mut rows = Vec::with_capacity(tasks.len());
-        for (id, task) in tasks {
-            rows.push(TaskRow {
-                session: id.session.to_string(),
-                name: id.job.to_string(),
-                file: file.to_owned(),
-                spec: task.typed.to_string(),
-            });
-            let defined = Defined {
-                typed: task.typed.clone(),
-                file: file.to_owned(),
-            };
-            all.insert(id.clone(), defined);
-        }
+        let (all, rows) = defined::after(&self.tasks.defined, file, tasks, in_force);
         let file = file.to_owned();
         (all, Change::Tasks { file, rows })
     }
