@@ -119,7 +119,7 @@ pub fn load(bundle: &Bundle, host: &dyn Host) -> Result<Config, Diagnostics> {
     let queues = all.queues.into_iter();
     let queues = queues.filter_map(|queue| crate::queue::resolve(queue, &mut world, &mut report));
     let queues: BTreeMap<JobId, LoadedQueue> = queues.map(|queue| (queue.id.clone(), queue)).collect();
-    crate::schedule::check_targets(&schedules, (&drafts, &tasks, &queues), &mut report);
+    crate::schedule::check_targets(&schedules, &drafts, &tasks, &queues, &mut report);
     check_counts(bundle, &drafts, &mut report);
     dependencies(&mut drafts, &mut report);
     overlapping_ports(&drafts, &mut report);

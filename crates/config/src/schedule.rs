@@ -306,7 +306,9 @@ impl Values<'_> {
 /// A target of the schedule's own session that no file here defines is most likely a slip: it would be noticed when the first tick comes.
 pub(crate) fn check_targets<J, T, Q>(
     schedules: &BTreeMap<JobId, LoadedSchedule>,
-    (jobs, tasks, queues): (&BTreeMap<JobId, J>, &BTreeMap<JobId, T>, &BTreeMap<JobId, Q>),
+    jobs: &BTreeMap<JobId, J>,
+    tasks: &BTreeMap<JobId, T>,
+    queues: &BTreeMap<JobId, Q>,
     report: &mut Report,
 ) {
     for schedule in schedules.values() {
