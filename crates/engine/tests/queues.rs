@@ -164,14 +164,14 @@ async fn no_more_are_at_work_than_there_are_workers() {
     let node = Node::new("workers = 3").await;
     let (now, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
     let (at_work, seen) = (now.clone(), most.clone());
+    let meet = Arc::new(tokio::sync::Barrier::new(3));
     let handler = move |_task| {
-        let (at_work, seen) = (at_work.clone(), seen.clone());
+        let (at_work, seen, meet) = (at_work.clone(), seen.clone(), meet.clone());
         async move {
             let count = at_work.fetch_add(1, Ordering::SeqCst) + 1;
             seen.fetch_max(count, Ordering::SeqCst);
-            for _ in 0..200 {
-                tokio::task::yield_now().await;
-            }
+            // Three have to be here at once, or none goes on.
+            meet.wait().await;
             at_work.fetch_sub(1, Ordering::SeqCst);
             Ok(Value::Null)
         }
