@@ -61,6 +61,24 @@ async fn scenario_04_a_second_process_is_told_who_leads_the_file() {
     open(&path).expect("free again");
 }
 
+#[test]
+fn a_store_of_this_process_that_is_ending_is_waited_for() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("queue.db");
+    let first = open(&path).expect("opened");
+    let (begun, begins) = channel();
+    let second = std::thread::spawn({
+        let path = path.clone();
+        move || {
+            begun.send(()).expect("waited for");
+            open(&path).map(drop)
+        }
+    });
+    begins.recv().expect("begun");
+    first.end();
+    second.join().expect("no panic").expect("opened");
+}
+
 #[tokio::test]
 async fn scenario_29_what_another_program_inserts_is_heard_of_within_the_poll() {
     let dir = tempfile::tempdir().expect("a directory");

@@ -5,6 +5,10 @@ use rusqlite::{Connection, OpenFlags};
 use std::io::{Read, Seek, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
+use std::time::{Duration, Instant};
+
+/// A store of this very program is waited for so long.
+const OUR_OWN: Duration = Duration::from_secs(2);
 
 /// Numbers are never reused; a migration is never edited once released.
 const MIGRATIONS: &[&str] = &[
@@ -62,9 +66,16 @@ pub(super) fn lock(path: &Path) -> Result<std::fs::File, StoreError> {
         .mode(0o600)
         .open(beside)
         .map_err(cannot)?;
-    if rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive).is_err() {
+    let since = Instant::now();
+    while rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive).is_err() {
         let mut pid = String::new();
+        file.rewind().map_err(cannot)?;
         file.read_to_string(&mut pid).map_err(cannot)?;
+        // One of this program that was dropped may still be writing what is pending.
+        if pid.trim() == std::process::id().to_string() && since.elapsed() < OUR_OWN {
+            std::thread::sleep(Duration::from_millis(5));
+            continue;
+        }
         return Err(StoreError::Unavailable(format!(
             "{} is led by another process, pid {}: one daemon at a time",
             path.display(),
