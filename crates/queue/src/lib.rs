@@ -8,11 +8,13 @@
 //! |---|---|
 //! | [`port`] | requests and answers: what every store can do |
 //! | [`rows`] | what people are shown of a task, a queue, a schedule |
+//! | [`postgres`] | a database that many nodes share |
 //! | [`sqlite`] | a file of one node; one thread writes, and everything that comes while it writes is its next transaction |
 //!
 //! [`Settlement`]: gaffer_core::queue::task::Settlement
 
 pub mod port;
+pub mod postgres;
 pub mod rows;
 pub mod sqlite;
 

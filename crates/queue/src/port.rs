@@ -263,6 +263,8 @@ pub type Done = Box<dyn FnOnce(Result<Answer, StoreError>) + Send>;
 pub enum Store {
     /// A file.
     Sqlite(crate::sqlite::Sqlite),
+    /// A database that many nodes share.
+    Postgres(crate::postgres::Postgres),
 }
 
 impl Store {
@@ -270,6 +272,7 @@ impl Store {
     pub fn ask(&self, request: Request, done: Done) {
         match self {
             Store::Sqlite(sqlite) => sqlite.ask(request, done),
+            Store::Postgres(postgres) => postgres.ask(request, done),
         }
     }
 
@@ -289,6 +292,7 @@ impl Store {
     pub fn end(&self) {
         match self {
             Store::Sqlite(sqlite) => sqlite.end(),
+            Store::Postgres(postgres) => postgres.end(),
         }
     }
 
@@ -296,6 +300,7 @@ impl Store {
     pub async fn close(&self) {
         match self {
             Store::Sqlite(sqlite) => sqlite.close().await,
+            Store::Postgres(postgres) => postgres.close().await,
         }
     }
 }

@@ -1,5 +1,7 @@
 //! What people are shown.
 
+use gaffer_core::name::{JobId, JobName, Name};
+use gaffer_core::queue::spec::QueueId;
 use gaffer_core::queue::task::{TaskId, TaskState};
 use gaffer_core::time::Wall;
 use serde::{Deserialize, Serialize};
@@ -161,4 +163,13 @@ pub struct Mode {
     pub at: Option<Wall>,
     /// By whom.
     pub by: String,
+}
+
+/// `session.queue`; none: what somebody wrote there is no name.
+pub(crate) fn queue_of(text: &str) -> Option<QueueId> {
+    let (session, queue) = text.split_once('.')?;
+    Some(JobId::new(
+        Name::parse(session).ok()?,
+        JobName::parse(queue).ok()?,
+    ))
 }

@@ -1,8 +1,8 @@
 //! What operators change.
 
-use super::read::queue_of;
 use crate::port::{Answer, Cancelled};
 use crate::rows::Mode;
+use crate::rows::queue_of;
 use gaffer_core::queue::spec::{LEAST_KEPT, QueueId};
 use gaffer_core::queue::task::{TaskId, TaskState};
 use gaffer_core::time::{Duration, Wall};

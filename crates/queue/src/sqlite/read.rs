@@ -1,8 +1,7 @@
 //! Rows as they are shown and handed out.
 
 use crate::port::Answer;
-use crate::rows::{AttemptRow, COUNT_MAX, Counts, Filter, Mode, TaskError, TaskRow};
-use gaffer_core::name::{JobId, JobName, Name};
+use crate::rows::{AttemptRow, COUNT_MAX, Counts, Filter, Mode, TaskError, TaskRow, queue_of};
 use gaffer_core::queue::spec::QueueId;
 use gaffer_core::queue::task::{Claimed, Handle, TaskId, TaskState};
 use gaffer_core::time::Wall;
@@ -17,15 +16,6 @@ pub(super) const CLAIMED: &str = "id, lease_token, queue, kind, payload, meta, a
 const ROW: &str = "id, queue, kind, payload, meta, priority, state, run_at, attempt, max_attempts, crashes, interrupts, unique_key, \
      limit_key, timeout_ms, lease_owner, lease_until, lease_token, cancel, created_at, started_at, finished_at, last_error, \
      result, expires_at, result_until";
-
-/// `session.queue`; none: what somebody wrote there is no name.
-pub(super) fn queue_of(text: &str) -> Option<QueueId> {
-    let (session, queue) = text.split_once('.')?;
-    Some(JobId::new(
-        Name::parse(session).ok()?,
-        JobName::parse(queue).ok()?,
-    ))
-}
 
 pub(super) fn claimed_of(row: &Row<'_>) -> rusqlite::Result<Claimed> {
     let text = |at: &str| row.get::<_, Option<Arc<str>>>(at);

@@ -1,8 +1,9 @@
 //! What claimed tasks become, and what became of those that nobody speaks for.
 
-use super::read::{CLAIMED, claimed_of, queue_of};
+use super::read::{CLAIMED, claimed_of};
 use crate::port::Answer;
 use crate::rows::TaskError;
+use crate::rows::queue_of;
 use gaffer_core::queue::dispatch::Upkept;
 use gaffer_core::queue::task::{Claimed, Failure, Handle, Settlement, TaskState};
 use gaffer_core::time::{Duration, Wall};
