@@ -51,6 +51,8 @@ pub(super) struct Resident {
     kill_at: Option<Mono>,
     /// Whom it is killed for.
     killed_for: Option<TaskId>,
+    /// It is killed because nothing was heard of it.
+    silent: bool,
     tasks: BTreeMap<TaskId, Handle>,
     pending: Vec<u8>,
     writing: bool,
@@ -219,6 +221,7 @@ impl State {
             leaving: false,
             kill_at: None,
             killed_for: None,
+            silent: false,
             tasks: BTreeMap::new(),
             pending: Vec::new(),
             writing: false,
@@ -616,6 +619,7 @@ impl State {
             if silent && !resident.tasks.is_empty() && !resident.leaving {
                 tracing::warn!(%queue, run = %resident.run, "nothing is heard of a resident worker; it is killed");
                 resident.leaving = true;
+                resident.silent = true;
                 resident.up = false;
                 kill.push(resident.run);
             }
@@ -688,6 +692,10 @@ fn unanswered(resident: &Resident, task: TaskId, end: &End) -> Outcome {
     if resident.killed_for.is_some_and(|killed| killed != task) {
         // It went with another one.
         return Outcome::Interrupted;
+    }
+    if resident.silent {
+        let why = "its worker was not heard of for as long as its lease";
+        return Outcome::Crashed(Failure::of("heartbeat", why));
     }
     match Outcome::of_end(&resident.definition.work, end) {
         Outcome::Done(_) if resident.leaving => Outcome::NotHanded,
