@@ -2,6 +2,7 @@
 
 use super::read::{CLAIMED, claimed_of};
 use crate::port::{Answer, Claim};
+use crate::rows::TaskError;
 use gaffer_core::queue::task::Claimed;
 use gaffer_core::time::Wall;
 use rusqlite::{Connection, OptionalExtension, Row, params};
@@ -15,6 +16,7 @@ pub(super) fn claim(connection: &Connection, claim: &Claim) -> rusqlite::Result<
     let mut limits = Limits::new(connection, claim);
     let mut chosen = Vec::new();
     let mut too_late = Vec::new();
+    let mut unreadable = Vec::new();
     let mut looked_at = 0;
     let mut select = connection.prepare_cached(&format!(
         "SELECT {CLAIMED}, limit_key, begin_by FROM task WHERE queue = ?1 AND state = 'queued' ORDER BY rank, id LIMIT ?2"
@@ -27,28 +29,52 @@ pub(super) fn claim(connection: &Connection, claim: &Claim) -> rusqlite::Result<
             break;
         }
         looked_at += 1;
-        let begin_by: Option<i64> = row.get("begin_by")?;
-        let task = claimed_of(row)?;
+        let (task, key, begin_by) = match candidate(row) {
+            Ok(read) => read,
+            Err(error) if is_of_the_row(&error) => {
+                unreadable.push((row.get("id")?, error.to_string()));
+                continue;
+            }
+            Err(error) => return Err(error),
+        };
         if begin_by.is_some_and(|by| by < claim.now.0) {
             too_late.push(task.handle.task);
-        } else if fits(claim, &task) && limits.allow(row, &task)? {
+        } else if fits(claim, &task) && limits.allow(key, &task)? {
             chosen.push(task);
         }
     }
     drop(rows);
-    let again_at = match looked_at == scan && !too_late.is_empty() && chosen.len() < claim.count as usize {
+    let cleared = !too_late.is_empty() || !unreadable.is_empty();
+    let again_at = match looked_at == scan && cleared && chosen.len() < claim.count as usize {
         // They are out of the way now: there may be more behind them.
         true => Some(claim.now),
         false => limits.again_at,
     };
     for id in too_late {
-        expire(connection, id, claim.now)?;
+        bury(connection, id, claim.now, "expired", "it was not begun in time")?;
+    }
+    for (id, why) in unreadable {
+        bury(connection, id, claim.now, "bad-arguments", &why)?;
     }
     limits.write()?;
     for task in &mut chosen {
         take(connection, claim, task)?;
     }
     Ok(Answer::Claimed(chosen, again_at))
+}
+
+/// A task with its limit key and the time by which it has to begin.
+fn candidate(row: &Row<'_>) -> rusqlite::Result<(Claimed, Option<String>, Option<i64>)> {
+    Ok((claimed_of(row)?, row.get("limit_key")?, row.get("begin_by")?))
+}
+
+/// Another program wrote what no column of ours holds. That is the end of this one row, and nobody else's concern.
+fn is_of_the_row(error: &rusqlite::Error) -> bool {
+    use rusqlite::Error::{FromSqlConversionFailure, IntegralValueOutOfRange, InvalidColumnType, Utf8Error};
+    matches!(
+        error,
+        FromSqlConversionFailure(..) | IntegralValueOutOfRange(..) | InvalidColumnType(..) | Utf8Error(..)
+    )
 }
 
 fn fits(claim: &Claim, task: &Claimed) -> bool {
@@ -85,9 +111,14 @@ fn take(connection: &Connection, claim: &Claim, task: &mut Claimed) -> rusqlite:
     Ok(())
 }
 
-/// It was not begun in time.
-fn expire(connection: &Connection, id: i64, now: Wall) -> rusqlite::Result<()> {
-    let error = r#"{"kind":"expired","message":"it was not begun in time"}"#;
+/// It can never begin.
+fn bury(connection: &Connection, id: i64, now: Wall, kind: &str, message: &str) -> rusqlite::Result<()> {
+    let error = TaskError {
+        kind: kind.to_owned(),
+        message: message.to_owned(),
+        output: String::new(),
+    };
+    let error = serde_json::to_string(&error).unwrap_or_default();
     connection
         .prepare_cached(
             "UPDATE task SET state = 'dead', finished_at = ?2, last_error = ?3, unique_hold = NULL,
@@ -122,11 +153,10 @@ impl<'a> Limits<'a> {
     }
 
     /// Takes one of everything that the task needs, if there is one.
-    fn allow(&mut self, row: &Row<'_>, task: &Claimed) -> rusqlite::Result<bool> {
+    fn allow(&mut self, key: Option<String>, task: &Claimed) -> rusqlite::Result<bool> {
         if self.claim.throttle.is_none() {
             return Ok(true);
         }
-        let key: Option<String> = row.get("limit_key")?;
         let kind = task.kind.as_deref().map(str::to_owned);
         if !self.room(&kind, key.as_ref())? {
             return Ok(false);

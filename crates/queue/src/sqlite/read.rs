@@ -5,6 +5,7 @@ use crate::rows::{AttemptRow, COUNT_MAX, Counts, Filter, Mode, TaskError, TaskRo
 use gaffer_core::queue::spec::QueueId;
 use gaffer_core::queue::task::{Claimed, Handle, TaskId, TaskState};
 use gaffer_core::time::Wall;
+use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -43,35 +44,54 @@ pub(super) fn claimed_of(row: &Row<'_>) -> rusqlite::Result<Claimed> {
     })
 }
 
+/// As text, whatever it is: what is shown need not be what can be worked on.
+fn text_of(row: &Row<'_>, at: &str) -> rusqlite::Result<Option<String>> {
+    Ok(match row.get_ref(at)? {
+        ValueRef::Null => None,
+        ValueRef::Integer(number) => Some(number.to_string()),
+        ValueRef::Real(number) => Some(number.to_string()),
+        ValueRef::Text(bytes) | ValueRef::Blob(bytes) => Some(String::from_utf8_lossy(bytes).into_owned()),
+    })
+}
+
+/// As a number; what is none, or out of bounds, is not there.
+fn number_of<T: TryFrom<i64>>(row: &Row<'_>, at: &str) -> rusqlite::Result<Option<T>> {
+    Ok(match row.get_ref(at)? {
+        ValueRef::Integer(number) => T::try_from(number).ok(),
+        _ => None,
+    })
+}
+
 fn row_of(row: &Row<'_>) -> rusqlite::Result<TaskRow> {
-    let wall = |at: &str| row.get::<_, Option<i64>>(at).map(|at| at.map(Wall));
-    let state: String = row.get("state")?;
-    let error: Option<String> = row.get("last_error")?;
+    let wall = |at: &str| number_of(row, at).map(|at: Option<i64>| at.map(Wall));
+    let text = |at: &str| text_of(row, at);
+    let count = |at: &str| number_of(row, at).map(Option::unwrap_or_default);
+    let state = text("state")?.unwrap_or_default();
     Ok(TaskRow {
         id: row.get("id")?,
-        queue: row.get("queue")?,
-        kind: row.get("kind")?,
-        payload: row.get("payload")?,
-        meta: row.get("meta")?,
-        priority: row.get("priority")?,
+        queue: text("queue")?.unwrap_or_default(),
+        kind: text("kind")?,
+        payload: text("payload")?.unwrap_or_default(),
+        meta: text("meta")?,
+        priority: number_of(row, "priority")?.unwrap_or_default(),
         state: TaskState::parse(&state).unwrap_or(TaskState::Lost),
         run_at: wall("run_at")?,
-        attempt: row.get("attempt")?,
-        attempts_max: row.get("max_attempts")?,
-        crashes: row.get("crashes")?,
-        interrupts: row.get("interrupts")?,
-        unique_key: row.get("unique_key")?,
-        limit_key: row.get("limit_key")?,
-        timeout_ms: row.get("timeout_ms")?,
-        owner: row.get("lease_owner")?,
+        attempt: count("attempt")?,
+        attempts_max: number_of(row, "max_attempts")?,
+        crashes: count("crashes")?,
+        interrupts: count("interrupts")?,
+        unique_key: text("unique_key")?,
+        limit_key: text("limit_key")?,
+        timeout_ms: number_of(row, "timeout_ms")?,
+        owner: text("lease_owner")?,
         lease_until: wall("lease_until")?,
-        token: row.get("lease_token")?,
-        cancelled: row.get("cancel")?,
-        created: Wall(row.get("created_at")?),
+        token: number_of(row, "lease_token")?.unwrap_or_default(),
+        cancelled: number_of(row, "cancel")?.unwrap_or(0_i64) != 0,
+        created: wall("created_at")?.unwrap_or(Wall(0)),
         started: wall("started_at")?,
         finished: wall("finished_at")?,
-        error: error.and_then(|text| serde_json::from_str(&text).ok()),
-        result: row.get("result")?,
+        error: text("last_error")?.and_then(|text| serde_json::from_str(&text).ok()),
+        result: text("result")?,
         expires: wall("expires_at")?,
     })
 }
@@ -134,7 +154,8 @@ pub(super) fn counts(connection: &Connection, queue: &QueueId) -> rusqlite::Resu
             "SELECT MIN(COALESCE(run_at, created_at)) FROM
                 (SELECT run_at, created_at FROM task WHERE queue = ?1 AND state = 'queued' ORDER BY rank, id LIMIT 1000)",
         )?
-        .query_row([&queue], |row| row.get(0))?;
+        // Text is behind every number: all that is there is no time at all.
+        .query_row([&queue], |row| Ok(row.get(0).unwrap_or(None)))?;
     Ok(Answer::Counts(Counts {
         queued: count("state = 'queued'")?,
         scheduled: count("state = 'scheduled'")?,

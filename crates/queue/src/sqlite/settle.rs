@@ -193,7 +193,8 @@ fn smallest(
 ) -> rusqlite::Result<Option<Wall>> {
     let at: Option<i64> = connection
         .prepare_cached(sql)?
-        .query_row(values, |row| row.get(0))?;
+        // Text, that another program wrote, is behind every number: then there is no time at all.
+        .query_row(values, |row| Ok(row.get(0).unwrap_or(None)))?;
     Ok(at.map(Wall))
 }
 
