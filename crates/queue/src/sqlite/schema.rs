@@ -12,7 +12,8 @@ const OUR_OWN: Duration = Duration::from_secs(2);
 
 /// Numbers are never reused; a migration is never edited once released.
 const MIGRATIONS: &[&str] = &[
-    // 1: the first. `INSERT INTO task (queue, kind, payload) VALUES (…)` is all that another program has to say.
+    // 1: the first. `INSERT INTO task (queue, kind, payload) VALUES (…)` is all that another program has to say, and its SQLite may be
+    // an old one: `unixepoch('subsec')` would be null there.
     "CREATE TABLE task (
         id INTEGER PRIMARY KEY AUTOINCREMENT,
         queue TEXT NOT NULL, kind TEXT, payload TEXT NOT NULL DEFAULT 'null',
@@ -24,7 +25,7 @@ const MIGRATIONS: &[&str] = &[
         limit_key TEXT, timeout_ms INTEGER,
         lease_owner TEXT, lease_until INTEGER, lease_token INTEGER NOT NULL DEFAULT 0,
         cancel INTEGER NOT NULL DEFAULT 0,
-        created_at INTEGER NOT NULL DEFAULT (CAST(unixepoch('subsec') * 1000 AS INTEGER)),
+        created_at INTEGER NOT NULL DEFAULT (CAST(ROUND((julianday('now') - 2440587.5) * 86400000) AS INTEGER)),
         started_at INTEGER, finished_at INTEGER,
         last_error TEXT, result TEXT, result_until INTEGER,
         begin_by INTEGER, expires_at INTEGER, meta TEXT);
