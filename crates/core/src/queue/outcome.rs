@@ -107,7 +107,8 @@ pub fn settle(queue: &Queue, row: &Claimed, outcome: Outcome, now: Wall, dice: f
     };
     match outcome {
         Outcome::Done(result) => {
-            settled.result_until = result.as_ref().map(|_| now.plus(queue.keep.result));
+            let keep = queue.keep.result.max(super::spec::LEAST_KEPT);
+            settled.result_until = result.as_ref().map(|_| now.plus(keep));
             settled.result = result;
             settled.holds_key = queue.unique.as_ref().is_some_and(|unique| unique.while_done);
         }

@@ -117,6 +117,13 @@ pub(super) fn purge(
 
 /// Rows whose time is over, and results.
 pub(super) fn prune(connection: &Connection, now: Wall, most: u32) -> rusqlite::Result<Answer> {
+    // A result may be kept for less long than its row.
+    connection
+        .prepare_cached(
+            "UPDATE task SET result = NULL, result_until = NULL WHERE id IN
+                (SELECT id FROM task WHERE result_until <= ?1 LIMIT ?2)",
+        )?
+        .execute(params![now.0, most])?;
     let which = "id IN (SELECT id FROM task WHERE expires_at <= ?1 LIMIT ?2)";
     drop_rows(connection, which, params![now.0, most]).map(Answer::Purged)
 }

@@ -51,6 +51,8 @@ const MIGRATIONS: &[&str] = &[
         name TEXT PRIMARY KEY, seen INTEGER NOT NULL, anchor INTEGER NOT NULL, paused INTEGER NOT NULL, awake INTEGER,
         changed_at INTEGER, changed_by TEXT NOT NULL, fired INTEGER, fired_at INTEGER, became TEXT, note TEXT,
         waiting INTEGER) WITHOUT ROWID;",
+    // 3: results that are to go.
+    "CREATE INDEX task_results ON task (result_until) WHERE result_until IS NOT NULL;",
 ];
 
 /// The lock of the one process that may lead a file. It holds the pid of that process for whoever comes second.
