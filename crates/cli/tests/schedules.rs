@@ -157,7 +157,7 @@ missed = "all"
 }
 
 #[test]
-fn b8_13_a_tick_is_skipped_while_the_one_before_it_goes_on() {
+fn scenario_13_a_tick_is_skipped_while_the_one_before_it_goes_on() {
     let mut node = node(
         r#"
 [queue.q]
@@ -342,7 +342,7 @@ fn what_a_file_says_next_counts_and_what_it_drops_is_forgotten() {
 }
 
 #[test]
-fn b8_10_a_tick_comes_in_its_time() {
+fn scenario_10_a_tick_comes_in_its_time() {
     let mut node =
         node("[queue.q]\n[schedule.s]\ncron = \"*/2 * * * * *\"\nqueue = \"q\"\noverlap = \"allow\"\n");
     wait_until(SOON, "three ticks", || ticks(&node, "q").len() >= 3);

@@ -31,7 +31,7 @@ fn next(calendar: &Calendar, from: &str, count: usize) -> Vec<String> {
 }
 
 #[test]
-fn b8_12_a_local_time_that_does_not_exist_ticks_after_the_gap() {
+fn scenario_12_a_local_time_that_does_not_exist_ticks_after_the_gap() {
     let calendar = cron("30 2 * * *", "Europe/Berlin");
     assert_eq!(
         next(&calendar, "2026-03-28T00:00:00Z", 3),
@@ -44,7 +44,7 @@ fn b8_12_a_local_time_that_does_not_exist_ticks_after_the_gap() {
 }
 
 #[test]
-fn b8_12_a_local_time_that_exists_twice_ticks_once_at_the_first() {
+fn scenario_12_a_local_time_that_exists_twice_ticks_once_at_the_first() {
     let calendar = cron("30 2 * * *", "Europe/Berlin");
     assert_eq!(
         next(&calendar, "2026-10-24T12:00:00Z", 2),
@@ -193,7 +193,7 @@ fn looked(schedule: &Schedule, seen: &str, now: &str) -> Look {
 }
 
 #[test]
-fn b8_11_missed_ticks_are_skipped_made_up_for_once_or_all() {
+fn scenario_11_missed_ticks_are_skipped_made_up_for_once_or_all() {
     let fired = |missed| looked(&schedule(missed), "2026-11-27T10:00:00Z", "2026-11-27T10:03:30Z").fire;
     assert!(fired(Missed::Skip).is_empty());
     assert_eq!(fired(Missed::Last), [at("2026-11-27T10:03:00Z")]);

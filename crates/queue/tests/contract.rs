@@ -207,7 +207,7 @@ async fn a_failed_task_comes_back_when_its_time_has_come() {
 }
 
 #[tokio::test]
-async fn at_most_once_the_row_is_gone_with_the_claim() {
+async fn a13_01_at_most_once_the_row_is_gone_with_the_claim() {
     let store = Asked::sqlite();
     let id = store.id(task("1")).await;
     assert_eq!(store.ids(|claim| claim.forget = true).await, [id]);

@@ -39,7 +39,7 @@ fn a_run_of_steps_survives_the_daemon_and_is_shown_as_one() {
 }
 
 #[test]
-fn a_payload_that_is_no_parameters_is_dead_and_says_why() {
+fn a13_12_a_payload_that_is_no_parameters_is_dead_and_says_why() {
     let mut node = node(FILE);
     for (payload, why) in [
         ("{}", "file"),

@@ -1,7 +1,11 @@
 //! Queues end to end: a daemon, a store on disk, programs that work, and everything that can be killed.
 
 mod dag;
+mod kills;
+mod poison;
 mod resident;
+mod scarce;
+mod scenarios;
 
 use gaffer_testkit::node::Node;
 use gaffer_testkit::process::Handle;
@@ -122,7 +126,7 @@ input = "file"
 }
 
 #[test]
-fn no_more_run_at_once_than_there_are_workers() {
+fn a13_08_no_more_run_at_once_than_there_are_workers() {
     let mut node = node(
         r#"
 [queue.q]
@@ -322,7 +326,7 @@ stop = "100ms"
 }
 
 #[test]
-fn a_finishing_stop_waits_for_what_runs() {
+fn a13_20_a_finishing_stop_waits_for_what_runs() {
     let mut node = node("[queue.q]\ncmd = [\"sh\", \"-c\", \"touch begun; sleep 0.5; touch done\"]\n");
     push(&node, &["q", "1"]);
     wait_until(SOON, "begun", || node.root().join("begun").exists());
@@ -402,7 +406,7 @@ retry = { delay = "10ms" }
 }
 
 #[test]
-fn workers_outside_claim_renew_and_settle() {
+fn scenario_03_workers_outside_claim_renew_and_settle() {
     let mut node = node("[queue.ext]\nlease = \"1s\"\nretry = { delay = \"10ms\" }\nkeep.result = \"1h\"\n");
     let id = push(&node, &["ext", "{\"n\": 1}"]);
     let claim = |node: &mut Node| {
@@ -444,7 +448,7 @@ fn workers_outside_claim_renew_and_settle() {
 }
 
 #[test]
-fn a_push_that_cannot_be_is_refused_with_what_to_do() {
+fn a13_14_a_push_that_cannot_be_is_refused_with_what_to_do() {
     let mut node = node("[queue.q]\ncmd = \"true\"\nmax_payload = \"1K\"\n");
     let big = format!("\"{}\"", "x".repeat(2_000));
     let cases: [(&[&str], i32, &str); 6] = [

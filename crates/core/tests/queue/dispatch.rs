@@ -105,7 +105,7 @@ fn nothing_is_claimed_before_recovery_is_over() {
 }
 
 #[test]
-fn as_many_are_claimed_as_there_are_free_workers_and_the_store_is_asked_once() {
+fn a13_03_as_many_are_claimed_as_there_are_free_workers_and_the_store_is_asked_once() {
     let (mut bench, asked) = Bench::up(queue());
     assert_eq!(asked, 4);
     assert_eq!(
@@ -361,7 +361,7 @@ fn a_full_stop_waits_for_what_runs_then_kills_it() {
 }
 
 #[test]
-fn a_stop_that_drains_goes_on_claiming_until_the_queue_is_empty() {
+fn a13_22_a_stop_that_drains_goes_on_claiming_until_the_queue_is_empty() {
     let mut queue = queue();
     queue.on_stop = OnStop::Drain;
     queue.workers = 1;

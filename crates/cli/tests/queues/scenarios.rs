@@ -1,0 +1,472 @@
+//! The numbered scenarios of the durable queue, and of one that runs tasks at most once as snappea does.
+
+use super::poison::sql;
+use super::*;
+
+fn events(node: &Node, filter: &str) -> Vec<Value> {
+    let shown = node.cli(&["events", "--filter", filter, "--json"]);
+    serde_json::from_slice(&shown.stdout).unwrap_or_default()
+}
+
+fn at(task: &Value, field: &str) -> i64 {
+    let text = task[field].as_str().unwrap_or_default();
+    text.parse::<jiff::Timestamp>()
+        .unwrap_or_else(|_| panic!("{field} of {task}"))
+        .as_millisecond()
+}
+
+#[test]
+fn a13_01_a_row_is_gone_before_its_task_starts() {
+    let mut node = node(
+        r#"
+[queue.q]
+delivery = "at-most-once"
+cmd = ["python3", "-c", """
+import sqlite3, os
+c = sqlite3.connect("state/queue.db", timeout=30)
+n = c.execute("SELECT COUNT(*) FROM task WHERE id = ?", [int(os.environ["GAFFER_TASK"])]).fetchone()[0]
+open("seen", "a").write(f"{n}\\n")
+"""]
+"#,
+    );
+    push(&node, &["q", "1"]);
+    let seen = node.root().join("seen");
+    wait_until(SOON, "it ran", || lines(&seen).len() == 1);
+    assert_eq!(lines(&seen), ["0"]);
+    node.stop(SOON);
+}
+
+#[test]
+fn a13_02_what_was_queued_while_nobody_was_there_runs_in_order() {
+    let mut node = node(
+        r#"
+[queue.q]
+workers = 4
+delivery = "at-most-once"
+keep.done = "1h"
+cmd = ["sh", "-c", "mkdir run.$$GAFFER_TASK; ls -d run.* | wc -l >> counts; rmdir run.$$GAFFER_TASK"]
+"#,
+    );
+    let id = push(&node, &["q", "1"]);
+    wait_state(&node, id, "done");
+    node.stop(SOON);
+    sql(
+        &node,
+        "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 1000) \
+         INSERT INTO task (queue, payload) SELECT 'default.q', i FROM n",
+    );
+    node.start_again();
+    let left = || sql(&node, "SELECT COUNT(*) FROM task WHERE state <> 'done'");
+    wait_until(SOON * 6, "all are done", || left() == "[(0,)]");
+    let counts: Vec<u32> = lines(&node.root().join("counts"))
+        .iter()
+        .filter_map(|line| line.trim().parse().ok())
+        .collect();
+    assert_eq!(counts.len(), 1_001, "none twice");
+    assert!(counts.iter().all(|count| *count <= 4), "four at most");
+    let disorder =
+        "SELECT COUNT(*) FROM task a JOIN task b ON b.id = a.id + 1 WHERE b.started_at < a.started_at";
+    assert_eq!(sql(&node, disorder), "[(0,)]");
+    node.stop(SOON);
+}
+
+#[test]
+fn a13_05_scenario_29_a_row_of_another_program_starts_without_a_word() {
+    let mut node = node("[queue.q]\nkeep.done = \"1h\"\ncmd = \"cat\"\n");
+    for id in 1..=5 {
+        sql(
+            &node,
+            "INSERT INTO task (queue, payload) VALUES ('default.q', '{}')",
+        );
+        wait_state(&node, id, "done");
+        let task = show(&node, id);
+        let waited = at(&task, "started_at") - at(&task, "created_at");
+        // 250 ms on an idle machine.
+        assert!((0..2_000).contains(&waited), "{waited} ms");
+    }
+    node.stop(SOON);
+}
+
+#[test]
+fn a13_08_a_third_task_waits_in_its_row_for_two_workers() {
+    let mut node = node(
+        r#"
+[queue.q]
+workers = 2
+delivery = "at-most-once"
+cmd = ["sh", "-c", "echo $$GAFFER_TASK >> begun; until test -e go.$$GAFFER_TASK; do sleep 0.02; done"]
+"#,
+    );
+    let ids: Vec<i64> = (0..3).map(|_| push(&node, &["q", "1"])).collect();
+    let begun = node.root().join("begun");
+    wait_until(SOON, "two begin", || lines(&begun).len() == 2);
+    assert_eq!(state(&node, ids[2]), "queued");
+    std::fs::write(node.root().join(format!("go.{}", ids[1])), "").expect("a file");
+    wait_until(SOON, "the third", || lines(&begun).len() == 3);
+    assert_eq!(
+        show(&node, ids[2])["state"],
+        Value::Null,
+        "its row went with its claim"
+    );
+    for id in ids {
+        std::fs::write(node.root().join(format!("go.{id}")), "").expect("a file");
+    }
+    node.stop(SOON);
+}
+
+#[test]
+fn a13_09_a_task_that_fails_is_not_repeated_and_the_next_one_runs() {
+    let mut node = node(
+        r#"
+[queue.q]
+workers = 1
+delivery = "at-most-once"
+keep.done = "1h"
+cmd = ["sh", "-c", "read n; echo $$n >> ran; echo trouble >&2; exit $$n"]
+retry = { attempts = 5, delay = "10ms" }
+"#,
+    );
+    let bad = push(&node, &["q", "3"]);
+    let good = push(&node, &["q", "0"]);
+    wait_state(&node, good, "done");
+    let dead = show(&node, bad);
+    assert_eq!(dead["state"], "dead");
+    assert_eq!(
+        (&dead["error"]["kind"], &dead["error"]["output"]),
+        (&json!("exit:3"), &json!("trouble\n"))
+    );
+    assert_eq!(lines(&node.root().join("ran")), ["3", "0"]);
+    node.stop(SOON);
+}
+
+const STUBBORN: &str = r#"
+[queue.q]
+workers = 2
+delivery = "at-most-once"
+stop.timeout = "700ms"
+cmd = ["sh", "-c", "trap '' TERM; echo $$GAFFER_TASK >> begun; until test -e go; do sleep 0.02; done; echo $$GAFFER_TASK >> ended"]
+"#;
+
+#[test]
+fn a13_18_an_idle_daemon_ends_at_once_and_leaves_no_lock() {
+    let mut node = node(STUBBORN);
+    push(&node, &["q", "--in", "1h", "1"]);
+    assert_eq!(node.stop(SOON).code(), Some(0));
+    node.start_again();
+    assert_eq!(state(&node, 1), "scheduled");
+    node.stop(SOON);
+}
+
+#[test]
+fn a13_19_a13_21_what_outlasts_the_grace_is_killed_and_what_waits_stays() {
+    let mut node = node(STUBBORN);
+    let ids: Vec<i64> = (0..3).map(|_| push(&node, &["q", "1"])).collect();
+    let begun = node.root().join("begun");
+    wait_until(SOON, "two begin", || lines(&begun).len() == 2);
+    assert_eq!(node.stop(SOON).code(), Some(0));
+    node.assert_no_job_processes();
+    assert_eq!(lines(&begun).len(), 2, "the third never began");
+    assert_eq!(
+        sql(&node, "SELECT id, state FROM task"),
+        format!("[({}, 'queued')]", ids[2])
+    );
+    std::fs::write(node.root().join("go"), "").expect("a file");
+    node.start_again();
+    let ended = node.root().join("ended");
+    wait_until(SOON, "the third", || lines(&ended) == [ids[2].to_string()]);
+    assert_eq!(lines(&begun).len(), 3, "those that were killed never run again");
+    node.stop(SOON);
+}
+
+#[test]
+fn a13_22_a_draining_stop_works_the_backlog_off() {
+    let mut node = node(
+        "[queue.q]\nworkers = 2\ndelivery = \"at-most-once\"\non_stop = \"drain\"\ncmd = [\"sh\", \"-c\", \"until test -e go; do sleep 0.02; done; echo x >> ran\"]\n",
+    );
+    for _ in 0..9 {
+        push(&node, &["q", "1"]);
+    }
+    node.signal(Signal::TERM);
+    std::fs::write(node.root().join("go"), "").expect("a file");
+    assert_eq!(node.wait_ended(SOON).code(), Some(0));
+    assert_eq!(lines(&node.root().join("ran")).len(), 9);
+    assert_eq!(sql(&node, "SELECT COUNT(*) FROM task"), "[(0,)]");
+}
+
+#[test]
+fn a13_24_scenario_04_a_second_daemon_is_refused_and_harms_nobody() {
+    let mut node = node("[queue.q]\ncmd = \"true\"\n");
+    let pid = node.daemon_pid().expect("a daemon").to_string();
+    let owner = node.state_dir().join("queue.db-owner");
+    let id = push(&node, &["q", "1"]);
+    wait_state(&node, id, "done");
+    let said = node.root().join("refusal");
+    let mut second = std::process::Command::new(node.program("gafferd"));
+    let socket = node.root().join("other.sock");
+    second
+        .arg("--state-dir")
+        .arg(node.state_dir())
+        .arg("--socket")
+        .arg(socket);
+    second
+        .args(["--bind", "none"])
+        .env("GAFFER_TEST_ROOT", node.root());
+    second.stderr(std::fs::File::create(&said).expect("a file"));
+    let mut second = second.spawn().expect("gafferd");
+    let mut status = None;
+    wait_until(SOON, "it ends", || {
+        status = second.try_wait().expect("its status");
+        status.is_some()
+    });
+    assert_eq!(status.and_then(|status| status.code()), Some(1));
+    let said = std::fs::read_to_string(&said).unwrap_or_default();
+    assert!(said.contains(&pid), "{said}");
+    assert_eq!(lines(&owner), [pid]);
+    let id = push(&node, &["q", "1"]);
+    wait_state(&node, id, "done");
+    node.stop(SOON);
+}
+
+#[test]
+fn a13_25_garbage_in_the_file_of_the_lock_is_no_obstacle() {
+    let mut node = node("[queue.q]\ncmd = \"true\"\n");
+    let id = push(&node, &["q", "1"]);
+    wait_state(&node, id, "done");
+    node.kill9();
+    let owner = node.state_dir().join("queue.db-owner");
+    std::fs::write(&owner, b"\xff\xfe what is this\n1\n".repeat(50)).expect("written");
+    node.start_again();
+    let id = push(&node, &["q", "1"]);
+    wait_state(&node, id, "done");
+    assert_eq!(lines(&owner), [node.daemon_pid().expect("a daemon").to_string()]);
+    node.stop(SOON);
+}
+
+#[test]
+fn a13_30_at_rest_the_log_of_the_file_is_empty() {
+    let mut node = node("[queue.q]\ncmd = \"true\"\n");
+    let ids: Vec<i64> = (0..20).map(|_| push(&node, &["q", "1"])).collect();
+    for id in ids {
+        wait_state(&node, id, "done");
+    }
+    let wal = node.state_dir().join("queue.db-wal");
+    let size = || std::fs::metadata(&wal).map_or(0, |meta| meta.len());
+    wait_until(SOON, "the log is emptied", || size() == 0);
+    node.stop(SOON);
+}
+
+#[test]
+fn scenario_08_codes_of_a_worker_say_never_again_or_later() {
+    let mut node = node(
+        r#"
+[queue.q]
+keep.done = "1h"
+exit.fatal = [42]
+retry = { attempts = 5, delay = "10ms", max_delay = "20ms" }
+cmd = ["sh", "-c", "read n; test $$n = 1 && exit 42; echo x >> snoozed; test $$(wc -l < snoozed) -gt 3 || exit 75"]
+"#,
+    );
+    let fatal = push(&node, &["q", "1"]);
+    let snoozing = push(&node, &["q", "2"]);
+    wait_state(&node, fatal, "dead");
+    assert_eq!(show(&node, fatal)["attempt"], 1);
+    wait_state(&node, snoozing, "done");
+    let done = show(&node, snoozing);
+    assert_eq!(done["attempt"], 1, "three times later do not count");
+    let said: Vec<&Value> = done["attempts"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .map(|one| &one["outcome"])
+        .collect();
+    assert_eq!(said[..3], [&json!("snoozed"); 3]);
+    node.stop(SOON);
+}
+
+#[test]
+fn scenario_10_a_delayed_task_starts_in_its_time_also_over_a_restart() {
+    for restart in [false, true] {
+        let mut node = node("[queue.q]\nkeep.done = \"1h\"\ncmd = \"true\"\n");
+        let id = push(&node, &["q", "--in", "2s", "1"]);
+        let due = at(&show(&node, id), "run_at");
+        assert_eq!(state(&node, id), "scheduled");
+        if restart {
+            node.restart();
+        }
+        wait_state(&node, id, "done");
+        let task = show(&node, id);
+        assert!(
+            (1_900..2_100).contains(&(due - at(&task, "created_at"))),
+            "{task}"
+        );
+        let late = at(&task, "started_at") - due;
+        // Never early; late only as a busy machine is.
+        assert!((0..1_500).contains(&late), "{late} ms");
+        node.stop(SOON);
+    }
+}
+
+#[test]
+fn scenario_14_an_urgent_task_is_the_next_one_behind_a_thousand() {
+    let mut node = node(
+        r#"
+[queue.q]
+workers = 4
+stop = "100ms"
+on_stop = "release"
+cmd = ["sh", "-c", "echo $$GAFFER_TASK >> begun; until test -e go.$$GAFFER_TASK; do sleep 0.02; done"]
+"#,
+    );
+    let thousand: Vec<Value> = (0..1_004).map(|n| json!({"payload": n})).collect();
+    let (status, _) = node.http("POST", "/v1/queues/default/q/tasks", Some(&json!(thousand)));
+    assert_eq!(status, 201);
+    let begun = node.root().join("begun");
+    wait_until(SOON, "all four are busy", || lines(&begun).len() == 4);
+    let urgent = push(&node, &["q", "--priority", "-5", "1"]);
+    let first = lines(&begun)[0].clone();
+    std::fs::write(node.root().join(format!("go.{first}")), "").expect("a file");
+    wait_until(SOON, "the next one", || lines(&begun).len() == 5);
+    assert_eq!(lines(&begun)[4], urgent.to_string());
+    node.stop(SOON);
+}
+
+#[test]
+fn scenario_22_a_frozen_task_uses_no_time_and_keeps_its_lease() {
+    let mut node = node(
+        r#"
+[queue.q]
+lease = "1s"
+keep.done = "1h"
+cmd = ["sh", "-c", "echo $$$$ >> pids; until test -e go; do :; done"]
+"#,
+    );
+    let id = push(&node, &["q", "1"]);
+    let pids = node.root().join("pids");
+    wait_until(SOON, "begun", || lines(&pids).len() == 1);
+    let pid = lines(&pids)[0].clone();
+    let used = || -> u64 {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("it lives");
+        let fields: Vec<&str> = stat
+            .rsplit(')')
+            .next()
+            .unwrap_or_default()
+            .split_whitespace()
+            .collect();
+        fields[11].parse::<u64>().unwrap_or(0) + fields[12].parse::<u64>().unwrap_or(0)
+    };
+    wait_until(SOON, "it uses time", || used() > 5);
+    assert_eq!(code(&node.cli(&["queue", "pause", "q", "--running"])), 0);
+    let frozen = used();
+    // Three leases long.
+    let since = Instant::now();
+    wait_until(SOON, "leases pass", || since.elapsed() > Duration::from_secs(3));
+    assert!(used() <= frozen + 1, "it used time while it was frozen");
+    assert_eq!(code(&node.cli(&["queue", "resume", "q"])), 0);
+    wait_until(SOON, "it goes on", || used() > frozen + 5);
+    std::fs::write(node.root().join("go"), "").expect("a file");
+    wait_state(&node, id, "done");
+    assert_eq!(lines(&pids).len(), 1);
+    assert_eq!(show(&node, id)["attempt"], 1);
+    let metrics = String::from_utf8(node.request("GET", "/metrics", None).body).expect("text");
+    let lost = r#"gaffer_queue_leases_lost_total{session="default",queue="q"} 0"#;
+    assert!(metrics.contains(lost), "{metrics}");
+    node.stop(SOON);
+}
+
+#[test]
+fn scenario_23_a_drain_that_is_too_late_leaves_the_rest_queued() {
+    let mut node = node(
+        r#"
+[queue.q]
+workers = 4
+keep.done = "1h"
+cmd = ["sh", "-c", "read n; echo x >> begun; test $$n -lt 20 || until test -e go; do sleep 0.02; done"]
+"#,
+    );
+    let hundred: Vec<Value> = (0..100).map(|n| json!({"payload": n})).collect();
+    let (status, _) = node.http("POST", "/v1/queues/default/q/tasks", Some(&json!(hundred)));
+    assert_eq!(status, 201);
+    let begun = node.root().join("begun");
+    wait_until(SOON, "twenty are done", || lines(&begun).len() == 24);
+    let drained = node.cli(&["queue", "drain", "q", "--deadline", "300ms"]);
+    assert_eq!(code(&drained), 1);
+    assert!(
+        errors(&drained).contains("76 waiting and 4 running are left"),
+        "{}",
+        errors(&drained)
+    );
+    // What is left is worked off all the same.
+    std::fs::write(node.root().join("go"), "").expect("a file");
+    let drained = node.cli(&["queue", "drain", "q", "--deadline", "60s"]);
+    assert_eq!(code(&drained), 0, "{}", errors(&drained));
+    assert_eq!(lines(&begun).len(), 100);
+    node.stop(SOON);
+}
+
+/// The default of `on_stop`: what can finish does, what cannot is given back uncounted.
+#[test]
+fn scenario_25_a_stop_in_its_default_mode_gives_back_what_cannot_finish() {
+    let mut node = node(
+        r#"
+[queue.q]
+keep.done = "1h"
+stop = "700ms"
+cmd = ["sh", "-c", "trap '' TERM; read n; echo $$n.$$GAFFER_ATTEMPT >> begun; until test -e go.$$n; do sleep 0.02; done; echo $$n >> ended"]
+"#,
+    );
+    let (quick, slow) = (push(&node, &["q", "1"]), push(&node, &["q", "2"]));
+    let begun = node.root().join("begun");
+    wait_until(SOON, "both begin", || lines(&begun).len() == 2);
+    node.signal(Signal::TERM);
+    std::fs::write(node.root().join("go.1"), "").expect("a file");
+    assert_eq!(node.wait_ended(SOON).code(), Some(0));
+    node.assert_no_job_processes();
+    assert_eq!(lines(&node.root().join("ended")), ["1"]);
+    std::fs::write(node.root().join("go.2"), "").expect("a file");
+    node.start_again();
+    wait_state(&node, slow, "done");
+    wait_state(&node, quick, "done");
+    assert_eq!(lines(&begun)[2], "2.1", "the attempt did not count");
+    assert_eq!(show(&node, slow)["attempts"][0]["outcome"], "interrupted");
+    node.stop(SOON);
+}
+
+/// A child that left the session and ignores every signal is a part of the tree, too.
+#[test]
+fn scenario_26_children_that_hide_are_gone_with_the_task() {
+    let mut node = node(
+        r#"
+[queue.q]
+timeout = "1s"
+stop = "200ms"
+retry = 1
+cmd = ["sh", "-c", "trap '' TERM; setsid sh -c 'trap \"\" TERM HUP; echo $$$$ > hidden; while :; do sleep 0.1; done' & while :; do sleep 0.1; done"]
+"#,
+    );
+    let id = push(&node, &["q", "1"]);
+    let hidden = node.root().join("hidden");
+    wait_until(SOON, "a hidden child", || lines(&hidden).len() == 1);
+    wait_state(&node, id, "dead");
+    let dead = show(&node, id);
+    assert_eq!(dead["error"]["kind"], "timeout");
+    let took = at(&dead, "finished_at") - at(&dead, "started_at");
+    assert!(took >= 1_000, "{took} ms");
+    node.assert_no_job_processes();
+    node.stop(SOON);
+}
+
+#[test]
+fn scenario_24_a_cancelled_task_tells_its_end_once() {
+    let mut node =
+        node("[queue.q]\nstop = \"200ms\"\ncmd = [\"sh\", \"-c\", \"echo x >> begun; exec sleep 1000\"]\n");
+    let id = push(&node, &["q", "1"]);
+    let begun = node.root().join("begun");
+    wait_until(SOON, "begun", || lines(&begun).len() == 1);
+    assert_eq!(code(&node.cli(&["queue", "cancel", &id.to_string()])), 0);
+    wait_state(&node, id, "cancelled");
+    node.restart();
+    assert_eq!(state(&node, id), "cancelled");
+    assert_eq!(lines(&begun).len(), 1);
+    assert_eq!(events(&node, "queue.task.dead").len(), 0);
+    node.stop(SOON);
+}
