@@ -12,6 +12,7 @@ pub mod elf;
 pub mod http;
 mod lookupd;
 pub mod node;
+pub mod postgres;
 pub mod process;
 pub mod sim;
 mod terminal;

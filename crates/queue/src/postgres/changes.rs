@@ -80,7 +80,7 @@ pub(super) async fn edit(session: &Session, id: TaskId, payload: &str, now: Wall
             let copy = "INSERT INTO task (queue, kind, payload, priority, rank, state, run_at, max_attempts, unique_key, limit_key,
                     timeout_ms, created_at, meta)
                  SELECT queue, kind, $2, priority, priority, 'queued', $3, max_attempts, unique_key, limit_key, timeout_ms, $3,
-                    json_build_object('from', id)::text FROM task WHERE id = $1 RETURNING id";
+                    '{\"from\":' || id || '}' FROM task WHERE id = $1 RETURNING id";
             let new = session.first(copy, &[&id, &payload, &now.0]).await?;
             new.map_or(Err(None), |row| Ok((row.get(0), queue)))
         }
@@ -117,6 +117,10 @@ pub(super) async fn purge(
 
 /// Rows whose time is over.
 pub(super) async fn prune(session: &Session, now: Wall, most: u32) -> Result<Answer, Trouble> {
+    // A result may be kept for less long than its row.
+    let results = "UPDATE task SET result = NULL, result_until = NULL WHERE id IN
+            (SELECT id FROM task WHERE result_until <= $1 LIMIT $2 FOR UPDATE SKIP LOCKED)";
+    session.execute(results, &[&now.0, &i64::from(most)]).await?;
     let which = "expires_at <= $1 AND state <> 'running' ORDER BY expires_at LIMIT $2";
     drop_rows(session, which, &[&now.0, &i64::from(most)])
         .await

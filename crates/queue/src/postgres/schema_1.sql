@@ -25,6 +25,7 @@ CREATE INDEX task_running ON gaffer.task (queue, limit_key, kind) WHERE state = 
 CREATE INDEX task_dead ON gaffer.task (queue, id) WHERE state IN ('dead', 'lost');
 CREATE UNIQUE INDEX task_unique ON gaffer.task (queue, unique_hold) WHERE unique_hold IS NOT NULL;
 CREATE INDEX task_prune ON gaffer.task (expires_at) WHERE expires_at IS NOT NULL;
+CREATE INDEX task_results ON gaffer.task (result_until) WHERE result_until IS NOT NULL;
 
 CREATE TABLE gaffer.attempt_log (
   task_id BIGINT NOT NULL, n INTEGER NOT NULL, attempt INTEGER NOT NULL,
@@ -47,6 +48,7 @@ CREATE TABLE gaffer.commit_mark (
 -- The answer is the number of the task, or of the waiting one that has the same key already.
 CREATE FUNCTION gaffer.enqueue(queue TEXT, kind TEXT, payload JSONB, options JSONB DEFAULT '{}') RETURNS BIGINT
 LANGUAGE plpgsql AS $$
+#variable_conflict use_column
 DECLARE
   into_queue TEXT := CASE WHEN queue LIKE '%.%' THEN queue ELSE 'default.' || queue END;
   due BIGINT := COALESCE((options->>'run_at_ms')::bigint, gaffer.now_ms() + (options->>'delay_ms')::bigint);

@@ -55,7 +55,9 @@ impl Session {
                     Ok(_) => continue,
                     Err(error) => Err(error),
                 };
-                if said.send(message).is_err() {
+                // After an error there is nothing but that error.
+                let over = message.is_err();
+                if said.send(message).is_err() || over {
                     return;
                 }
             }

@@ -1,0 +1,376 @@
+//! What only a shared database promises: nodes share the work, a connection that breaks loses nothing and hides nothing.
+
+use gaffer_core::name::JobId;
+use gaffer_core::queue::spec::Throttle;
+use gaffer_core::queue::task::TaskId;
+use gaffer_core::time::{Duration, Wall};
+use gaffer_queue::port::{Answer, Cancelled, Claim, NewTask, Request};
+use gaffer_queue::postgres::{Postgres as Database, Rung};
+use gaffer_queue::{Store, StoreError};
+use gaffer_testkit::postgres::Postgres;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+
+const NOW: Wall = Wall(1_800_000_000_000);
+const LONG: std::time::Duration = std::time::Duration::from_secs(60);
+
+async fn open(url: &str) -> (Store, UnboundedReceiver<Rung>) {
+    let (ring, rung) = unbounded_channel();
+    let bell = move |what| {
+        // The test may have ended.
+        let _gone = ring.send(what);
+    };
+    let store = Database::open(url, Box::new(bell)).await.expect("connected");
+    (Store::Postgres(store), rung)
+}
+
+fn push(payloads: impl Iterator<Item = String>, full: bool) -> Request {
+    let task = |payload: String| NewTask {
+        queue: JobId::parse("mail").expect("a name"),
+        kind: None,
+        payload: payload.into(),
+        meta: None,
+        priority: 0,
+        fifo: false,
+        run_at: None,
+        unique: None,
+        limit_key: None,
+        attempts_max: None,
+        timeout_ms: None,
+        begin_by: None,
+        full,
+    };
+    Request::Push(payloads.map(task).collect(), NOW)
+}
+
+fn claim(owner: &str, count: u32) -> Request {
+    Request::Claim(Box::new(Claim {
+        queue: JobId::parse("mail").expect("a name"),
+        count,
+        owner: owner.into(),
+        now: NOW,
+        lease: Duration::from_secs(30),
+        kinds: None,
+        throttle: Throttle::default(),
+        forget: false,
+    }))
+}
+
+async fn claimed(store: &Store, owner: &str, count: u32) -> Result<Vec<TaskId>, StoreError> {
+    match store.get(claim(owner, count)).await? {
+        Answer::Claimed(rows, _) => Ok(rows.iter().map(|row| row.handle.task).collect()),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// The bell rings so; other rings are passed over.
+async fn rings(rung: &mut UnboundedReceiver<Rung>, what: Rung) {
+    let heard = async { while rung.recv().await.expect("a bell") != what {} };
+    tokio::time::timeout(LONG, heard).await.expect("it rings");
+}
+
+/// Asks until the connection is there again.
+async fn connected(store: &Store) {
+    let again = async {
+        let mut look = tokio::time::interval(std::time::Duration::from_millis(5));
+        while store.get(Request::Modes).await.is_err() {
+            look.tick().await;
+        }
+    };
+    tokio::time::timeout(LONG, again).await.expect("connected again");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn scenario_05_nodes_share_ten_thousand_tasks_and_each_runs_once() {
+    let server = Postgres::start();
+    let (first, _) = open(&server.url()).await;
+    let (second, _) = open(&server.url()).await;
+    let tasks = (0..10_000).map(|n| n.to_string());
+    first.get(push(tasks, false)).await.expect("pushed");
+    let work = |store: Store, owner: &'static str| async move {
+        let mut mine = Vec::new();
+        loop {
+            let more = claimed(&store, owner, 50).await.expect("claimed");
+            if more.is_empty() {
+                return mine;
+            }
+            mine.extend(more);
+        }
+    };
+    let (one, two) = tokio::join!(
+        tokio::spawn(work(first, "a:1")),
+        tokio::spawn(work(second, "b:1"))
+    );
+    let (one, two) = (one.expect("no panic"), two.expect("no panic"));
+    assert!(
+        !one.is_empty() && !two.is_empty(),
+        "{} and {}",
+        one.len(),
+        two.len()
+    );
+    let mut all = [one, two].concat();
+    all.sort_unstable();
+    all.dedup();
+    assert_eq!(all.len(), 10_000);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn limits_hold_over_all_nodes() {
+    let server = Postgres::start();
+    let (first, _) = open(&server.url()).await;
+    let (second, _) = open(&server.url()).await;
+    first
+        .get(push((0..20).map(|n| n.to_string()), false))
+        .await
+        .expect("pushed");
+    let limited = |owner: &str| {
+        let Request::Claim(mut claim) = claim(owner, 10) else {
+            panic!("a claim");
+        };
+        claim.throttle.total = Some(7);
+        Request::Claim(claim)
+    };
+    let (one, two) = tokio::join!(first.get(limited("a:1")), second.get(limited("b:1")));
+    let count = |answer: Result<Answer, StoreError>| match answer {
+        Ok(Answer::Claimed(rows, again_at)) => (rows.len(), again_at),
+        other => panic!("{other:?}"),
+    };
+    let (one, two) = (count(one), count(two));
+    assert_eq!(one.0 + two.0, 7, "{one:?} {two:?}");
+    let third = count(first.get(limited("a:1")).await);
+    assert_eq!(third.0, 0);
+    assert!(third.1.is_some(), "it says when to look again");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nodes_hear_of_each_others_pushes_and_operators() {
+    let server = Postgres::start();
+    let (first, mut rung) = open(&server.url()).await;
+    let (second, _other) = open(&server.url()).await;
+    rings(&mut rung, Rung::Tasks).await; // The look at the start.
+    second
+        .get(push(["1".to_owned()].into_iter(), false))
+        .await
+        .expect("pushed");
+    rings(&mut rung, Rung::Tasks).await;
+    let id = claimed(&first, "a:1", 1).await.expect("claimed")[0];
+    let asked = second.get(Request::Cancel(id, NOW)).await;
+    assert!(
+        matches!(asked, Ok(Answer::Cancelled(Cancelled::Asked(_)))),
+        "{asked:?}"
+    );
+    rings(&mut rung, Rung::Told).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn scenario_31_a_task_is_pushed_with_the_transaction_of_its_program() {
+    let server = Postgres::start();
+    let (store, mut rung) = open(&server.url()).await;
+    rings(&mut rung, Rung::Tasks).await;
+    server.sql("BEGIN; SELECT gaffer.enqueue('mail', 'send', '{\"to\": \"ana\"}'); ROLLBACK");
+    assert_eq!(
+        claimed(&store, "a:1", 9).await.expect("claimed"),
+        [] as [TaskId; 0]
+    );
+    let id = server.sql(
+        "BEGIN; SELECT gaffer.enqueue('mail', 'send', '{\"to\": \"ana\"}', '{\"priority\": -3, \"unique_key\": \"k\"}'); COMMIT",
+    );
+    rings(&mut rung, Rung::Tasks).await;
+    let again = server.sql("SELECT gaffer.enqueue('mail', 'send', '{}', '{\"unique_key\": \"k\"}')");
+    assert_eq!(again, id, "the one that waits has the key");
+    let Ok(Answer::Task(Some(task))) = store.get(Request::Task(id.parse().expect("a number"))).await else {
+        panic!("a task");
+    };
+    let row = &task.0;
+    assert_eq!(
+        (row.queue.as_str(), row.kind.as_deref(), row.priority),
+        ("default.mail", Some("send"), -3)
+    );
+    let wrong = server.try_sql(
+        "queue",
+        "SELECT gaffer.enqueue('mail', 'send', '{}', '{\"prio\": 1}')",
+    );
+    assert!(wrong.expect_err("refused").contains("unknown option: prio"));
+    assert_eq!(claimed(&store, "a:1", 9).await.expect("claimed").len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn scenario_29_a_row_that_nobody_told_of_is_found_by_the_poll() {
+    let server = Postgres::start();
+    let (_store, mut rung) = open(&server.url()).await;
+    rings(&mut rung, Rung::Tasks).await;
+    server.sql("INSERT INTO gaffer.task (queue) VALUES ('default.mail')");
+    rings(&mut rung, Rung::Tasks).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_acknowledged_survives_the_server_and_what_is_refused_is_not_there() {
+    let mut server = Postgres::start();
+    let (store, _rung) = open(&server.url()).await;
+    let stop = Arc::new(AtomicBool::new(false));
+    let pusher = |name: &'static str| {
+        let (store, stop) = (store.clone(), stop.clone());
+        tokio::spawn(async move {
+            let mut known: BTreeMap<String, bool> = BTreeMap::new();
+            for n in 0.. {
+                if stop.load(Ordering::SeqCst) {
+                    break;
+                }
+                let payload = format!("\"{name}{n}\"");
+                let pushed = store.get(push([payload.clone()].into_iter(), true)).await;
+                known.insert(payload, pushed.is_ok());
+                if pushed.is_err() {
+                    connected(&store).await;
+                }
+            }
+            known
+        })
+    };
+    let pushers = [pusher("a"), pusher("b"), pusher("c")];
+    for round in 0..6 {
+        if round % 3 == 2 {
+            server.crash();
+            assert!(store.get(Request::Modes).await.is_err(), "refused at once");
+            server.start_again();
+        } else {
+            server.sql(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'gaffer'",
+            );
+        }
+        connected(&store).await;
+        store
+            .get(push(["\"between\"".to_owned()].into_iter(), true))
+            .await
+            .expect("pushed");
+    }
+    stop.store(true, Ordering::SeqCst);
+    let mut known = BTreeMap::new();
+    for pusher in pushers {
+        known.extend(pusher.await.expect("no panic"));
+    }
+    let there = server.sql("SELECT payload, COUNT(*) FROM gaffer.task GROUP BY payload");
+    let there: BTreeMap<&str, &str> = there.lines().filter_map(|line| line.split_once('|')).collect();
+    for (payload, pushed) in &known {
+        let expected = pushed.then_some("1");
+        assert_eq!(there.get(payload.as_str()).copied(), expected, "{payload}");
+    }
+}
+
+/// Stands between a node and the server. The answer to the armed COMMIT is swallowed, and the connection cut.
+struct Relay {
+    dir: PathBuf,
+    armed: Arc<AtomicBool>,
+    /// The COMMIT itself does not arrive either.
+    before: Arc<AtomicBool>,
+}
+
+impl Relay {
+    fn start(server: &Path, dir: &Path) -> Relay {
+        let listener = UnixListener::bind(dir.join(".s.PGSQL.5432")).expect("bound");
+        let relay = Relay {
+            dir: dir.to_owned(),
+            armed: Arc::default(),
+            before: Arc::default(),
+        };
+        let (server, armed, before) = (
+            server.join(".s.PGSQL.5432"),
+            relay.armed.clone(),
+            relay.before.clone(),
+        );
+        tokio::spawn(async move {
+            while let Ok((client, _)) = listener.accept().await {
+                let Ok(upstream) = UnixStream::connect(&server).await else {
+                    continue;
+                };
+                tokio::spawn(carry(client, upstream, armed.clone(), before.clone()));
+            }
+        });
+        relay
+    }
+
+    fn url(&self) -> String {
+        format!(
+            "postgres://gaffer@{}/queue",
+            self.dir.to_string_lossy().replace('/', "%2F")
+        )
+    }
+}
+
+async fn carry(client: UnixStream, server: UnixStream, armed: Arc<AtomicBool>, before: Arc<AtomicBool>) {
+    let (mut from_client, mut to_client) = client.into_split();
+    let (mut from_server, mut to_server) = server.into_split();
+    let up = async {
+        let mut buffer = vec![0; 65_536];
+        while let Ok(count @ 1..) = from_client.read(&mut buffer).await {
+            let cut = buffer[..count].windows(6).any(|word| word == b"COMMIT")
+                && armed.swap(false, Ordering::SeqCst);
+            if cut && before.load(Ordering::SeqCst) {
+                return;
+            }
+            if to_server.write_all(&buffer[..count]).await.is_err() || cut {
+                return;
+            }
+        }
+    };
+    let down = async {
+        // Cut or not: whatever comes first ends both.
+        let _ended = tokio::io::copy(&mut from_server, &mut to_client).await;
+    };
+    tokio::select! {
+        () = up => {}
+        () = down => {}
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_commit_whose_answer_was_lost_is_found_out() {
+    let server = Postgres::start();
+    let dir = tempfile::tempdir().expect("a directory");
+    let relay = Relay::start(server.dir(), dir.path());
+    let (store, _rung) = open(&relay.url()).await;
+    store
+        .get(push((0..100).map(|n| n.to_string()), true))
+        .await
+        .expect("pushed");
+    let mut mine = 0;
+    for round in 0..20 {
+        relay.before.store(round % 2 == 1, Ordering::SeqCst);
+        relay.armed.store(true, Ordering::SeqCst);
+        if let Ok(rows) = claimed(&store, "a:1", 1).await {
+            mine += rows.len();
+        }
+        assert!(!relay.armed.load(Ordering::SeqCst), "it was cut");
+        connected(&store).await;
+    }
+    let running = server.sql("SELECT COUNT(*) FROM gaffer.task WHERE state = 'running'");
+    assert_eq!(running, mine.to_string(), "no claim is ours without our knowing");
+    assert!(mine < 20, "a COMMIT that never arrived is told as an error");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_wrong_with_a_database_is_said() {
+    let server = Postgres::start();
+    let refused = |url: String| async move {
+        let opened = Database::open(&url, Box::new(|_| {})).await;
+        opened.err().expect("refused").to_string()
+    };
+    let error = refused("postgres://gaffer@%2Fnowhere/queue".to_owned()).await;
+    assert!(error.contains("No such file"), "{error}");
+    let error = refused(server.url_of("nothing")).await;
+    assert!(error.contains("database \"nothing\" does not exist"), "{error}");
+    let error = refused(format!("{}?sslmode=require", server.url())).await;
+    assert!(error.contains("TLS"), "{error}");
+    let error = refused("postgres://gaffer@h:x/queue".to_owned()).await;
+    assert!(error.contains("queue_store"), "{error}");
+    let (store, _rung) = open(&server.url()).await;
+    store.close().await;
+    server.sql("INSERT INTO gaffer.version VALUES (99)");
+    let error = refused(server.url()).await;
+    assert!(error.contains("newer version (schema 99"), "{error}");
+    assert!(store.get(Request::Modes).await.is_err(), "it is closed");
+}
