@@ -52,6 +52,8 @@ pub struct DaemonSettings {
     pub advertise: Option<String>,
     /// URLs of look-up services.
     pub lookup: Vec<String>,
+    /// URL of the database of the queues; none: a file in the state directory.
+    pub queue_store: Option<String>,
     /// Log level.
     pub log_level: LogLevel,
     /// `stderr`, `journal`, `syslog`, `file:PATH`.
@@ -169,6 +171,7 @@ impl Default for DaemonSettings {
             backlog: 1024,
             advertise: None,
             lookup: Vec::new(),
+            queue_store: None,
             log_level: LogLevel::Info,
             log_to: "stderr".to_owned(),
             logs_total: LogsTotal::Percent(10),
@@ -197,6 +200,7 @@ impl Default for DaemonSettings {
 pub(crate) fn settings(table: &Table, host: &dyn Host, report: &mut Report) -> DaemonSettings {
     let mut settings = DaemonSettings::default();
     strings(table, &mut settings, report);
+    settings.queue_store = queue_store(table, report);
     numbers(table, &mut settings);
     if let Some(node) = table.get("name")
         && let Some(name) = node.as_str()
@@ -432,4 +436,27 @@ fn numbers(table: &Table, settings: &mut DaemonSettings) {
             None => crate::kind::size(node).map_or(settings.logs_total, LogsTotal::Bytes),
         };
     }
+}
+
+/// A URL is checked as far as it can be without the database.
+fn queue_store(table: &Table, report: &mut Report) -> Option<String> {
+    let node = table.get("queue_store")?;
+    let text = node.as_str()?;
+    if text == "sqlite" {
+        return None;
+    }
+    let rest = text
+        .strip_prefix("postgres://")
+        .or_else(|| text.strip_prefix("postgresql://"));
+    if rest.is_none_or(str::is_empty) {
+        // It may hold a password: it is not repeated.
+        report.error(
+            node.span,
+            "gaffer.queue_store",
+            "`queue_store` is neither `sqlite` nor the URL of a database",
+            "write \"sqlite\" or \"postgres://USER@HOST/DATABASE\"",
+        );
+        return None;
+    }
+    Some(text.to_owned())
 }

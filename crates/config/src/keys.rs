@@ -244,7 +244,7 @@ pub(crate) const DAEMON: &[Key] = &[
     key("backlog", Type::Int(1, 65_535), "1024", D, Run, "of the listeners"),
     key("advertise", Type::Text, "from `bind`", L, Run, "URL under which other nodes reach this one"),
     key("lookup", Type::Texts, "[]", L, Run, "URLs of look-up services (`http://HOST:PORT`) that are told what runs here"),
-    not_yet("queue_store", "store of the queues"),
+    key("queue_store", Type::Text, "\"sqlite\"", D, Run, "`sqlite` is a file in the state dir; `postgres://USER@HOST/DATABASE` is shared by nodes"),
     key("log_level", Type::Word(&["error", "warn", "info", "debug", "trace"]), "\"info\"", L, Run, "how much the daemon says"),
     key("log_to", Type::LogTo, "\"stderr\"", L, Run, "`stderr`, `journal`, `syslog`, `file:PATH`"),
     key("logs_total", Type::SizeOrShare, "\"10%\"", L, Run, "budget of all logs, as a size or a share of the disk; oldest segments go first, never those being written"),

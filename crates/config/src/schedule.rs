@@ -117,6 +117,14 @@ pub(crate) fn resolve(def: ScheduleDef, report: &mut Report) -> Option<LoadedSch
     };
     let calendar = values.calendar()?;
     let does = values.does(&calendar)?;
+    if values.word("once_per") == Some("fleet") && !matches!(does, Does::Push { .. }) {
+        let message = "`once_per = \"fleet\"` is for schedules that push to a queue: whichever node is free works on the task";
+        values.error(
+            "once_per",
+            message.to_owned(),
+            "write `queue = NAME`; `[queue.NAME]` may have `task = NAME`",
+        );
+    }
     let spec = values.spec(does);
     let sorted: BTreeMap<String, Value> = def
         .table
@@ -298,6 +306,7 @@ impl Values<'_> {
                 _ => Overlap::Skip,
             },
             jitter: self.duration("jitter").unwrap_or_default(),
+            fleet: self.word("once_per") == Some("fleet"),
             start: self.table.get("start").and_then(Node::as_bool) != Some(false),
         }
     }

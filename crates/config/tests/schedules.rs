@@ -169,6 +169,7 @@ fn schedule(missed: Missed) -> Schedule {
         missed_max: 100,
         overlap: Overlap::Skip,
         jitter: Duration::ZERO,
+        fleet: false,
         start: true,
     }
 }

@@ -33,6 +33,8 @@ pub struct Schedule {
     pub overlap: Overlap,
     /// Ticks are delayed by up to this, each by its own share.
     pub jitter: Duration,
+    /// Of all nodes that share a store, one acts.
+    pub fleet: bool,
     /// It is not paused from the beginning.
     pub start: bool,
 }

@@ -171,6 +171,7 @@ fn later(started: &DaemonSettings, now: &DaemonSettings) -> Vec<&'static str> {
         ("socket_mode", started.socket_mode != now.socket_mode),
         ("state_dir", started.state_dir != now.state_dir),
         ("backlog", started.backlog != now.backlog),
+        ("queue_store", started.queue_store != now.queue_store),
         ("containment", started.containment != now.containment),
         ("plugins_dir", started.plugins_dir != now.plugins_dir),
         ("pidfile", started.pidfile != now.pidfile),

@@ -240,6 +240,7 @@ fn engine(
         gaffer_config::Containment::Require => Containment::Require,
         gaffer_config::Containment::Off => Containment::Off,
     };
+    settings.queue_store.clone_from(&daemon.queue_store);
     settings.tuning = Tuning::from(daemon);
     settings.leash = leashed.then_some(LEASH);
     settings

@@ -1,7 +1,7 @@
 //! Queues with handlers of this process. `cargo xtask bench queue` runs it and says what the numbers are compared with.
 //!
 //! ```text
-//! queue rate COUNT relaxed|full     tasks per second, from the push to the end
+//! queue rate COUNT relaxed|full [URL]  tasks per second, from the push to the end; in a file, or a database
 //! queue wake COUNT                  median milliseconds from a push to the beginning of its handler
 //! queue backlog COUNT               tasks per second with so many more that wait, and the mebibytes that this program has then
 //! queue rest                        context switches of this program in ten seconds of nothing
@@ -35,8 +35,14 @@ struct Bench {
 
 impl Bench {
     async fn new(keys: &str) -> Result<Bench> {
+        Bench::on(None, keys).await
+    }
+
+    async fn on(url: Option<&str>, keys: &str) -> Result<Bench> {
         let dir = tempfile::tempdir()?;
-        let engine = Engine::open(Settings::new(dir.path().join("state"))).await?;
+        let mut settings = Settings::new(dir.path().join("state"));
+        settings.queue_store = url.map(str::to_owned);
+        let engine = Engine::open(settings).await?;
         let handle = engine.handle();
         let root = PathBuf::from("/srv/gaffer.toml");
         let bundle = gaffer_config::Bundle {
@@ -113,8 +119,9 @@ fn pushes(count: usize) -> Vec<NewPush> {
     vec![push; count]
 }
 
-async fn rate(count: usize, durability: &str) -> Result<f64> {
-    let bench = Bench::new(&format!("workers = 128\ndurability = \"{durability}\"\n")).await?;
+async fn rate(count: usize, durability: &str, url: Option<&str>) -> Result<f64> {
+    let keys = format!("workers = 128\ndurability = \"{durability}\"\n");
+    let bench = Bench::on(url, &keys).await?;
     let (_, bell) = bench.count(count)?;
     let begun = Instant::now();
     bench.push(count).await?;
@@ -205,7 +212,8 @@ fn main() -> Result<()> {
         match words.first().map(String::as_str) {
             Some("rate") => {
                 let durability = words.get(2).map_or("full", String::as_str);
-                println!("{:.0}", rate(number(1).unwrap_or(50_000), durability).await?);
+                let url = words.get(3).map(String::as_str);
+                println!("{:.0}", rate(number(1).unwrap_or(50_000), durability, url).await?);
             }
             Some("wake") => println!("{:.3}", wake(number(1).unwrap_or(500)).await?),
             Some("backlog") => {

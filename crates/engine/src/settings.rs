@@ -54,6 +54,9 @@ pub struct Settings {
     pub containment: Containment,
     /// If set: when this engine is killed and no successor comes within this time, the shims stop all runs.
     pub leash: Option<Duration>,
+    /// URL of the PostgreSQL database of the queues (`postgres://USER@HOST/DATABASE`), which nodes share; none: a file in the state
+    /// directory.
+    pub queue_store: Option<String>,
     /// Checkpoint root of the tasks; none: `tasks` in the state directory.
     pub tasks_root: Option<PathBuf>,
     /// Which tasks of that root are led here.
@@ -133,6 +136,7 @@ impl Settings {
             shim: None,
             containment: Containment::default(),
             leash: None,
+            queue_store: None,
             tasks_root: None,
             tasks_led: TasksLed::default(),
             config_file: None,

@@ -128,9 +128,9 @@ impl Postgres {
         let Some(mut server) = self.server.take() else {
             return;
         };
-        if let Some(pid) = rustix::process::Pid::from_raw(server.id().cast_signed()) {
+        if let Some(process) = crate::process::Handle::open(server.id()) {
             // It may have ended by itself.
-            let _gone = rustix::process::kill_process(pid, signal);
+            process.signal(signal);
         }
         server.wait().expect("waited for");
     }

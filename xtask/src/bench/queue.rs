@@ -4,6 +4,7 @@ use super::tasks::bare_rate;
 use super::{Plan, Table, median};
 use crate::shell::cargo;
 use anyhow::{Context, Result, bail};
+use gaffer_testkit::postgres::Postgres;
 use gaffer_testkit::{Node, wait_until};
 use serde_json::{Value, json};
 use std::io::{BufRead, BufReader, BufWriter, Write};
@@ -17,6 +18,7 @@ const BATCH: usize = 1_000;
 /// All rows of queues.
 pub fn queue(plan: &Plan, table: &mut Table) -> Result<()> {
     handlers(plan, table)?;
+    database(plan, table)?;
     residents(plan, table)?;
     commands(plan, table)?;
     wake(plan, table)
@@ -70,6 +72,24 @@ fn handlers(plan: &Plan, table: &mut Table) -> Result<()> {
     table.absolute("memory of that program", "MiB", memory, 64.0);
     // Four looks of the store's thread in a second, and what little else wakes up.
     table.absolute("switches in ten seconds of rest", "", one(&["rest"])?, 100.0);
+    Ok(())
+}
+
+/// A server as it is after `initdb`, on this machine, with a database for each round.
+fn database(plan: &Plan, table: &mut Table) -> Result<()> {
+    let server = Postgres::start();
+    let count = plan.many(50_000).to_string();
+    let (mut relaxed, mut full) = (Vec::new(), Vec::new());
+    for round in 0..plan.rounds {
+        for (durability, rates) in [("relaxed", &mut relaxed), ("full", &mut full)] {
+            let database = format!("{durability}{round}");
+            server.sql_in("postgres", &format!("CREATE DATABASE {database}"));
+            rates.push(one(&["rate", &count, durability, &server.url_of(&database)])?);
+        }
+    }
+    let what = "tasks by handlers on PostgreSQL, push to end";
+    table.floor_of(&format!("{what}, `relaxed`"), "/s", median(&relaxed), 5_000.0);
+    table.floor_of(&format!("{what}, `full`"), "/s", median(&full), 5_000.0);
     Ok(())
 }
 

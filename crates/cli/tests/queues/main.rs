@@ -3,6 +3,7 @@
 mod dag;
 mod kills;
 mod poison;
+mod postgres;
 mod resident;
 mod scarce;
 mod scenarios;

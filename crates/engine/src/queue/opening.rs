@@ -11,11 +11,13 @@ use gaffer_core::queue::outcome::Outcome;
 use gaffer_core::queue::spec::{By, QueueId};
 use gaffer_core::queue::task::{Claimed, Failure, Handle};
 use gaffer_queue::port::{Answer, Request};
+use gaffer_queue::postgres::{Postgres, Rung};
 use gaffer_queue::rows::Mode;
 use gaffer_queue::sqlite::Sqlite;
 use gaffer_queue::{Store, StoreError};
 use std::collections::BTreeMap;
 use std::time::Duration;
+use tokio::sync::mpsc;
 
 /// Pause before a store that could not be opened is tried again.
 const OPEN_AGAIN: Duration = Duration::from_secs(1);
@@ -70,8 +72,12 @@ impl State {
             return;
         }
         self.queues.opening = true;
-        let path = self.settings.state_dir.join("queue.db");
         let (owner, bell) = (self.owner.clone(), self.owner.clone());
+        if let Some(url) = self.settings.queue_store.clone() {
+            tokio::spawn(open_database(url, owner, bell));
+            return;
+        }
+        let path = self.settings.state_dir.join("queue.db");
         let ring = move || {
             let _ended = bell.send(Message::Queue(QueueNews::Input(Input::Hint(None))));
         };
@@ -114,6 +120,29 @@ impl State {
                 tokio::time::sleep(OPEN_AGAIN).await;
             }
             upkeep(&store).await;
+        });
+    }
+
+    /// An operator said something on another node, or this one was cut off for a while: modes, ends that were asked for and schedules
+    /// are looked up.
+    pub(super) fn told_elsewhere(&mut self) {
+        self.feed_queue(Input::Renew);
+        self.schedules.order(crate::schedule::Order::Reread);
+        let Some(store) = self.queues.store.clone() else {
+            return;
+        };
+        let (owner, known) = (self.owner.clone(), self.queues.modes.clone());
+        tokio::spawn(async move {
+            let Ok(Answer::Modes(modes)) = store.get(Request::Modes).await else {
+                // The bell rings again when the store is back.
+                return;
+            };
+            for (queue, mode) in modes {
+                let (Ok(id), true) = (JobId::parse(&queue), known.get(&queue) != Some(&mode)) else {
+                    continue;
+                };
+                let _ended = owner.send(Message::Queue(QueueNews::Mode(id, mode)));
+            }
         });
     }
 
@@ -291,6 +320,22 @@ fn forgotten(handle: Handle, queue: QueueId) -> Claimed {
         cancelled: false,
         owner: "".into(),
     }
+}
+
+/// What other nodes do is heard as long as this one lives.
+async fn open_database(
+    url: String,
+    owner: mpsc::UnboundedSender<Message>,
+    bell: mpsc::UnboundedSender<Message>,
+) {
+    let ring = move |rung| {
+        if rung == Rung::Told {
+            let _ended = bell.send(Message::Queue(QueueNews::Told));
+        }
+        let _ended = bell.send(Message::Queue(QueueNews::Input(Input::Hint(None))));
+    };
+    let opened = Postgres::open(&url, Box::new(ring)).await.map(Store::Postgres);
+    let _ended = owner.send(Message::Queue(QueueNews::Opened(opened)));
 }
 
 /// Removes what is over, now and then.

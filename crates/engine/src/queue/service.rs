@@ -46,6 +46,8 @@ pub(crate) enum QueueNews {
     Handled(Handle, Outcome),
     /// An operator changed the mode of a queue.
     Mode(QueueId, Mode),
+    /// Something was said about queues on another node.
+    Told,
 }
 
 /// A run that works on a task.
@@ -202,6 +204,7 @@ impl State {
             QueueNews::Said(run, lines) => self.resident_said(run, lines),
             QueueNews::Handler(queue, handler) => self.put_handler(queue, handler),
             QueueNews::Handled(attempt, outcome) => self.handled(attempt, outcome),
+            QueueNews::Told => self.told_elsewhere(),
             QueueNews::Mode(queue, mode) => {
                 let input = Input::Paused {
                     queue: queue.clone(),

@@ -144,7 +144,7 @@ impl Service {
         let overlap = defined.loaded.spec.overlap;
         if matches!(overlap, Overlap::Skip | Overlap::Queue) {
             task.unique = Some(Key {
-                key: format!("schedule:{id}").into(),
+                key: format!("schedule:{}", self.key(id)).into(),
                 while_running: overlap == Overlap::Skip,
                 done_until: None,
                 conflict: Conflict::Return,
@@ -157,7 +157,7 @@ impl Service {
         let goes_on = format!("{} goes on", row.became.as_deref().unwrap_or("the one before it"));
         duplicate.note = Some(goes_on.clone());
         let ticked = Tick {
-            schedule: id.to_string().into(),
+            schedule: self.key(id).into(),
             known: row.seen,
             row: fired(row, tick, mode),
             duplicate: duplicate.clone(),

@@ -7,11 +7,12 @@ use crate::clock;
 use crate::handle::{Handle, Result};
 use crate::info::{Actor, Error, Event};
 use crate::owner::lock;
+use crate::state::State;
 use gaffer_core::io::Reason;
 use gaffer_core::name::JobId;
 use gaffer_core::schedule::{Look, Seen, Skipped, look};
 use gaffer_core::time::{Duration, Wall};
-use gaffer_queue::port::{Answer, Request};
+use gaffer_queue::port::{Answer, Request, Tick};
 use gaffer_queue::rows::ScheduleRow;
 use std::collections::{BTreeMap, VecDeque};
 use tokio::sync::{mpsc, oneshot};
@@ -23,10 +24,24 @@ const AGAIN: Duration = Duration::from_millis(500);
 pub(crate) enum Order {
     /// Definitions have changed.
     Look,
+    /// Another node may have changed what is in the store.
+    Reread,
     /// Act now, whatever the clock says.
     Trigger(JobId, Actor, oneshot::Sender<Result<Triggered>>),
     /// Pause, or go on.
     Pause(JobId, bool, Actor, oneshot::Sender<Result<()>>),
+}
+
+/// Name of a schedule in the store: in one that nodes share, each node has schedules of its own, and those of the fleet are everybody's.
+fn key_of(state: &State, name: &str) -> String {
+    let defined = JobId::parse(name)
+        .ok()
+        .and_then(|id| state.schedules.defined.get(&id));
+    let is_fleet = defined.is_some_and(|defined| defined.loaded.spec.fleet);
+    match state.settings.queue_store.is_some() && !is_fleet {
+        true => format!("{}/{name}", state.node_id),
+        false => name.to_owned(),
+    }
 }
 
 /// The schedules of a node.
@@ -113,6 +128,12 @@ impl Service {
     async fn order(&mut self, order: Order) {
         match order {
             Order::Look => {}
+            Order::Reread => {
+                let is_read = lock(&self.handle.state).schedules.rows.is_some();
+                if is_read && let Err(error) = self.read_rows().await {
+                    tracing::debug!(%error, "schedules are read again when the store is back");
+                }
+            }
             Order::Trigger(id, by, answer) => {
                 let _gone = answer.send(self.trigger(&id, by).await);
             }
@@ -161,11 +182,19 @@ impl Service {
         if lock(&self.handle.state).schedules.rows.is_none() {
             self.read_rows().await?;
         }
-        let known = lock(&self.handle.state)
-            .schedules
-            .rows
-            .clone()
-            .unwrap_or_default();
+        let rows = || {
+            lock(&self.handle.state)
+                .schedules
+                .rows
+                .clone()
+                .unwrap_or_default()
+        };
+        let mut known = rows();
+        if defined.keys().any(|id| !known.contains_key(&id.to_string())) {
+            // Another node may have begun it.
+            self.read_rows().await?;
+            known = rows();
+        }
         let is_defined = |name: &String| defined.keys().any(|id| id.to_string() == **name);
         for name in known.keys().filter(|name| !is_defined(name)) {
             self.put(name, None).await?;
@@ -192,16 +221,55 @@ impl Service {
         let Answer::Schedules(rows) = store.get(Request::Schedules).await? else {
             return Err(Error::Store("the queue store answered something else".to_owned()));
         };
-        lock(&self.handle.state).schedules.rows = Some(rows);
+        let mut state = lock(&self.handle.state);
+        let rows = rows.into_iter().filter_map(|(key, row)| {
+            let name = key.split_once('/').map_or(key.as_str(), |(_, name)| name);
+            (key_of(&state, name) == key).then(|| (name.to_owned(), row))
+        });
+        state.schedules.rows = Some(rows.collect());
         Ok(())
     }
 
     /// Writes how far a schedule is; none: it is gone.
     pub(super) async fn put(&self, name: &str, row: Option<ScheduleRow>) -> Result<()> {
         let store = self.handle.queue_store_soon().await?;
-        store.get(Request::Schedule(name.into(), row.clone())).await?;
+        let (key, is_shared, old) = {
+            let state = lock(&self.handle.state);
+            let rows = state.schedules.rows.as_ref();
+            let old = rows.and_then(|rows| rows.get(name).cloned());
+            let key = key_of(&state, name);
+            let is_shared = state.settings.queue_store.is_some() && key == name;
+            (key, is_shared, old)
+        };
+        match row.clone().filter(|_| is_shared) {
+            None => drop(store.get(Request::Schedule(key.into(), row.clone())).await?),
+            Some(new) => {
+                let step = Tick {
+                    schedule: key.into(),
+                    known: old.as_ref().map_or(new.seen, |old| old.seen),
+                    duplicate: new.clone(),
+                    row: new,
+                    push: None,
+                    now: clock::wall(),
+                };
+                if store.get(Request::Tick(Box::new(step))).await? == Answer::Ticked(None) {
+                    self.read_rows().await?;
+                    return match old {
+                        None => Ok(()),
+                        Some(_) => Err(Error::WrongState(format!(
+                            "another node changed schedule {name} at the same moment: try again"
+                        ))),
+                    };
+                }
+            }
+        }
         self.note(name, row);
         Ok(())
+    }
+
+    /// Name of a schedule in the store.
+    pub(super) fn key(&self, id: &JobId) -> String {
+        key_of(&lock(&self.handle.state), &id.to_string())
     }
 
     /// Takes note of what is in the store.
@@ -297,6 +365,7 @@ impl Service {
     async fn trigger(&mut self, id: &JobId, by: Actor) -> Result<Triggered> {
         let defined = self.find(id)?;
         self.read(&self.defined()).await?;
+        self.read_rows().await?;
         let now = clock::wall();
         match self.fire(id, &defined, now, Mode::Asked, &by).await? {
             Fired::Done(done) => {
@@ -315,6 +384,7 @@ impl Service {
     async fn pause(&mut self, id: &JobId, on: bool, by: Actor) -> Result<()> {
         self.find(id)?;
         self.read(&self.defined()).await?;
+        self.read_rows().await?;
         let mut row = self.row(id);
         if row.paused == on {
             return Ok(());

@@ -68,7 +68,7 @@ async fn sign(
 ) -> Result<(), Error> {
     let notify = format!("SELECT pg_notify('{}', $1)", schema::CHANNEL);
     let told = requests.iter().zip(answers).any(|(request, answer)| {
-        matches!(request, Request::Mode(..)) || matches!(answer, Ok(Answer::Cancelled(Cancelled::Asked(_))))
+        is_said(request) || matches!(answer, Ok(Answer::Cancelled(Cancelled::Asked(_))))
     });
     if told {
         session.query(&notify, &[&"told"]).await?;
@@ -78,6 +78,15 @@ async fn sign(
     let sign = "INSERT INTO commit_mark AS m (name, n) VALUES ($1, $2) ON CONFLICT (name) DO UPDATE SET n = $2, at = now()";
     session.execute(sign, &[&mark.name, &mark.number]).await?;
     Ok(())
+}
+
+/// Do other nodes have to look it up?
+fn is_said(request: &Request) -> bool {
+    match request {
+        Request::Mode(..) | Request::Schedule(..) => true,
+        Request::Tick(tick) => tick.push.is_none(),
+        _ => false,
+    }
 }
 
 fn brings_tasks(answer: &Result<Answer, StoreError>) -> bool {

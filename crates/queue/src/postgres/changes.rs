@@ -183,9 +183,17 @@ pub(super) async fn tick(session: &Session, tick: &Tick) -> Result<Answer, Troub
     let lock = "SELECT pg_advisory_xact_lock(hashtextextended('gaffer schedule ' || $1, 0))";
     session.query(lock, &[&&*tick.schedule]).await?;
     let seen = session
-        .first("SELECT seen FROM schedule WHERE name = $1", &[&&*tick.schedule])
+        .first(
+            "SELECT seen, paused FROM schedule WHERE name = $1",
+            &[&&*tick.schedule],
+        )
         .await?;
-    if seen.is_some_and(|row| row.get::<_, i64>(0) != tick.known.0) {
+    // Another node acted, or an operator said something there.
+    let differs = |row: &Row| {
+        row.get::<_, i64>(0) != tick.known.0
+            || tick.push.is_some() && row.get::<_, bool>(1) != tick.row.paused
+    };
+    if seen.as_ref().is_some_and(differs) {
         return Ok(Answer::Ticked(None));
     }
     let pushed = match &tick.push {

@@ -34,6 +34,8 @@ pub enum Input {
     },
     /// There may be something to claim: a push was committed, or the store changed. None: in any queue.
     Hint(Option<QueueId>),
+    /// Somebody may have asked for the end of a task, on another node: what is held is renewed now, and says so.
+    Renew,
     /// Something is scheduled for this time.
     Due(Wall),
     /// A resident worker, or the handlers of this process, can take tasks, or cannot any more.

@@ -174,6 +174,7 @@ impl Dispatch {
                     self.upkeep_at = Some(now.mono);
                 }
             }
+            Input::Renew => self.renew_at = (!self.held.is_empty()).then_some(now.mono),
             Input::Due(at) => self.due(now, at),
             Input::Worker { queue, worker, up } => self.worker(&queue, worker, up),
             Input::Claimed {
