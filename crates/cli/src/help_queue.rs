@@ -32,6 +32,14 @@ pub const TASKS: &str = "\
 Examples:
   gaffer queue tasks thumbs --state dead --since 1d
   gaffer queue tasks thumbs --kind video -n 200 --json";
+/// Examples of `queue stats`.
+pub const STATS: &str = "\
+Statistics are kept by the minute for `keep.stats` (7 days); in a store that nodes share they are
+of all of them. --json has each minute, with the tasks that waited at its end.
+
+Examples:
+  gaffer queue stats thumbs
+  gaffer queue stats thumbs --window 1d --json";
 /// Examples of `queue pause`.
 pub const PAUSE: &str = "\
 Pushes are taken all the same: they wait.

@@ -2,11 +2,13 @@
 
 use crate::view::{now, time};
 use gaffer::queue::{QueueInfo, TaskOutcome};
-use gaffer_api::types::queue::{ClaimedTask, Queue, QueuedOutcome, QueuedTask, TaskAttempt, TaskFailure};
+use gaffer_api::types::queue::{
+    ClaimedTask, Queue, QueueMinute, QueuedOutcome, QueuedTask, TaskAttempt, TaskFailure,
+};
 use gaffer_core::queue::spec::Delivery;
 use gaffer_core::queue::task::{Claimed, Failure, TaskState};
 use gaffer_core::time::{Duration, Wall};
-use gaffer_queue::rows::{AttemptRow, TaskError, TaskRow};
+use gaffer_queue::rows::{AttemptRow, MinuteRow, TaskError, TaskRow};
 use serde_json::Value;
 
 /// A queue.
@@ -50,6 +52,23 @@ pub fn queue(info: &QueueInfo, spec: bool) -> Queue {
         .to_owned(),
         file: info.file.clone(),
         spec: spec.then(|| info.typed.clone()),
+    }
+}
+
+/// What it did in a minute.
+pub fn minute(row: MinuteRow) -> QueueMinute {
+    QueueMinute {
+        minute: time(row.minute),
+        kind: Some(row.kind).filter(|kind| !kind.is_empty()),
+        begun: row.begun,
+        done: row.done,
+        retried: row.retried,
+        dead: row.dead,
+        waited_ms: row.waited_ms.0,
+        waited_max_ms: row.waited_ms.1,
+        took_ms: row.took_ms.0,
+        took_max_ms: row.took_ms.1,
+        waiting: row.waiting,
     }
 }
 

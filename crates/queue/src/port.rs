@@ -11,11 +11,12 @@
 //! | [`Request::Cancel`], [`Request::Again`], [`Request::Remove`], [`Request::Purge`] | what became of it |
 //! | [`Request::Mode`], [`Request::Modes`] | what operators said about queues |
 //! | [`Request::Tick`], [`Request::Schedule`], [`Request::Schedules`] | how far schedules are |
-//! | [`Request::Task`], [`Request::Tasks`], [`Request::Counts`] | what people are shown |
+//! | [`Request::Count`] | what was done is added to the statistics |
+//! | [`Request::Task`], [`Request::Tasks`], [`Request::Counts`], [`Request::Minutes`] | what people are shown |
 //!
 //! An answer comes when what was asked is committed, and with `full` survives a loss of power.
 
-use crate::rows::{AttemptRow, Counts, Filter, Mode, ScheduleRow, TaskRow};
+use crate::rows::{AttemptRow, Counts, Filter, MinuteRow, Mode, ScheduleRow, TaskRow};
 use gaffer_core::queue::dispatch::Upkept;
 use gaffer_core::queue::spec::{Conflict, QueueId, Throttle};
 use gaffer_core::queue::task::{Claimed, Handle, Settlement, TaskId, TaskState};
@@ -171,6 +172,10 @@ pub enum Request {
     Schedule(Arc<str>, Option<ScheduleRow>),
     /// How far all schedules are.
     Schedules,
+    /// Add what queues did to their minutes; minutes of a queue before a time go.
+    Count(Vec<MinuteRow>, Vec<(QueueId, Wall)>),
+    /// Minutes of a queue since then, oldest first.
+    Minutes(QueueId, Wall),
     /// A task and its attempts.
     Task(TaskId),
     /// A list.
@@ -202,7 +207,9 @@ pub enum Answer {
     Removed(Option<TaskState>),
     /// To `Purge` and `Prune`: so many.
     Purged(u32),
-    /// To `Mode`, `Age`, `Schedule`.
+    /// To `Minutes`.
+    Minutes(Vec<MinuteRow>),
+    /// To `Mode`, `Age`, `Schedule`, `Count`.
     Noted,
     /// To `Tick`; none: somebody else dealt with it.
     Ticked(Option<Option<Pushed>>),

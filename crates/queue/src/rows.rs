@@ -123,6 +123,31 @@ pub struct Counts {
 /// Nothing is counted further than this: a number that costs a walk through a million rows helps nobody.
 pub const COUNT_MAX: u64 = 100_000;
 
+/// What a queue did with tasks of a kind in a minute.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct MinuteRow {
+    /// `session.queue`.
+    pub queue: String,
+    /// Kind; empty: none.
+    pub kind: String,
+    /// Its beginning.
+    pub minute: Wall,
+    /// Attempts begun.
+    pub begun: u64,
+    /// Tasks worked off.
+    pub done: u64,
+    /// Attempts that failed and are followed by another.
+    pub retried: u64,
+    /// Tasks given up, or lost.
+    pub dead: u64,
+    /// From when tasks could begin until they began: milliseconds, of all, and the longest.
+    pub waited_ms: (u64, u64),
+    /// From the beginning of attempts until their outcomes were in the store.
+    pub took_ms: (u64, u64),
+    /// Tasks that might have begun, in the whole queue, when this was written; at most [`COUNT_MAX`].
+    pub waiting: u64,
+}
+
 /// How far a schedule is.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ScheduleRow {

@@ -8,6 +8,8 @@ use gaffer_queue::port::{Answer, Cancelled, Claim, NewTask, Request};
 use gaffer_queue::postgres::{Postgres as Database, Rung};
 use gaffer_queue::{Store, StoreError};
 use gaffer_testkit::postgres::Postgres;
+use gaffer_testkit::process::Handle;
+use rustix::process::Signal;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -350,6 +352,25 @@ async fn a_commit_whose_answer_was_lost_is_found_out() {
     let running = server.sql("SELECT COUNT(*) FROM gaffer.task WHERE state = 'running'");
     assert_eq!(running, mine.to_string(), "no claim is ours without our knowing");
     assert!(mine < 20, "a COMMIT that never arrived is told as an error");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_says_nothing_is_given_up_and_what_it_did_is_found_out() {
+    let server = Postgres::start();
+    let (store, _rung) = open(&server.url()).await;
+    store
+        .get(push(["1".to_owned()].into_iter(), true))
+        .await
+        .expect("pushed");
+    let writer = server.sql("SELECT pid FROM pg_stat_activity WHERE application_name = 'gaffer'");
+    let writer = Handle::open(writer.parse().expect("one writer")).expect("it lives");
+    assert!(writer.signal(Signal::STOP));
+    let refused = store.get(claim("a:1", 1)).await.expect_err("nobody answers");
+    assert!(refused.to_string().contains("does not answer"), "{refused}");
+    connected(&store).await;
+    let rows = claimed(&store, "a:1", 1).await.expect("claimed");
+    assert_eq!(rows.len(), 1);
+    writer.signal(Signal::CONT);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -3,8 +3,8 @@
 use super::{Result, escape, query};
 use crate::client::Client;
 use crate::types::queue::{
-    ClaimRequest, ClaimedTask, Count, PushBody, PushedTask, Queue, QueuePause, QueueState, QueuedOutcome,
-    QueuedTask, RenewRequest, Renewed, SettleRequest, TaskEdit,
+    ClaimRequest, ClaimedTask, Count, PushBody, PushedTask, Queue, QueueMinute, QueuePause, QueueState,
+    QueuedOutcome, QueuedTask, RenewRequest, Renewed, SettleRequest, TaskEdit,
 };
 use serde_json::json;
 use std::time::Duration;
@@ -41,6 +41,12 @@ impl Client {
     /// Puts tasks in, all or none. They are in the store when this returns.
     pub async fn queue_push(&self, session: &str, queue: &str, tasks: &PushBody) -> Result<Vec<PushedTask>> {
         self.post(&format!("{}/tasks", path(session, queue)), tasks).await
+    }
+
+    /// What a queue did in the last `window` (`1h`), by minute and kind, oldest first.
+    pub async fn queue_stats(&self, session: &str, queue: &str, window: &str) -> Result<Vec<QueueMinute>> {
+        let query = query(&[("window", Some(window.to_owned()))]);
+        self.get(&format!("{}/stats{query}", path(session, queue))).await
     }
 
     /// Tasks of a queue, newest first.

@@ -50,6 +50,34 @@ pub struct Queue {
     pub spec: Option<Value>,
 }
 
+/// What a queue did with tasks of a kind in a minute.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct QueueMinute {
+    /// Its beginning.
+    pub minute: String,
+    /// Kind; missing: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kind: Option<String>,
+    /// Attempts begun.
+    pub begun: u64,
+    /// Tasks worked off.
+    pub done: u64,
+    /// Attempts that failed and are followed by another.
+    pub retried: u64,
+    /// Tasks given up, or lost.
+    pub dead: u64,
+    /// From when tasks could begin until they began, added up.
+    pub waited_ms: u64,
+    /// The longest of these.
+    pub waited_max_ms: u64,
+    /// From the beginning of attempts until their outcomes were in the store, added up.
+    pub took_ms: u64,
+    /// The longest of these.
+    pub took_max_ms: u64,
+    /// Tasks of the whole queue that might have begun, at the end of the minute. Counts stop at 100,000.
+    pub waiting: u64,
+}
+
 /// A task to be pushed: `POST /v1/queues/{session}/{queue}/tasks` takes one, or a list.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]

@@ -61,6 +61,16 @@ pub enum QueueCommand {
     /// List tasks of a queue, newest first
     #[command(after_help = crate::help_queue::TASKS)]
     Tasks(QueueTasksArgs),
+    /// Show what a queue did lately, by kind
+    #[command(after_help = crate::help_queue::STATS)]
+    Stats {
+        /// Queue
+        #[arg(value_name = "QUEUE")]
+        queue: String,
+        /// So far back
+        #[arg(long, value_name = "D", default_value = "1h")]
+        window: String,
+    },
     /// Hold tasks back, also over a restart of the daemon
     #[command(after_help = crate::help_queue::PAUSE)]
     Pause {

@@ -14,6 +14,7 @@ pub mod lookup;
 pub mod node;
 pub mod ps;
 pub mod queue;
+mod queue_stats;
 pub mod run;
 pub mod scale;
 pub mod schedule;

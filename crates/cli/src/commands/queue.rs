@@ -30,6 +30,7 @@ pub async fn queue(ctx: &Context, args: QueueArgs) -> Result<u8, Failure> {
         QueueCommand::Ls => ls(ctx).await,
         QueueCommand::Show { what } => show(ctx, &what).await,
         QueueCommand::Tasks(args) => tasks(ctx, &args).await,
+        QueueCommand::Stats { queue, window } => super::queue_stats::stats(ctx, &queue, &window).await,
         QueueCommand::Pause { queue, running } => {
             let (session, queue) = find(ctx, &queue).await?;
             let pause = QueuePause { running };

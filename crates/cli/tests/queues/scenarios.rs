@@ -470,3 +470,55 @@ fn scenario_24_a_cancelled_task_tells_its_end_once() {
     assert_eq!(events(&node, "queue.task.dead").len(), 0);
     node.stop(SOON);
 }
+
+#[test]
+fn a13_27_28_what_was_done_is_counted_by_the_minute_and_survives_the_daemon() {
+    let mut node = node(
+        r#"
+[queue.q]
+workers = 1
+retry = { attempts = 2, delay = "1ms" }
+cmd = ["sh", "-c", "read n; exit $$n"]
+[queue.dark]
+keep.stats = "0s"
+cmd = ["true"]
+"#,
+    );
+    for (kind, code) in [("a", "0"), ("a", "0"), ("b", "1")] {
+        push(&node, &["q", "--kind", kind, code]);
+    }
+    push(&node, &["dark", "1"]);
+    wait_state(&node, 3, "dead");
+    wait_state(&node, 4, "done");
+    wait_state(&node, 2, "done");
+    node.stop(SOON);
+    node.start_again();
+    let sum = |node: &mut Node, kind: &str, what: &str| {
+        let minutes = node.get("/v1/queues/default/q/stats?window=1h");
+        let minutes = minutes.as_array().expect("a list").clone();
+        let of_kind = minutes.iter().filter(|minute| minute["kind"] == kind);
+        of_kind
+            .map(|minute| minute[what].as_u64().unwrap_or(0))
+            .sum::<u64>()
+    };
+    assert_eq!(sum(&mut node, "a", "done"), 2);
+    assert_eq!(sum(&mut node, "a", "begun"), 2);
+    assert_eq!(
+        (sum(&mut node, "b", "retried"), sum(&mut node, "b", "dead")),
+        (1, 1)
+    );
+    assert!(sum(&mut node, "a", "took_ms") >= sum(&mut node, "a", "took_max_ms"));
+    let dark = node.cli(&["queue", "stats", "dark"]);
+    assert_eq!(text(&dark) + &errors(&dark), "nothing was done in the last 1h");
+    let shown = text(&node.cli(&["queue", "stats", "q"]));
+    let row = shown
+        .lines()
+        .find(|line| line.starts_with("b "))
+        .unwrap_or_default();
+    assert_eq!(
+        row.split_whitespace().take(4).collect::<Vec<_>>(),
+        ["b", "0", "1", "1"],
+        "{shown}"
+    );
+    node.stop(SOON);
+}

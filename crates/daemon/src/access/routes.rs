@@ -115,6 +115,7 @@ pub const TABLE: &[(&str, &str, Need)] = &[
     ("GET", "/v1/queues", Need::ReadAll),
     ("GET", "/v1/queues/{}/{}", Need::Read),
     ("GET", "/v1/queues/{}/{}/tasks", Need::Read),
+    ("GET", "/v1/queues/{}/{}/stats", Need::Read),
     // What a push makes run is in the file.
     ("POST", "/v1/queues/{}/{}/tasks", Need::Operate),
     ("POST", "/v1/queues/{}/{}/claim", Need::Operate),

@@ -11,8 +11,8 @@ use axum::extract::State;
 use gaffer::queue::{NewPush, QueueVerb};
 use gaffer_api::error::{Code, ErrorBody};
 use gaffer_api::types::queue::{
-    ClaimRequest, ClaimedTask, Count, PushBody, PushRequest, PushedTask, Queue, QueuePause, QueueState,
-    QueuedOutcome, QueuedTask, RenewRequest, Renewed, SettleRequest, TaskEdit, TaskFailure,
+    ClaimRequest, ClaimedTask, Count, PushBody, PushRequest, PushedTask, Queue, QueueMinute, QueuePause,
+    QueueState, QueuedOutcome, QueuedTask, RenewRequest, Renewed, SettleRequest, TaskEdit, TaskFailure,
 };
 use gaffer_core::name::{JobId, JobName, Name};
 use gaffer_core::queue::outcome::Outcome;
@@ -65,6 +65,35 @@ pub async fn show(
 ) -> Answer<Json<Queue>> {
     let info = app.handle.queue(&id_of(&session, &queue)?).await?;
     Ok(Json(view_queue::queue(&info, query.spec)))
+}
+
+/// Parameters of statistics.
+#[derive(Debug, Default, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct QueueStatsQuery {
+    /// So far back, `1h` if it is missing.
+    #[serde(default)]
+    window: Option<String>,
+}
+
+/// What a queue did, by minute and kind, oldest first; kept for `keep.stats`. In a store that nodes share, by all of them.
+#[utoipa::path(get, path = "/v1/queues/{session}/{queue}/stats", tag = "queues",
+    params(("session" = String, Path), ("queue" = String, Path), QueueStatsQuery),
+    responses((status = 200, body = Vec<QueueMinute>), (status = "default", body = ErrorBody)))]
+pub async fn stats(
+    State(app): State<Shared>,
+    Path((session, queue)): Path<(String, String)>,
+    Query(query): Query<QueueStatsQuery>,
+) -> Answer<Json<Vec<QueueMinute>>> {
+    let window = query::duration(query.window.as_deref().unwrap_or("1h"))?;
+    let since = view::now()
+        .0
+        .saturating_sub(i64::try_from(window.as_millis()).unwrap_or(i64::MAX));
+    // Whole minutes: the one in which the window begins is in it.
+    let since = Wall(since.div_euclid(60_000) * 60_000);
+    let rows = app.handle.queue_minutes(&id_of(&session, &queue)?, since).await?;
+    Ok(Json(rows.into_iter().map(view_queue::minute).collect()))
 }
 
 /// Puts one task in, or a list of at most 10,000: all or none. They are in the store when the answer comes.

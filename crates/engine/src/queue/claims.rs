@@ -120,7 +120,9 @@ impl Handle {
         }
         self.queue_input(Input::Hint(Some(row.queue.clone())));
         let mut state = lock(&self.state);
-        state.queues.count(&row.queue, &settlement, false);
+        state
+            .queues
+            .count(&row.queue, row.kind.as_ref(), &settlement, false);
         if settlement.state.is_final() {
             for waiter in state.queues.waiting.remove(&id).unwrap_or_default() {
                 let _gone = waiter.send(TaskOutcome {

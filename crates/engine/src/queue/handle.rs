@@ -12,7 +12,7 @@ use gaffer_core::queue::spec::{Queue, QueueId};
 use gaffer_core::queue::task::{Failure, TaskId, TaskState};
 use gaffer_core::time::{Duration, Wall};
 use gaffer_queue::port::{Answer, Cancelled, PUSH_MAX, Pushed, Request};
-use gaffer_queue::rows::{AttemptRow, Counts, Filter, Mode, TaskRow};
+use gaffer_queue::rows::{AttemptRow, Counts, Filter, MinuteRow, Mode, TaskRow};
 use gaffer_queue::{Store, StoreError};
 use serde_json::Value;
 use std::sync::Arc;
@@ -285,6 +285,19 @@ impl Handle {
         }
     }
 
+    /// What a queue did since then, by minute and kind, oldest first; with the minute that goes on.
+    pub async fn queue_minutes(&self, id: &QueueId, since: Wall) -> Result<Vec<MinuteRow>> {
+        self.queue_spec(id)?;
+        lock(&self.state).write_minutes(true);
+        let store = self.queue_store_soon().await?;
+        // Behind what was just written.
+        store.get(Request::Modes).await?;
+        match store.get(Request::Minutes(id.clone(), since)).await? {
+            Answer::Minutes(rows) => Ok(rows),
+            _ => astray(),
+        }
+    }
+
     /// Tasks, newest first.
     pub async fn queue_tasks(&self, filter: Filter) -> Result<Vec<TaskRow>> {
         let store = self.queue_store_soon().await?;
@@ -472,7 +485,11 @@ impl Handle {
 
     /// Writes what is pending and closes the store of the queues.
     pub(crate) async fn close_queues(&self) {
-        let store = lock(&self.state).queues.store.clone();
+        let store = {
+            let mut state = lock(&self.state);
+            state.write_minutes(true);
+            state.queues.store.clone()
+        };
         if let Some(store) = store {
             store.close().await;
         }

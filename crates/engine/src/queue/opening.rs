@@ -119,7 +119,7 @@ impl State {
                 }
                 tokio::time::sleep(OPEN_AGAIN).await;
             }
-            upkeep(&store).await;
+            upkeep(&store, &owner).await;
         });
     }
 
@@ -339,9 +339,10 @@ async fn open_database(
 }
 
 /// Removes what is over, now and then.
-async fn upkeep(store: &Store) {
+async fn upkeep(store: &Store, owner: &mpsc::UnboundedSender<Message>) {
     loop {
         tokio::time::sleep(PRUNE_EVERY).await;
+        let _ended = owner.send(Message::Queue(QueueNews::Minute));
         loop {
             match store.get(Request::Prune(clock::wall(), PRUNE)).await {
                 Ok(Answer::Purged(count)) if count >= PRUNE => {}

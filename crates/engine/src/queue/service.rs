@@ -5,7 +5,7 @@ use super::defined::AllDefined;
 use super::handle::TaskOutcome;
 use super::handler::{Handler, Handling};
 use super::resident::Residents;
-use super::stats::Counted;
+use super::stats::{Counted, Minutes};
 use crate::clock;
 use crate::facts::RunFacts;
 use crate::info::Event;
@@ -48,6 +48,8 @@ pub(crate) enum QueueNews {
     Mode(QueueId, Mode),
     /// Something was said about queues on another node.
     Told,
+    /// What was done is to be written, so that little of it is lost.
+    Minute,
 }
 
 /// A run that works on a task.
@@ -90,6 +92,7 @@ pub(crate) struct Queues {
     /// Rung when something may be claimed.
     pub(super) bell: watch::Sender<u64>,
     pub(super) counted: BTreeMap<QueueId, Counted>,
+    pub(super) minutes: Minutes,
     /// When attempts began.
     pub(super) begun: BTreeMap<TaskId, Mono>,
     /// When waiting tasks of a queue were last given a new rank.
@@ -121,6 +124,7 @@ impl Queues {
             barriers: Vec::new(),
             bell: watch::Sender::new(0),
             counted: BTreeMap::new(),
+            minutes: Minutes::default(),
             begun: BTreeMap::new(),
             aged: BTreeMap::new(),
             then_shutdown: None,
@@ -205,6 +209,7 @@ impl State {
             QueueNews::Handler(queue, handler) => self.put_handler(queue, handler),
             QueueNews::Handled(attempt, outcome) => self.handled(attempt, outcome),
             QueueNews::Told => self.told_elsewhere(),
+            QueueNews::Minute => self.write_minutes(true),
             QueueNews::Mode(queue, mode) => {
                 let input = Input::Paused {
                     queue: queue.clone(),
@@ -275,6 +280,7 @@ impl State {
         if matches!(input, Input::Hint(_)) {
             self.queues.bell.send_modify(|count| *count += 1);
         }
+        self.write_minutes(false);
         let mut inputs = VecDeque::from([input]);
         while let Some(input) = inputs.pop_front() {
             let output = self.queues.dispatch.handle(clock::now(), input);
@@ -462,7 +468,9 @@ impl State {
         let run = self.queues.by_task.get(&event.task).copied();
         match event.settlement {
             None => {
-                self.queues.count_start(&event.queue, event.task, event.waited);
+                let kind = event.kind.as_ref();
+                self.queues
+                    .count_start(&event.queue, kind, event.task, event.waited);
                 data.push(("waited_ms", event.waited.as_millis().to_string()));
             }
             Some(settlement) => {
@@ -472,7 +480,8 @@ impl State {
                 }
                 reason = settlement.failure.as_ref().map(reason_of);
                 let stale = event.event == "queue.task.stale";
-                self.queues.count(&event.queue, &settlement, stale);
+                self.queues
+                    .count(&event.queue, event.kind.as_ref(), &settlement, stale);
                 self.attempt_over(&settlement, stale);
             }
         }

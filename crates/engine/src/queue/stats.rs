@@ -2,9 +2,15 @@
 
 use super::service::Queues;
 use crate::clock;
+use crate::state::State;
 use gaffer_core::queue::spec::QueueId;
 use gaffer_core::queue::task::{Settlement, TaskState};
-use gaffer_core::time::{Duration, Mono};
+use gaffer_core::time::{Duration, Mono, Wall};
+use gaffer_queue::StoreError;
+use gaffer_queue::port::Request;
+use gaffer_queue::rows::MinuteRow;
+use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// Upper bounds of the buckets of [`Latencies`], in seconds.
 pub const BOUNDS: [f64; 11] = [
@@ -58,17 +64,97 @@ pub(super) struct Counted {
     rate: Rate,
 }
 
+/// What was done in this minute and is not in the store yet.
+#[derive(Debug, Default)]
+pub(super) struct Minutes {
+    minute: i64,
+    rows: BTreeMap<(QueueId, Option<Arc<str>>), MinuteRow>,
+}
+
+impl Minutes {
+    fn row(&mut self, queue: &QueueId, kind: Option<&Arc<str>>) -> &mut MinuteRow {
+        let minute = Wall(self.minute * 60_000);
+        let fresh = || MinuteRow {
+            queue: queue.to_string(),
+            kind: kind.map_or_else(String::new, |kind| kind.to_string()),
+            minute,
+            ..MinuteRow::default()
+        };
+        self.rows
+            .entry((queue.clone(), kind.cloned()))
+            .or_insert_with(fresh)
+    }
+}
+
+fn add(to: &mut (u64, u64), time: Duration) {
+    let ms = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+    *to = (to.0.saturating_add(ms), to.1.max(ms));
+}
+
+impl State {
+    /// Writes what was done in minutes that are over; `all`: in this one, too. A failure costs those minutes and disturbs nobody.
+    pub(super) fn write_minutes(&mut self, all: bool) {
+        let minute = clock::wall().0.div_euclid(60_000);
+        let minutes = &mut self.queues.minutes;
+        if minute == minutes.minute && !all {
+            return;
+        }
+        minutes.minute = minute;
+        let rows: Vec<MinuteRow> = std::mem::take(&mut minutes.rows).into_values().collect();
+        let Some(store) = self.queues.store.as_ref().filter(|_| !rows.is_empty()) else {
+            return;
+        };
+        let now = clock::wall();
+        let keep = self.queues.defined.iter().map(|(queue, defined)| {
+            let kept = i64::try_from(defined.spec.keep.stats.as_millis()).unwrap_or(i64::MAX);
+            (queue.clone(), Wall(now.0.saturating_sub(kept)))
+        });
+        let keep: Vec<_> = keep.collect();
+        let failed = |answer| {
+            if let Err(error) = answer {
+                let error: StoreError = error;
+                tracing::debug!(%error, "statistics of a minute are lost");
+            }
+        };
+        store.ask(
+            Request::Count(rows, keep),
+            Box::new(move |answer| failed(answer.map(drop))),
+        );
+    }
+}
+
 impl Queues {
+    fn minute_of(&mut self, queue: &QueueId, kind: Option<&Arc<str>>) -> Option<&mut MinuteRow> {
+        let is_kept = self.spec(queue).is_some_and(|spec| !spec.keep.stats.is_zero());
+        is_kept.then(|| self.minutes.row(queue, kind))
+    }
+
     /// An attempt begins.
-    pub fn count_start(&mut self, queue: &QueueId, task: i64, waited: Duration) {
+    pub fn count_start(&mut self, queue: &QueueId, kind: Option<&Arc<str>>, task: i64, waited: Duration) {
+        if let Some(row) = self.minute_of(queue, kind) {
+            row.begun += 1;
+            add(&mut row.waited_ms, waited);
+        }
         let counted = self.counted.entry(queue.clone()).or_default();
         counted.stats.waited.observe(waited);
         self.begun.insert(task, clock::mono());
     }
 
     /// Takes note of an attempt that is over. `stale`: it did not count any more.
-    pub fn count(&mut self, queue: &QueueId, settlement: &Settlement, stale: bool) {
+    pub fn count(&mut self, queue: &QueueId, kind: Option<&Arc<str>>, settlement: &Settlement, stale: bool) {
         let begun: Option<Mono> = self.begun.remove(&settlement.handle.task);
+        let retried = matches!(settlement.outcome, "failed" | "crashed");
+        if let Some(row) = self.minute_of(queue, kind).filter(|_| !stale) {
+            if let Some(begun) = begun {
+                add(&mut row.took_ms, clock::mono().since(begun));
+            }
+            match settlement.state {
+                TaskState::Done => row.done += 1,
+                TaskState::Dead | TaskState::Lost => row.dead += 1,
+                TaskState::Cancelled => {}
+                _ => row.retried += u64::from(retried),
+            }
+        }
         let Counted { stats, rate } = self.counted.entry(queue.clone()).or_default();
         if let Some(begun) = begun {
             stats.took.observe(clock::mono().since(begun));
@@ -90,7 +176,7 @@ impl Queues {
             TaskState::Cancelled => stats.cancelled += 1,
             TaskState::Lost => stats.lost += 1,
             TaskState::Scheduled | TaskState::Queued | TaskState::Running => {
-                stats.retried += u64::from(matches!(settlement.outcome, "failed" | "crashed"));
+                stats.retried += u64::from(retried);
             }
         }
     }

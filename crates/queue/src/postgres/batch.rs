@@ -1,11 +1,12 @@
 //! One transaction for all that came together.
 
 use super::session::Session;
-use super::{Trouble, changes, claim, push, rows, schema, settle};
+use super::{PATIENCE, Trouble, changes, claim, failed, minutes, push, rows, schema, settle};
 use crate::port::{Answer, Cancelled, NewTask, Request, StoreError};
 use gaffer_core::queue::task::Settlement;
 use gaffer_core::time::Wall;
 use tokio_postgres::Error;
+use tokio_postgres::error::Severity;
 
 /// One answer for each request.
 pub(super) type Answers = Vec<Result<Answer, StoreError>>;
@@ -14,16 +15,50 @@ pub(super) type Answers = Vec<Result<Answer, StoreError>>;
 pub(super) enum Outcome {
     /// It is committed.
     Done(Answers),
-    /// It is undone.
-    Undone(Error),
-    /// Its commit was under way when the connection broke; these are the answers if it is committed.
-    Doubt(Answers, Error),
+    /// The server refused it, in words.
+    Refused(StoreError),
+    /// It is undone, and the connection is of no use any more.
+    Lost(StoreError),
+    /// The same, but its commit was under way; these are the answers if it is committed.
+    Doubt(Answers, StoreError),
 }
 
 /// The row that tells whether a transaction was committed, and its number.
 pub(super) struct Mark<'a> {
     pub name: &'a str,
     pub number: i64,
+}
+
+/// Why a statement has no answer.
+enum Silence {
+    Sql(Error),
+    /// Nothing came for [`PATIENCE`].
+    Late,
+}
+
+impl Silence {
+    /// The transaction is over, the connection is not.
+    fn is_refusal(&self) -> bool {
+        let said = match self {
+            Silence::Sql(error) => error.as_db_error(),
+            Silence::Late => None,
+        };
+        said.is_some_and(|said| said.parsed_severity() == Some(Severity::Error))
+    }
+
+    fn told(self) -> StoreError {
+        match self {
+            Silence::Sql(error) => failed(error),
+            Silence::Late => StoreError::Unavailable("the database does not answer".to_owned()),
+        }
+    }
+}
+
+async fn patiently<T>(work: impl Future<Output = Result<T, Error>>) -> Result<T, Silence> {
+    match tokio::time::timeout(PATIENCE, work).await {
+        Ok(done) => done.map_err(Silence::Sql),
+        Err(_) => Err(Silence::Late),
+    }
 }
 
 /// Does them all, or none of them. `together`: what can be said in one statement is.
@@ -33,29 +68,29 @@ pub(super) async fn transact(
     together: bool,
     mark: &Mark<'_>,
 ) -> Outcome {
-    let mut answers = match perform_all(session, requests, together).await {
-        Ok(answers) => answers,
-        Err(error) => {
-            // Without a connection the server undoes it.
-            let _undone = session.run("ROLLBACK").await;
-            return Outcome::Undone(error);
+    let reads = requests.iter().all(reads_only);
+    let work = async {
+        let answers = perform_all(session, requests, together).await?;
+        if !reads {
+            sign(session, requests, &answers, mark).await?;
         }
+        Ok(answers)
     };
-    if requests.iter().all(reads_only) {
-        return match session.run("COMMIT").await {
-            Ok(()) => Outcome::Done(answers),
-            Err(error) => Outcome::Undone(error),
-        };
-    }
-    if let Err(error) = sign(session, requests, &answers, mark).await {
-        let _undone = session.run("ROLLBACK").await;
-        return Outcome::Undone(error);
-    }
-    match session.run("COMMIT").await {
+    let answers = match patiently(work).await {
+        Ok(answers) => answers,
+        Err(silence) if silence.is_refusal() => {
+            return match patiently(session.run("ROLLBACK")).await {
+                Ok(()) => Outcome::Refused(silence.told()),
+                Err(_) => Outcome::Lost(silence.told()),
+            };
+        }
+        Err(silence) => return Outcome::Lost(silence.told()),
+    };
+    match patiently(session.run("COMMIT")).await {
         Ok(()) => Outcome::Done(answers),
-        // The server refused it, in words.
-        Err(error) if error.as_db_error().is_some() && !session.is_closed() => Outcome::Undone(error),
-        Err(error) => Outcome::Doubt(std::mem::take(&mut answers), error),
+        Err(silence) if silence.is_refusal() => Outcome::Refused(silence.told()),
+        Err(silence) if reads => Outcome::Lost(silence.told()),
+        Err(silence) => Outcome::Doubt(answers, silence.told()),
     }
 }
 
@@ -102,7 +137,12 @@ fn brings_tasks(answer: &Result<Answer, StoreError>) -> bool {
 fn reads_only(request: &Request) -> bool {
     matches!(
         request,
-        Request::Modes | Request::Schedules | Request::Task(_) | Request::Tasks(_) | Request::Counts(_)
+        Request::Modes
+            | Request::Schedules
+            | Request::Task(_)
+            | Request::Tasks(_)
+            | Request::Counts(_)
+            | Request::Minutes(..)
     )
 }
 
@@ -212,6 +252,8 @@ async fn perform(session: &Session, request: &Request) -> Result<Answer, Trouble
         Request::Tick(tick) => changes::tick(session, tick).await,
         Request::Schedule(name, row) => changes::put_schedule(session, name, row.as_ref()).await,
         Request::Schedules => changes::schedules(session).await,
+        Request::Count(rows, keep) => minutes::add(session, rows, keep).await,
+        Request::Minutes(queue, since) => minutes::since(session, queue, *since).await,
         Request::Task(id) => rows::task(session, *id).await,
         Request::Tasks(filter) => rows::tasks(session, filter).await,
         Request::Counts(queue) => rows::counts(session, queue).await,

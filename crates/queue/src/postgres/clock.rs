@@ -64,6 +64,8 @@ pub(super) fn to_database(request: &mut Request, by: i64) {
         | Request::Purge(..)
         | Request::Mode(..)
         | Request::Modes
+        | Request::Count(..)
+        | Request::Minutes(..)
         | Request::Schedule(..)
         | Request::Schedules
         | Request::Task(_)

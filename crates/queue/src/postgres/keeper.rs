@@ -2,20 +2,20 @@
 
 use super::batch::{Answers, Mark, Outcome, transact};
 use super::session::Session;
-use super::{Bell, Message, Rung, clock, failed};
+use super::{Bell, Message, PATIENCE, Rung, clock, failed};
 use crate::port::{Done, Request, StoreError};
 use gaffer_core::time::Wall;
 use std::time::{Duration, SystemTime};
 use tokio::sync::mpsc::UnboundedReceiver;
-use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
+use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_postgres::Config;
 
 /// What others did is looked for so often, whatever was heard.
 pub const POLL: Duration = Duration::from_secs(5);
 /// Requests of one transaction at most.
 const BATCH: usize = 1_024;
-/// A transaction that takes longer is given up, with its connection.
-const PATIENCE: Duration = Duration::from_secs(15);
+/// Longest time of an attempt to connect, with what has to be found out then.
+const CONNECT_MAX: Duration = Duration::from_secs(30);
 /// Pause between two attempts to connect.
 const AGAIN: Duration = Duration::from_millis(250);
 const AGAIN_MAX: Duration = Duration::from_secs(5);
@@ -113,6 +113,10 @@ impl Keeper {
                     None => None,
                 };
                 Ok::<_, StoreError>((session, committed))
+            };
+            let connect = async {
+                let late = |_| StoreError::Unavailable("the database does not answer".to_owned());
+                timeout(CONNECT_MAX, connect).await.map_err(late)?
             };
             let error = match self
                 .meanwhile_refuse(connect, "the connection to the database is being made")
@@ -233,11 +237,20 @@ impl Keeper {
     }
 
     async fn transact(&mut self, session: &Session, requests: Vec<Request>, dones: Vec<Done>) -> Option<End> {
-        let since = Instant::now();
-        match self.attempt(session, &requests, true).await {
+        match self.attempt(session, &requests, requests.len() > 1).await {
             Outcome::Done(answers) => {
                 tell(answers, dones, self.difference);
                 None
+            }
+            Outcome::Refused(error) if requests.len() == 1 => {
+                tracing::warn!(%error, "the queue store cannot do it");
+                refuse(dones, &error);
+                None
+            }
+            Outcome::Refused(_) => self.one_by_one(session, requests, dones).await,
+            Outcome::Lost(error) => {
+                refuse(dones, &error);
+                Some(End::Lost(error))
             }
             Outcome::Doubt(answers, error) => {
                 self.doubt = Some(Doubt {
@@ -246,18 +259,8 @@ impl Keeper {
                     answers,
                     dones,
                 });
-                Some(End::Lost(failed(error)))
+                Some(End::Lost(error))
             }
-            Outcome::Undone(error) if session.is_closed() || error.as_db_error().is_none() => {
-                refuse(dones, &failed(error))
-            }
-            Outcome::Undone(error) if requests.len() == 1 && !is_settle(&requests[0]) => {
-                tracing::warn!(error = %super::words(&error), took = ?since.elapsed(), "the queue store cannot do it");
-                let error = failed(error);
-                dones.into_iter().for_each(|done| done(Err(error.clone())));
-                None
-            }
-            Outcome::Undone(_) => self.one_by_one(session, requests, dones).await,
         }
     }
 
@@ -270,28 +273,13 @@ impl Keeper {
     ) -> Option<End> {
         let mut rest = requests.into_iter().zip(dones);
         while let Some((request, done)) = rest.next() {
-            match self.attempt(session, std::slice::from_ref(&request), false).await {
-                Outcome::Done(answers) => tell(answers, vec![done], self.difference),
-                Outcome::Doubt(answers, error) => {
-                    self.doubt = Some(Doubt {
-                        number: self.number,
-                        backend: session.backend,
-                        answers,
-                        dones: vec![done],
-                    });
-                    let error = failed(error);
-                    refuse(rest.map(|(_, done)| done).collect(), &error);
-                    return Some(End::Lost(error));
+            // Boxed: it is the function that called this one.
+            let one = Box::pin(self.transact(session, vec![request], vec![done]));
+            if let Some(end) = one.await {
+                if let End::Lost(error) = &end {
+                    refuse(rest.map(|(_, done)| done).collect(), error);
                 }
-                Outcome::Undone(error) if session.is_closed() || error.as_db_error().is_none() => {
-                    let error = failed(error);
-                    done(Err(error.clone()));
-                    return refuse(rest.map(|(_, done)| done).collect(), &error);
-                }
-                Outcome::Undone(error) => {
-                    tracing::warn!(error = %super::words(&error), "the queue store cannot do it");
-                    done(Err(failed(error)));
-                }
+                return Some(end);
             }
         }
         None
@@ -307,10 +295,6 @@ impl Keeper {
     }
 }
 
-fn is_settle(request: &Request) -> bool {
-    matches!(request, Request::Settle(..))
-}
-
 fn tell(answers: Answers, dones: Vec<Done>, difference: i64) {
     for (mut answer, done) in answers.into_iter().zip(dones) {
         if let Ok(answer) = &mut answer {
@@ -320,9 +304,8 @@ fn tell(answers: Answers, dones: Vec<Done>, difference: i64) {
     }
 }
 
-fn refuse(dones: Vec<Done>, error: &StoreError) -> Option<End> {
+fn refuse(dones: Vec<Done>, error: &StoreError) {
     dones.into_iter().for_each(|done| done(Err(error.clone())));
-    Some(End::Lost(error.clone()))
 }
 
 impl Doubt {
@@ -345,18 +328,12 @@ async fn was_committed(
 ) -> Result<bool, StoreError> {
     let there = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
          WHERE pid = $1 AND (extract(epoch FROM backend_start) * 1000000)::bigint = $2";
-    let until = Instant::now() + PATIENCE;
     while session
         .first(there, &[&pid, &since])
         .await
         .map_err(failed)?
         .is_some()
     {
-        if Instant::now() > until {
-            return Err(StoreError::Unavailable(format!(
-                "the server's process {pid} of the last connection does not end"
-            )));
-        }
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     let mark = session

@@ -21,6 +21,7 @@ mod changes;
 mod claim;
 mod clock;
 mod keeper;
+mod minutes;
 mod push;
 mod rows;
 mod schema;
@@ -30,10 +31,14 @@ mod settle;
 use crate::port::{Done, Request, StoreError};
 use session::Session;
 use std::error::Error as _;
+use std::time::Duration;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::oneshot;
 use tokio_postgres::Config;
 use tokio_postgres::config::SslMode;
+
+/// A server that says nothing for so long is given up, with the connection.
+const PATIENCE: Duration = Duration::from_secs(15);
 
 /// What others did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,7 +99,7 @@ impl Postgres {
     /// See [`crate::Store::ask`]. Lists and counts do not wait for what is being written.
     pub fn ask(&self, request: Request, done: Done) {
         let given_back = match request {
-            Request::Tasks(_) | Request::Counts(_) => {
+            Request::Tasks(_) | Request::Counts(_) | Request::Minutes(..) => {
                 self.reader.send((request, done)).err().map(|error| error.0.1)
             }
             request => match self.writer.send(Message::Ask(request, done)) {
@@ -140,8 +145,8 @@ fn config(url: &str) -> Result<Config, StoreError> {
         config.application_name("gaffer");
     }
     // A network that swallows everything is noticed.
-    config.keepalives_idle(std::time::Duration::from_secs(10));
-    config.tcp_user_timeout(std::time::Duration::from_secs(15));
+    config.keepalives_idle(Duration::from_secs(10));
+    config.tcp_user_timeout(Duration::from_secs(15));
     Ok(config)
 }
 
@@ -183,15 +188,26 @@ async fn serve_reads(config: Config, mut reads: UnboundedReceiver<(Request, Done
             };
         }
         let Some(open) = &session else { continue };
-        let answer = match &request {
-            Request::Tasks(filter) => rows::tasks(open, filter).await,
-            Request::Counts(queue) => rows::counts(open, queue).await,
-            // Nothing else is sent here.
-            _ => Err(Trouble::Refused(StoreError::Unavailable("not a list".to_owned()))),
+        let look = async {
+            match &request {
+                Request::Tasks(filter) => rows::tasks(open, filter).await,
+                Request::Counts(queue) => rows::counts(open, queue).await,
+                Request::Minutes(queue, since) => minutes::since(open, queue, *since).await,
+                // Nothing else is sent here.
+                _ => Err(Trouble::Refused(StoreError::Unavailable("not a list".to_owned()))),
+            }
         };
-        done(answer.map_err(|trouble| match trouble {
-            Trouble::Refused(error) => error,
-            Trouble::Sql(error) => failed(error),
-        }));
+        match tokio::time::timeout(PATIENCE, look).await {
+            Ok(answer) => done(answer.map_err(|trouble| match trouble {
+                Trouble::Refused(error) => error,
+                Trouble::Sql(error) => failed(error),
+            })),
+            Err(_) => {
+                done(Err(StoreError::Unavailable(
+                    "the database does not answer".to_owned(),
+                )));
+                session = None;
+            }
+        }
     }
 }

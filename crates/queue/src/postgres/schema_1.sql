@@ -40,6 +40,11 @@ CREATE TABLE gaffer.bucket (
 CREATE TABLE gaffer.schedule (
   name TEXT PRIMARY KEY, seen BIGINT NOT NULL, anchor BIGINT NOT NULL, paused BOOLEAN NOT NULL, awake BIGINT,
   changed_at BIGINT, changed_by TEXT NOT NULL, fired BIGINT, fired_at BIGINT, became TEXT, note TEXT, waiting BIGINT);
+CREATE TABLE gaffer.minute (
+  queue TEXT NOT NULL, minute BIGINT NOT NULL, kind TEXT NOT NULL, begun BIGINT NOT NULL, done BIGINT NOT NULL,
+  retried BIGINT NOT NULL, dead BIGINT NOT NULL, waited BIGINT NOT NULL, waited_max BIGINT NOT NULL,
+  took BIGINT NOT NULL, took_max BIGINT NOT NULL, waiting BIGINT NOT NULL,
+  PRIMARY KEY (queue, minute, kind));
 CREATE TABLE gaffer.commit_mark (
   name TEXT PRIMARY KEY, n BIGINT NOT NULL, at TIMESTAMPTZ NOT NULL DEFAULT now());
 

@@ -12,6 +12,7 @@
 
 mod changes;
 mod claim;
+mod minutes;
 mod push;
 mod read;
 mod schedule;
@@ -98,7 +99,7 @@ impl Sqlite {
     /// See [`crate::Store::ask`]. Lists and counts do not wait for what is being written.
     pub fn ask(&self, request: Request, done: Done) {
         let given_back = match request {
-            Request::Tasks(_) | Request::Counts(_) => {
+            Request::Tasks(_) | Request::Counts(_) | Request::Minutes(..) => {
                 self.reader.send((request, done)).err().map(|error| error.0.1)
             }
             request => match self.writer.send(Message::Ask(request, done)) {
@@ -300,6 +301,8 @@ impl Writer {
             Request::Tick(tick) => schedule::tick(connection, &self.modes, tick),
             Request::Schedule(name, row) => schedule::put(connection, name, row.as_ref()).map_err(failed),
             Request::Schedules => schedule::all(connection).map_err(failed),
+            Request::Count(rows, keep) => minutes::add(connection, rows, keep).map_err(failed),
+            Request::Minutes(queue, since) => minutes::since(connection, queue, *since).map_err(failed),
             Request::Task(id) => read::task(connection, *id).map_err(failed),
             Request::Tasks(filter) => read::tasks(connection, filter).map_err(failed),
             Request::Counts(queue) => read::counts(connection, queue).map_err(failed),
@@ -340,6 +343,8 @@ fn needs_sync(request: &Request) -> bool {
         | Request::Orphans { .. }
         | Request::Prune(..)
         | Request::Age(..)
+        | Request::Count(..)
+        | Request::Minutes(..)
         | Request::Modes
         | Request::Schedules
         | Request::Task(_)
@@ -353,6 +358,7 @@ fn serve_reads(connection: &Connection, reads: &Receiver<(Request, Done)>) {
         let answer = match &request {
             Request::Tasks(filter) => read::tasks(connection, filter),
             Request::Counts(queue) => read::counts(connection, queue),
+            Request::Minutes(queue, since) => minutes::since(connection, queue, *since),
             // Nothing else is sent here.
             _ => Err(rusqlite::Error::InvalidQuery),
         };

@@ -53,6 +53,12 @@ const MIGRATIONS: &[&str] = &[
         waiting INTEGER) WITHOUT ROWID;",
     // 3: results that are to go.
     "CREATE INDEX task_results ON task (result_until) WHERE result_until IS NOT NULL;",
+    // 4: what was done, by the minute.
+    "CREATE TABLE minute (
+        queue TEXT NOT NULL, minute INTEGER NOT NULL, kind TEXT NOT NULL, begun INTEGER NOT NULL, done INTEGER NOT NULL,
+        retried INTEGER NOT NULL, dead INTEGER NOT NULL, waited INTEGER NOT NULL, waited_max INTEGER NOT NULL,
+        took INTEGER NOT NULL, took_max INTEGER NOT NULL, waiting INTEGER NOT NULL,
+        PRIMARY KEY (queue, minute, kind)) WITHOUT ROWID;",
 ];
 
 /// The lock of the one process that may lead a file. It holds the pid of that process for whoever comes second.

@@ -252,6 +252,35 @@ pub async fn tasks_that_are_too_late_are_in_nobodys_way(store: Asked) {
     };
     assert_eq!(rows.iter().map(|row| row.handle.task).collect::<Vec<_>>(), [good]);
 }
+pub async fn a13_27_minutes_add_up_and_old_ones_go(store: Asked) {
+    let minute = |minute: i64, done: u64, longest: u64| MinuteRow {
+        queue: queue().to_string(),
+        minute: Wall(minute * 60_000),
+        done,
+        begun: done,
+        took_ms: (longest * done, longest),
+        ..MinuteRow::default()
+    };
+    let kept = |from: i64| vec![(queue(), Wall(from * 60_000))];
+    store.id(task("1")).await;
+    store
+        .ask(Request::Count(vec![minute(5, 2, 10), minute(6, 1, 1)], kept(0)))
+        .await;
+    store.ask(Request::Count(vec![minute(6, 3, 7)], kept(0))).await;
+    let all = store.ask(Request::Minutes(queue(), Wall(0))).await;
+    let mut both = minute(6, 4, 7);
+    both.took_ms = (22, 7);
+    let known: Vec<MinuteRow> = [minute(5, 2, 10), both.clone()]
+        .into_iter()
+        .map(|row| MinuteRow { waiting: 1, ..row })
+        .collect();
+    assert_eq!(all, Answer::Minutes(known));
+    store.ask(Request::Count(Vec::new(), kept(6))).await;
+    both.waiting = 1;
+    let left = store.ask(Request::Minutes(queue(), Wall(0))).await;
+    assert_eq!(left, Answer::Minutes(vec![both]));
+}
+
 fn tick(known: i64, to: i64, push: Option<NewTask>) -> Request {
     let row = ScheduleRow {
         seen: Wall(to),

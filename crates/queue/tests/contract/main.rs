@@ -6,7 +6,7 @@ use gaffer_core::queue::task::{Claimed, Failure, Settlement, TaskId, TaskState};
 use gaffer_core::queue::{outcome, outcome::Outcome};
 use gaffer_core::time::{Duration, Wall};
 use gaffer_queue::port::{Answer, Cancelled, Claim, Key, NewTask, Pushed, Request, Tick};
-use gaffer_queue::rows::{Filter, Mode, ScheduleRow, TaskRow};
+use gaffer_queue::rows::{Filter, MinuteRow, Mode, ScheduleRow, TaskRow};
 use gaffer_queue::sqlite::Sqlite;
 use gaffer_queue::{Store, StoreError};
 use gaffer_testkit::postgres::Postgres;
@@ -178,7 +178,8 @@ contract! {
         scenario_18_no_two_of_one_key_run_and_other_keys_are_not_held_up
         a_limit_over_all_and_one_for_each_kind
         scenario_20_a_rate_lets_so_many_begin_and_says_when_the_next_may;
-    life: kinds_can_be_left_for_others
+    life: a13_27_minutes_add_up_and_old_ones_go
+        kinds_can_be_left_for_others
         what_was_not_begun_in_time_is_dead
         leases_are_renewed_by_their_holder_and_collected_from_others
         hazard_50_orphans_are_known_by_their_incarnation
