@@ -4,7 +4,7 @@ use crate::{mail, queue, row};
 use gaffer_core::job::Scope;
 use gaffer_core::queue::dispatch::{Command, Dispatch, Input, Output, Upkept};
 use gaffer_core::queue::outcome::Outcome;
-use gaffer_core::queue::spec::{By, OnStop, Queue};
+use gaffer_core::queue::spec::{By, Delivery, OnStop, Queue};
 use gaffer_core::queue::task::{Claimed, Failure, Handle, TaskState};
 use gaffer_core::time::{Duration, Mono, Now, Wall};
 use std::sync::Arc;
@@ -232,6 +232,34 @@ fn hazard_52_a_lease_that_cannot_be_renewed_ends_its_worker_before_it_ends() {
         out.commands.contains(&Command::Kill(handle)),
         "a fifth of the lease is left: {out:?}"
     );
+}
+
+#[test]
+fn hazard_52_a_lease_counts_from_when_its_claim_was_asked_for() {
+    // Cut off for so long that somebody else may have the task in a moment: it is given back, and not begun.
+    let (mut bench, _) = Bench::up(queue());
+    bench.after(25_000);
+    let out = bench.claimed(vec![row(1)]);
+    assert_eq!(handed(&out), [], "{out:?}");
+    assert_eq!(settled(&out), [(1, TaskState::Queued)]);
+    // Not quite so long: it is begun, and its lease renewed at once.
+    let (mut bench, _) = Bench::up(queue());
+    bench.after(15_000);
+    let out = bench.claimed(vec![row(1)]);
+    assert_eq!(handed(&out), [(0, 1)]);
+    let renews = out
+        .commands
+        .iter()
+        .any(|command| matches!(command, Command::Renew(_)));
+    assert!(renews, "{out:?}");
+    // A row that went with its claim is nobody else's, however late the answer is.
+    let mut most = queue();
+    most.delivery = Delivery::AtMostOnce;
+    let (mut bench, _) = Bench::up(most);
+    bench.after(25_000);
+    assert_eq!(handed(&bench.claimed(vec![row(1)])), [(0, 1)]);
+    bench.after(20_000);
+    assert!(bench.machine.held(1).is_some(), "no lease ends it");
 }
 
 #[test]

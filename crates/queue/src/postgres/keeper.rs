@@ -84,7 +84,11 @@ impl Keeper {
             let open = match session.take() {
                 Some(open) => open,
                 None => match self.connect_again().await {
-                    Some(open) => open,
+                    Some(open) => {
+                        // What was said meanwhile was not heard.
+                        (self.bell)(Rung::Told);
+                        open
+                    }
                     None => return,
                 },
             };
@@ -94,8 +98,6 @@ impl Keeper {
                     tracing::warn!(%why, "the connection to the queue store is lost; it is made again")
                 }
             }
-            // Whoever reads is told, and asks again.
-            (self.bell)(Rung::Told);
         }
     }
 
@@ -163,6 +165,11 @@ impl Keeper {
     async fn serve(&mut self, mut session: Session) -> End {
         let mut poll = interval(POLL);
         poll.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        // The clock comes first: claims depend on it.
+        let _at_once = poll.tick().await;
+        if let Some(end) = self.look(&session).await {
+            return end;
+        }
         loop {
             tokio::select! {
                 notice = session.notices.recv() => match notice {
@@ -180,12 +187,26 @@ impl Keeper {
                     }
                     None => return End::Closed,
                 },
-                _ = poll.tick() => match timeout(PATIENCE, self.measure(&session)).await {
-                    Ok(Ok(())) => (self.bell)(Rung::Tasks),
-                    Ok(Err(error)) => return End::Lost(error),
-                    Err(_) => return End::Lost(StoreError::Unavailable("the database does not answer".to_owned())),
-                },
+                _ = poll.tick() => {
+                    if let Some(end) = self.look(&session).await {
+                        return end;
+                    }
+                }
             }
+        }
+    }
+
+    /// There may be something that nobody told of.
+    async fn look(&mut self, session: &Session) -> Option<End> {
+        match timeout(PATIENCE, self.measure(session)).await {
+            Ok(Ok(())) => {
+                (self.bell)(Rung::Tasks);
+                None
+            }
+            Ok(Err(error)) => Some(End::Lost(error)),
+            Err(_) => Some(End::Lost(StoreError::Unavailable(
+                "the database does not answer".to_owned(),
+            ))),
         }
     }
 

@@ -45,6 +45,8 @@ struct Lane {
     hinted: bool,
     /// The store has been asked for so many.
     asked: u32,
+    /// When: leases count from there, however long the answer takes.
+    asked_at: Mono,
     /// A failed or limited store is asked again then.
     again_at: Option<Mono>,
     /// Resident workers, or handlers, that can take tasks.
@@ -227,6 +229,7 @@ impl Dispatch {
             frozen: false,
             hinted: true,
             asked: 0,
+            asked_at: Mono(0),
             again_at: None,
             up: BTreeSet::new(),
             seats: BTreeMap::new(),
@@ -315,6 +318,7 @@ impl Dispatch {
                 continue;
             }
             lane.asked = count.min(CLAIM_MAX);
+            lane.asked_at = now.mono;
             lane.hinted = false;
             out.commands.push(Command::Claim {
                 queue: id.clone(),
@@ -343,6 +347,13 @@ impl Dispatch {
         // As many as asked for: there may be more.
         lane.hinted |= rows.len() >= asked as usize;
         let lease = lane.spec.lease;
+        // Rows that are gone have no lease: nobody else can get them.
+        let lease_until = match lane.spec.forgets_at_claim() {
+            true => Mono(u64::MAX),
+            false => lane.asked_at.plus(lease),
+        };
+        // A store that was cut off may answer when the lease is all but over: then it is given back, and nothing is begun.
+        let is_late = lease_until != Mono(u64::MAX) && lease_until.minus(lease / 5) <= now.mono;
         for row in rows {
             let task = row.handle.task;
             self.held.insert(
@@ -350,17 +361,23 @@ impl Dispatch {
                 Held {
                     row,
                     seat: u32::MAX,
-                    lease_until: now.mono.plus(lease),
+                    lease_until,
                     timeout_at: None,
                     phase: Phase::Working,
                 },
             );
-            if let Some(lane) = self.lanes.get_mut(queue) {
+            if is_late {
+                self.over(now, task, Outcome::NotHanded, out);
+            } else if let Some(lane) = self.lanes.get_mut(queue) {
                 lane.ahead.push(task);
             }
         }
         self.hand_out(now, queue, out);
         self.plan_renewal(now);
+        if lease_until != Mono(u64::MAX) {
+            let third = lease_until.minus(lease / 3 * 2);
+            self.renew_at = self.renew_at.map(|at| at.min(third));
+        }
     }
 
     /// Gives claimed tasks to free seats.
