@@ -1,8 +1,8 @@
 //! What people are shown.
 
 use gaffer_core::name::{JobId, JobName, Name};
-use gaffer_core::queue::spec::QueueId;
-use gaffer_core::queue::task::{TaskId, TaskState};
+use gaffer_core::queue::spec::{LEAST_KEPT, QueueId};
+use gaffer_core::queue::task::{Failure, Settlement, TaskId, TaskState};
 use gaffer_core::time::Wall;
 use serde::{Deserialize, Serialize};
 
@@ -197,4 +197,28 @@ pub(crate) fn queue_of(text: &str) -> Option<QueueId> {
         Name::parse(session).ok()?,
         JobName::parse(queue).ok()?,
     ))
+}
+
+/// Why an attempt failed, as it is kept.
+pub(crate) fn error_json(failure: &Failure) -> String {
+    let error = TaskError {
+        kind: failure.kind.to_string(),
+        message: failure.message.to_string(),
+        output: failure.output.to_string(),
+    };
+    serde_json::to_string(&error).unwrap_or_default()
+}
+
+/// What becomes of a task that would wait again, while another one with its key waits already.
+pub(crate) fn superseded(settlement: &Settlement, now: Wall) -> Settlement {
+    Settlement {
+        state: TaskState::Cancelled,
+        run_at: None,
+        failure: Some(Failure::of(
+            "superseded",
+            "another task with its key waits already",
+        )),
+        expires: Some(now.plus(LEAST_KEPT)),
+        ..settlement.clone()
+    }
 }

@@ -290,8 +290,6 @@ impl Handle {
         self.queue_spec(id)?;
         lock(&self.state).write_minutes(true);
         let store = self.queue_store_soon().await?;
-        // Behind what was just written.
-        store.get(Request::Modes).await?;
         match store.get(Request::Minutes(id.clone(), since)).await? {
             Answer::Minutes(rows) => Ok(rows),
             _ => astray(),

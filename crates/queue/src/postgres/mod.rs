@@ -99,7 +99,7 @@ impl Postgres {
     /// See [`crate::Store::ask`]. Lists and counts do not wait for what is being written.
     pub fn ask(&self, request: Request, done: Done) {
         let given_back = match request {
-            Request::Tasks(_) | Request::Counts(_) | Request::Minutes(..) => {
+            Request::Tasks(_) | Request::Counts(_) => {
                 self.reader.send((request, done)).err().map(|error| error.0.1)
             }
             request => match self.writer.send(Message::Ask(request, done)) {
@@ -192,7 +192,6 @@ async fn serve_reads(config: Config, mut reads: UnboundedReceiver<(Request, Done
             match &request {
                 Request::Tasks(filter) => rows::tasks(open, filter).await,
                 Request::Counts(queue) => rows::counts(open, queue).await,
-                Request::Minutes(queue, since) => minutes::since(open, queue, *since).await,
                 // Nothing else is sent here.
                 _ => Err(Trouble::Refused(StoreError::Unavailable("not a list".to_owned()))),
             }

@@ -4,11 +4,9 @@ use super::Trouble;
 use super::rows::{CLAIMED, claimed_of};
 use super::session::{Session, Value};
 use crate::port::Answer;
-use crate::rows::TaskError;
-use crate::rows::queue_of;
+use crate::rows::{error_json, queue_of, superseded};
 use gaffer_core::queue::dispatch::Upkept;
-use gaffer_core::queue::spec::LEAST_KEPT;
-use gaffer_core::queue::task::{Failure, Handle, Settlement, TaskState};
+use gaffer_core::queue::task::{Handle, Settlement};
 use gaffer_core::time::{Duration, Wall};
 use std::collections::BTreeSet;
 use tokio_postgres::Error;
@@ -35,15 +33,6 @@ const WRITE: &str = "WITH s AS (SELECT * FROM unnest($1::bigint[], $2::bigint[],
 
 fn number(of: u32) -> i32 {
     i32::try_from(of).unwrap_or(i32::MAX)
-}
-
-fn error_json(failure: &Failure) -> String {
-    let error = TaskError {
-        kind: failure.kind.to_string(),
-        message: failure.message.to_string(),
-        output: failure.output.to_string(),
-    };
-    serde_json::to_string(&error).unwrap_or_default()
 }
 
 /// Writes what attempts became with one statement; for each: nobody else has claimed the task since.
@@ -85,16 +74,7 @@ pub(super) async fn one(session: &Session, settlement: &Settlement, now: Wall) -
     let written = match write(session, &[(settlement, now)], true).await {
         Err(error) if error.code() == Some(&SqlState::UNIQUE_VIOLATION) => {
             session.run("ROLLBACK TO settle").await?;
-            let superseded = Settlement {
-                state: TaskState::Cancelled,
-                run_at: None,
-                failure: Some(Failure::of(
-                    "superseded",
-                    "another task with its key waits already",
-                )),
-                expires: Some(now.plus(LEAST_KEPT)),
-                ..settlement.clone()
-            };
+            let superseded = superseded(settlement, now);
             write(session, &[(&superseded, now)], false).await?
         }
         other => other?,

@@ -99,7 +99,7 @@ impl Sqlite {
     /// See [`crate::Store::ask`]. Lists and counts do not wait for what is being written.
     pub fn ask(&self, request: Request, done: Done) {
         let given_back = match request {
-            Request::Tasks(_) | Request::Counts(_) | Request::Minutes(..) => {
+            Request::Tasks(_) | Request::Counts(_) => {
                 self.reader.send((request, done)).err().map(|error| error.0.1)
             }
             request => match self.writer.send(Message::Ask(request, done)) {
@@ -358,7 +358,6 @@ fn serve_reads(connection: &Connection, reads: &Receiver<(Request, Done)>) {
         let answer = match &request {
             Request::Tasks(filter) => read::tasks(connection, filter),
             Request::Counts(queue) => read::counts(connection, queue),
-            Request::Minutes(queue, since) => minutes::since(connection, queue, *since),
             // Nothing else is sent here.
             _ => Err(rusqlite::Error::InvalidQuery),
         };

@@ -2,10 +2,9 @@
 
 use super::read::{CLAIMED, claimed_of};
 use crate::port::Answer;
-use crate::rows::TaskError;
-use crate::rows::queue_of;
+use crate::rows::{error_json, queue_of, superseded};
 use gaffer_core::queue::dispatch::Upkept;
-use gaffer_core::queue::task::{Claimed, Failure, Handle, Settlement, TaskState};
+use gaffer_core::queue::task::{Claimed, Handle, Settlement};
 use gaffer_core::time::{Duration, Wall};
 use rusqlite::{Connection, ErrorCode, OptionalExtension, params};
 
@@ -24,16 +23,7 @@ pub(super) fn settle(
     let written = match written {
         // Another task with its key waits already: this one is superseded.
         Err(rusqlite::Error::SqliteFailure(error, _)) if error.code == ErrorCode::ConstraintViolation => {
-            let superseded = Settlement {
-                state: TaskState::Cancelled,
-                run_at: None,
-                failure: Some(Failure::of(
-                    "superseded",
-                    "another task with its key waits already",
-                )),
-                expires: Some(now.plus(gaffer_core::queue::spec::LEAST_KEPT)),
-                ..settlement.clone()
-            };
+            let superseded = superseded(settlement, now);
             write(connection, &superseded, now, false)?
         }
         other => other?,
@@ -106,15 +96,6 @@ fn log(
             error
         ])?;
     Ok(())
-}
-
-fn error_json(failure: &Failure) -> String {
-    let error = TaskError {
-        kind: failure.kind.to_string(),
-        message: failure.message.to_string(),
-        output: failure.output.to_string(),
-    };
-    serde_json::to_string(&error).unwrap_or_default()
 }
 
 /// Extends what is still ours.
