@@ -75,7 +75,7 @@ const QUEUE_ONLY: &[Key] = &[
     key("durability", Type::Word(&["full", "relaxed"]), "\"full\"", D, Use::Run, "`full`: what was acknowledged survives a loss of power"),
     key("on_stop", Type::Word(&["finish", "drain", "release"]), "\"finish\"", L, Use::Run, "when the daemon stops: running tasks finish, the backlog is worked off, or tasks are given back at once"),
     key("drain_timeout", Type::Duration, "\"10m\"", L, Use::Run, "longest time of `on_stop = \"drain\"`"),
-    not_yet("outbox", "an application's SQLite outbox"),
+    key("outbox", Type::Path, "", L, Use::Run, "SQLite file of an application: tasks in its table `outbox` are moved into the queue, each exactly once"),
     not_yet("store", "a store of its own"),
     key("description", Type::Text, "", L, Use::Run, "free text"),
     key("meta", Type::Map, "{}", L, Use::Run, "free table of texts: shown, no effect"),

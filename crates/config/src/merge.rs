@@ -263,6 +263,10 @@ impl Merger<'_> {
             .table;
         self.profiles(&all)?;
         self.misfits(&mut all, &layers, queue_keys(), &format!("queue `{}`", def.name));
+        if let Some(Entry { node, .. }) = all.0.get_mut("outbox") {
+            self.texts(node, &format!("{path}.outbox"));
+            self.absolute(node, "outbox");
+        }
         let kinds = all.remove("kind");
         let mut work = self.work(scope, templates, &layers, &def.name, &path, def.span);
         // What a queue does not run itself, its kinds may inherit: it has no folder to be in.

@@ -367,7 +367,21 @@ impl Values<'_> {
             _ => OnStop::Finish,
         };
         spec.drain_timeout = self.duration("drain_timeout").unwrap_or(spec.drain_timeout);
+        spec.outbox = self.outbox(report);
         self.consistent(spec, report);
+    }
+
+    fn outbox(&self, report: &mut Report) -> Option<Arc<str>> {
+        let path = self.word("outbox")?;
+        if !path.starts_with('/') {
+            self.error(
+                "outbox",
+                &format!("`{path}` is not an absolute path"),
+                "begin it with /",
+                report,
+            );
+        }
+        Some(path.into())
     }
 
     fn error(&self, key: &str, message: &str, help: &str, report: &mut Report) {

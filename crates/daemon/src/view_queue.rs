@@ -26,7 +26,10 @@ pub fn queue(info: &QueueInfo, spec: bool) -> Queue {
         (true, true) => format!("paused by {}", info.mode.by),
         (true, false) => format!("closed by {}: takes no tasks", info.mode.by),
         _ if info.spec.workers == 0 && info.spec.is_ours() && counts.queued > 0 => "no workers".to_owned(),
-        _ => String::new(),
+        _ => info
+            .outbox_trouble
+            .as_ref()
+            .map_or(String::new(), |why| format!("outbox: {why}")),
     };
     Queue {
         session: info.id.session.to_string(),

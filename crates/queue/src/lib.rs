@@ -6,6 +6,7 @@
 //!
 //! | module | noun |
 //! |---|---|
+//! | [`outbox`] | tasks that a program keeps in its own SQLite file, moved in exactly once |
 //! | [`port`] | requests and answers: what every store can do |
 //! | [`rows`] | what people are shown of a task, a queue, a schedule |
 //! | [`postgres`] | a database that many nodes share |
@@ -13,9 +14,11 @@
 //!
 //! [`Settlement`]: gaffer_core::queue::task::Settlement
 
+pub mod outbox;
 pub mod port;
 pub mod postgres;
 pub mod rows;
 pub mod sqlite;
+mod watch;
 
 pub use port::{Answer, Request, Store, StoreError};

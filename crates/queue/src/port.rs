@@ -11,6 +11,7 @@
 //! | [`Request::Cancel`], [`Request::Again`], [`Request::Remove`], [`Request::Purge`] | what became of it |
 //! | [`Request::Mode`], [`Request::Modes`] | what operators said about queues |
 //! | [`Request::Tick`], [`Request::Schedule`], [`Request::Schedules`] | how far schedules are |
+//! | [`Request::Move`], [`Request::Moved`], [`Request::Forget`] | which rows of an outbox became tasks |
 //! | [`Request::Count`] | what was done is added to the statistics |
 //! | [`Request::Task`], [`Request::Tasks`], [`Request::Counts`], [`Request::Minutes`] | what people are shown |
 //!
@@ -123,6 +124,21 @@ pub struct Tick {
     pub now: Wall,
 }
 
+/// Rows of a program's outbox become tasks.
+#[derive(Clone, Debug)]
+pub struct Moving {
+    /// Which outbox, for which queue of which node.
+    pub source: Arc<str>,
+    /// What [`Request::Moved`] answered: rows that were taken before this.
+    pub known: Vec<i64>,
+    /// Numbers of the rows in the outbox.
+    pub ids: Vec<i64>,
+    /// What they become.
+    pub tasks: Vec<NewTask>,
+    /// Now.
+    pub now: Wall,
+}
+
 /// A request to a store.
 #[derive(Debug)]
 pub enum Request {
@@ -172,6 +188,12 @@ pub enum Request {
     Schedule(Arc<str>, Option<ScheduleRow>),
     /// How far all schedules are.
     Schedules,
+    /// Put the tasks of an outbox in and remember their rows, in one: only if nobody did since whoever asks looked.
+    Move(Box<Moving>),
+    /// Rows of an outbox that were taken last, and may still be in it.
+    Moved(Arc<str>),
+    /// The rows of an outbox that are remembered are not in it any more.
+    Forget(Arc<str>),
     /// Add what queues did to their minutes; minutes of a queue before a time go.
     Count(Vec<MinuteRow>, Vec<(QueueId, Wall)>),
     /// Minutes of a queue since then, oldest first.
@@ -209,7 +231,11 @@ pub enum Answer {
     Purged(u32),
     /// To `Minutes`.
     Minutes(Vec<MinuteRow>),
-    /// To `Mode`, `Age`, `Schedule`, `Count`.
+    /// To `Move`; none: somebody else took some.
+    Taken(Option<Vec<Pushed>>),
+    /// To `Moved`.
+    Moved(Vec<i64>),
+    /// To `Mode`, `Age`, `Schedule`, `Count`, `Forget`.
     Noted,
     /// To `Tick`; none: somebody else dealt with it.
     Ticked(Option<Option<Pushed>>),

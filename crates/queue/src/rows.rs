@@ -222,3 +222,14 @@ pub(crate) fn superseded(settlement: &Settlement, now: Wall) -> Settlement {
         ..settlement.clone()
     }
 }
+
+/// Numbers of rows as a store keeps them.
+pub(crate) fn ids_text(ids: &[i64]) -> String {
+    serde_json::Value::from(ids).to_string()
+}
+
+/// Numbers of rows that a store kept; none kept: none.
+pub(crate) fn ids_of(text: Option<&str>) -> Vec<i64> {
+    text.and_then(|text| serde_json::from_str(text).ok())
+        .unwrap_or_default()
+}

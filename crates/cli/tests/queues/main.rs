@@ -2,6 +2,7 @@
 
 mod dag;
 mod kills;
+mod outbox;
 mod poison;
 mod postgres;
 mod resident;

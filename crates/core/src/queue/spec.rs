@@ -56,6 +56,8 @@ pub struct Queue {
     pub drain_timeout: Duration,
     /// An orderly end of the daemon leaves workers running.
     pub keep_running: bool,
+    /// An application's SQLite file, tasks of whose table `outbox` are moved here.
+    pub outbox: Option<Arc<str>>,
     /// Bounds of a worker's output.
     pub logs: Logs,
 }
@@ -258,6 +260,7 @@ impl Queue {
             on_stop: OnStop::Finish,
             drain_timeout: Duration::from_secs(600),
             keep_running: false,
+            outbox: None,
             logs,
         }
     }

@@ -1,6 +1,6 @@
 //! How anything outside pushes, looks and changes.
 
-use super::push::task_of;
+use super::push::{queued, task_of};
 use super::service::{QueueNews, due};
 use crate::clock;
 use crate::handle::{Handle, Result};
@@ -91,6 +91,8 @@ pub struct QueueInfo {
     pub busy: u32,
     /// Finished in the last minute, by this daemon.
     pub done_per_min: u64,
+    /// Why nothing comes out of its outbox, in words.
+    pub outbox_trouble: Option<String>,
     /// What it did since this daemon began.
     pub stats: super::stats::QueueStats,
 }
@@ -211,20 +213,7 @@ impl Handle {
         let mut state = lock(&self.state);
         let new = pushed.iter().zip(pushes).filter(|(one, _)| !one.duplicate);
         let events: Vec<Event> = new
-            .map(|(one, push)| {
-                let mut data = vec![("queue", queue.to_string()), ("task", one.id.to_string())];
-                data.extend(push.kind.as_ref().map(|kind| ("kind", kind.clone())));
-                data.extend(one.due.map(|at| ("run_at", at.0.to_string())));
-                Event {
-                    event: "queue.task.queued",
-                    job: None,
-                    slot: None,
-                    run: None,
-                    by: Some(by.clone()),
-                    reason: None,
-                    data,
-                }
-            })
+            .map(|(one, push)| queued(queue, push.kind.as_deref(), one, Some(by.clone())))
             .collect();
         events.iter().for_each(|event| state.put_event(event));
         state.counters.events += state.events.append(events);
@@ -268,6 +257,7 @@ impl Handle {
             counts,
             busy: state.queues.dispatch.busy(id),
             done_per_min: state.queues.done_per_min(id),
+            outbox_trouble: state.queues.outboxes.trouble(id),
             stats: state.queues.stats(id),
         })
     }

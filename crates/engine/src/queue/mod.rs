@@ -9,6 +9,7 @@
 //! | `resident` | workers that are kept and fed |
 //! | `listen` | what they say |
 //! | `push` | from what a caller says to a task of the store |
+//! | `outbox` | tasks that applications keep in files of their own |
 //! | `handler` | functions of this process |
 //! | `dag` | runs of tasks of steps |
 //! | `stats` | what queues did |
@@ -26,6 +27,7 @@ mod handle;
 mod handler;
 mod listen;
 mod opening;
+mod outbox;
 mod push;
 mod resident;
 pub(crate) mod service;

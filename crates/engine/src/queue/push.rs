@@ -2,10 +2,12 @@
 
 use super::handle::NewPush;
 use super::worker::payload_at;
-use crate::info::Error;
+use crate::info::{Actor, Error, Event};
 use gaffer_core::queue::spec::{Conflict, Queue, QueueId, Unique};
 use gaffer_core::time::{Duration, Wall};
-use gaffer_queue::port::{Key, NewTask};
+use gaffer_queue::outbox::OutboxRow;
+use gaffer_queue::port::{Key, NewTask, Pushed};
+use serde_json::Value;
 use std::sync::Arc;
 
 /// A task as its queue takes it; the error names what is wrong with it.
@@ -58,6 +60,57 @@ pub(crate) fn task_of(queue: &QueueId, spec: &Queue, push: &NewPush, now: Wall) 
         begin_by: spec.expires.map(|time| run_at.unwrap_or(now).plus(time)),
         full: spec.full,
     })
+}
+
+/// A row of an outbox as its queue takes it. Whoever wrote it cannot be told anything: what is wrong with it shows when it is its
+/// turn, and a second one of a key is dropped.
+pub(super) fn from_row(queue: &QueueId, spec: &Queue, row: &OutboxRow, now: Wall) -> NewTask {
+    let payload: Option<Value> = serde_json::from_str(&row.payload).ok();
+    let path = spec.throttle.key.as_deref();
+    let by_path = path.and_then(|path| payload_at(payload.as_ref()?, path));
+    let push = NewPush {
+        kind: row.kind.clone(),
+        payload: payload.unwrap_or_default(),
+        unique: row.unique_key.clone(),
+        ..NewPush::default()
+    };
+    let mut unique = key(spec, &push, now);
+    if let Some(key) = unique.as_mut().filter(|key| key.conflict == Conflict::Error) {
+        key.conflict = Conflict::Return;
+    }
+    let run_at = row.run_at.map(Wall);
+    let priority = row.priority.unwrap_or_default().clamp(-32_768, 32_767);
+    NewTask {
+        queue: queue.clone(),
+        kind: row.kind.as_deref().map(Into::into),
+        payload: row.payload.as_str().into(),
+        meta: row.meta.as_deref().map(Into::into),
+        priority: i32::try_from(priority).unwrap_or_default(),
+        fifo: spec.fifo,
+        run_at,
+        unique,
+        limit_key: row.limit_key.clone().or(by_path).map(Into::into),
+        attempts_max: row.max_attempts.and_then(|most| u32::try_from(most).ok()),
+        timeout_ms: row.timeout_ms.and_then(|timeout| u64::try_from(timeout).ok()),
+        begin_by: spec.expires.map(|time| run_at.unwrap_or(now).plus(time)),
+        full: spec.full,
+    }
+}
+
+/// A task is in the store.
+pub(super) fn queued(queue: &QueueId, kind: Option<&str>, pushed: &Pushed, by: Option<Actor>) -> Event {
+    let mut data = vec![("queue", queue.to_string()), ("task", pushed.id.to_string())];
+    data.extend(kind.map(|kind| ("kind", kind.to_owned())));
+    data.extend(pushed.due.map(|at| ("run_at", at.0.to_string())));
+    Event {
+        event: "queue.task.queued",
+        job: None,
+        slot: None,
+        run: None,
+        by,
+        reason: None,
+        data,
+    }
 }
 
 /// What excludes others: the key that was given, or one made of the payload.

@@ -4,6 +4,7 @@ use super::dag::Runner;
 use super::defined::AllDefined;
 use super::handle::TaskOutcome;
 use super::handler::{Handler, Handling};
+use super::outbox::{Outboxes, Wants};
 use super::resident::Residents;
 use super::stats::{Counted, Minutes};
 use crate::clock;
@@ -18,7 +19,7 @@ use gaffer_core::queue::outcome::Outcome;
 use gaffer_core::queue::spec::{Queue, QueueId, Unknown};
 use gaffer_core::queue::task::{Claimed, Failure, Handle, Settlement, TaskId, TaskState};
 use gaffer_core::time::{Mono, Wall};
-use gaffer_queue::port::{Answer, Claim, Request};
+use gaffer_queue::port::{Answer, Claim, Pushed, Request};
 use gaffer_queue::rows::Mode;
 use gaffer_queue::{Store, StoreError};
 use gaffer_shim::message::ToShim;
@@ -46,6 +47,10 @@ pub(crate) enum QueueNews {
     Handled(Handle, Outcome),
     /// An operator changed the mode of a queue.
     Mode(QueueId, Mode),
+    /// The thread of the outbox of a queue wants something.
+    Outbox(QueueId, Wants, std::sync::mpsc::Sender<Result<Vec<i64>, String>>),
+    /// Tasks out of an outbox are in the store: their kinds, and what became of them.
+    Taken(QueueId, Vec<Option<String>>, Vec<Pushed>),
     /// Something was said about queues on another node.
     Told,
     /// What was done is to be written, so that little of it is lost.
@@ -76,6 +81,7 @@ pub(crate) struct Queues {
     /// The last run of each slot.
     pub(super) seats: BTreeMap<String, RunId>,
     pub(super) residents: Residents,
+    pub(super) outboxes: Outboxes,
     /// Leads the runs of queued tasks of steps.
     pub runner: Option<Runner>,
     pub(super) handlers: BTreeMap<QueueId, Handler>,
@@ -115,6 +121,7 @@ impl Queues {
             by_task: BTreeMap::new(),
             seats: BTreeMap::new(),
             residents: Residents::default(),
+            outboxes: Outboxes::default(),
             runner: None,
             handlers: BTreeMap::new(),
             handling: BTreeMap::new(),
@@ -208,6 +215,8 @@ impl State {
             QueueNews::Said(run, lines) => self.resident_said(run, lines),
             QueueNews::Handler(queue, handler) => self.put_handler(queue, handler),
             QueueNews::Handled(attempt, outcome) => self.handled(attempt, outcome),
+            QueueNews::Outbox(queue, wants, reply) => self.outbox_wants(queue, wants, reply),
+            QueueNews::Taken(queue, kinds, pushed) => self.outbox_taken(queue, &kinds, &pushed),
             QueueNews::Told => self.told_elsewhere(),
             QueueNews::Minute => self.write_minutes(true),
             QueueNews::Mode(queue, mode) => {
@@ -264,6 +273,7 @@ impl State {
         }
         self.handlers_are_up();
         self.tend_residents();
+        self.tend_outboxes();
     }
 
     /// Deadlines of queues that have passed.

@@ -1,7 +1,7 @@
 //! One transaction for all that came together.
 
 use super::session::Session;
-use super::{PATIENCE, Trouble, changes, claim, failed, minutes, push, rows, schema, settle};
+use super::{PATIENCE, Trouble, changes, claim, failed, minutes, moves, push, rows, schema, settle};
 use crate::port::{Answer, Cancelled, NewTask, Request, StoreError};
 use gaffer_core::queue::task::Settlement;
 use gaffer_core::time::Wall;
@@ -126,7 +126,7 @@ fn is_said(request: &Request) -> bool {
 
 fn brings_tasks(answer: &Result<Answer, StoreError>) -> bool {
     match answer {
-        Ok(Answer::Pushed(pushed)) => !pushed.is_empty(),
+        Ok(Answer::Pushed(pushed) | Answer::Taken(Some(pushed))) => !pushed.is_empty(),
         Ok(Answer::Ticked(ticked)) => ticked.is_some_and(|pushed| pushed.is_some()),
         Ok(Answer::Upkept(upkept)) => !upkept.moved.is_empty(),
         Ok(Answer::Again(again)) => again.is_ok(),
@@ -143,6 +143,7 @@ fn reads_only(request: &Request) -> bool {
             | Request::Tasks(_)
             | Request::Counts(_)
             | Request::Minutes(..)
+            | Request::Moved(_)
     )
 }
 
@@ -252,6 +253,9 @@ async fn perform(session: &Session, request: &Request) -> Result<Answer, Trouble
         Request::Tick(tick) => changes::tick(session, tick).await,
         Request::Schedule(name, row) => changes::put_schedule(session, name, row.as_ref()).await,
         Request::Schedules => changes::schedules(session).await,
+        Request::Move(moving) => moves::take(session, moving).await,
+        Request::Moved(source) => moves::moved(session, source).await,
+        Request::Forget(source) => moves::forget(session, source).await,
         Request::Count(rows, keep) => minutes::add(session, rows, keep).await,
         Request::Minutes(queue, since) => minutes::since(session, queue, *since).await,
         Request::Task(id) => rows::task(session, *id).await,

@@ -51,6 +51,10 @@ pub(super) fn to_database(request: &mut Request, by: i64) {
             tick.push.iter_mut().for_each(|task| new_task(task, by));
             add(&mut tick.now, by);
         }
+        Request::Move(moving) => {
+            moving.tasks.iter_mut().for_each(|task| new_task(task, by));
+            add(&mut moving.now, by);
+        }
         Request::Renew(_, now)
         | Request::Upkeep { now, .. }
         | Request::Cancel(_, now)
@@ -66,6 +70,8 @@ pub(super) fn to_database(request: &mut Request, by: i64) {
         | Request::Modes
         | Request::Count(..)
         | Request::Minutes(..)
+        | Request::Moved(_)
+        | Request::Forget(_)
         | Request::Schedule(..)
         | Request::Schedules
         | Request::Task(_)

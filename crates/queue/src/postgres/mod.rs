@@ -22,6 +22,7 @@ mod claim;
 mod clock;
 mod keeper;
 mod minutes;
+mod moves;
 mod push;
 mod rows;
 mod schema;

@@ -13,15 +13,16 @@
 mod changes;
 mod claim;
 mod minutes;
+mod moves;
 mod push;
 mod read;
 mod schedule;
 mod schema;
 mod settle;
-mod watch;
 
 use crate::port::{Answer, Done, Request, StoreError};
 use crate::rows::Mode;
+use crate::watch::Watch;
 use rusqlite::Connection;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -45,7 +46,7 @@ pub struct Sqlite {
     writer: Sender<Message>,
     reader: Sender<(Request, Done)>,
     // Ends the watching thread when the last clone goes.
-    _watch: Arc<watch::Watch>,
+    _watch: Arc<Watch>,
 }
 
 enum Message {
@@ -78,7 +79,8 @@ impl Sqlite {
         let modes = read::modes(&connection).map_err(failed)?;
         let (writer, requests) = channel();
         let (reader, reads) = channel();
-        let watch = watch::Watch::start(path, writer.clone());
+        let poke = writer.clone();
+        let watch = Watch::start(path, move || poke.send(Message::Poke).is_ok());
         let work = Writer {
             connection,
             modes,
@@ -301,6 +303,9 @@ impl Writer {
             Request::Tick(tick) => schedule::tick(connection, &self.modes, tick),
             Request::Schedule(name, row) => schedule::put(connection, name, row.as_ref()).map_err(failed),
             Request::Schedules => schedule::all(connection).map_err(failed),
+            Request::Move(moving) => moves::take(connection, &self.modes, moving),
+            Request::Moved(source) => moves::moved(connection, source).map_err(failed),
+            Request::Forget(source) => moves::forget(connection, source).map_err(failed),
             Request::Count(rows, keep) => minutes::add(connection, rows, keep).map_err(failed),
             Request::Minutes(queue, since) => minutes::since(connection, queue, *since).map_err(failed),
             Request::Task(id) => read::task(connection, *id).map_err(failed),
@@ -331,6 +336,7 @@ fn needs_sync(request: &Request) -> bool {
         Request::Claim(claim) => claim.forget,
         Request::Settle(settlement, _) => settlement.full,
         Request::Tick(_)
+        | Request::Move(_)
         | Request::Schedule(..)
         | Request::Cancel(..)
         | Request::Again(..)
@@ -345,6 +351,8 @@ fn needs_sync(request: &Request) -> bool {
         | Request::Age(..)
         | Request::Count(..)
         | Request::Minutes(..)
+        | Request::Moved(_)
+        | Request::Forget(_)
         | Request::Modes
         | Request::Schedules
         | Request::Task(_)

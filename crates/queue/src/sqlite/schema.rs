@@ -59,6 +59,8 @@ const MIGRATIONS: &[&str] = &[
         retried INTEGER NOT NULL, dead INTEGER NOT NULL, waited INTEGER NOT NULL, waited_max INTEGER NOT NULL,
         took INTEGER NOT NULL, took_max INTEGER NOT NULL, waiting INTEGER NOT NULL,
         PRIMARY KEY (queue, minute, kind)) WITHOUT ROWID;",
+    // 5: rows of outboxes that were taken, and may still be there.
+    "CREATE TABLE outbox (source TEXT PRIMARY KEY, ids TEXT NOT NULL) WITHOUT ROWID;",
 ];
 
 /// The lock of the one process that may lead a file. It holds the pid of that process for whoever comes second.

@@ -363,3 +363,61 @@ pub async fn a_tick_whose_push_is_refused_stays_where_it_is(store: Asked) {
     store.ask(Request::Schedule("default.s".into(), None)).await;
     assert_eq!(schedule_row(&store).await, ScheduleRow::default());
 }
+
+/// Scenario 31: the numbers of the rows are remembered in the transaction of the tasks, and nobody moves what somebody else moved.
+pub async fn scenario_31_rows_of_an_outbox_become_tasks_once_and_are_remembered_with_them(store: Asked) {
+    let moving = |known: &[i64], ids: &[i64]| {
+        let tasks = ids.iter().map(|id| task(&id.to_string())).collect();
+        let (known, ids) = (known.to_vec(), ids.to_vec());
+        let source = "n:mail:/app.db".into();
+        let now = NOW;
+        Request::Move(Box::new(Moving {
+            source,
+            known,
+            ids,
+            tasks,
+            now,
+        }))
+    };
+    let moved = || Request::Moved("n:mail:/app.db".into());
+    assert_eq!(store.ask(moved()).await, Answer::Moved(Vec::new()));
+    let Answer::Taken(Some(first)) = store.ask(moving(&[], &[1, 2])).await else {
+        panic!("the first is taken");
+    };
+    assert_eq!(first.len(), 2);
+    assert_eq!(
+        store.ask(moving(&[], &[1, 2])).await,
+        Answer::Taken(None),
+        "again"
+    );
+    assert_eq!(store.ask(moved()).await, Answer::Moved(vec![1, 2]));
+    assert_eq!(
+        store.ask(moving(&[1], &[3])).await,
+        Answer::Taken(None),
+        "another one knew less"
+    );
+    let Answer::Taken(Some(_)) = store.ask(moving(&[1, 2], &[3])).await else {
+        panic!("what follows is taken");
+    };
+    assert_eq!(store.ask(moved()).await, Answer::Moved(vec![3]));
+    let (rows, _) = store.claim(|claim| claim.count = 10).await;
+    let payloads: Vec<&str> = rows.iter().map(|row| &*row.payload).collect();
+    assert_eq!(payloads, ["1", "2", "3"]);
+    let closed = Mode {
+        closed: true,
+        ..Mode::default()
+    };
+    store.ask(Request::Mode(queue(), closed)).await;
+    let refused = store.store.get(moving(&[3], &[4])).await;
+    assert_eq!(refused, Err(StoreError::Closed(queue())));
+    assert_eq!(
+        store.ask(moved()).await,
+        Answer::Moved(vec![3]),
+        "nothing is half-done"
+    );
+    assert_eq!(
+        store.ask(Request::Forget("n:mail:/app.db".into())).await,
+        Answer::Noted
+    );
+    assert_eq!(store.ask(moved()).await, Answer::Moved(Vec::new()));
+}

@@ -5,7 +5,7 @@ use gaffer_core::queue::spec::{By, Conflict, Queue, QueueId, Throttle};
 use gaffer_core::queue::task::{Claimed, Failure, Settlement, TaskId, TaskState};
 use gaffer_core::queue::{outcome, outcome::Outcome};
 use gaffer_core::time::{Duration, Wall};
-use gaffer_queue::port::{Answer, Cancelled, Claim, Key, NewTask, Pushed, Request, Tick};
+use gaffer_queue::port::{Answer, Cancelled, Claim, Key, Moving, NewTask, Pushed, Request, Tick};
 use gaffer_queue::rows::{Filter, MinuteRow, Mode, ScheduleRow, TaskRow};
 use gaffer_queue::sqlite::Sqlite;
 use gaffer_queue::{Store, StoreError};
@@ -194,5 +194,6 @@ contract! {
         tasks_that_are_too_late_are_in_nobodys_way
         scenario_11_a_tick_is_pushed_once_by_whoever_comes_first
         scenario_13_a_tick_that_meets_its_key_moves_on_and_says_so
-        a_tick_whose_push_is_refused_stays_where_it_is;
+        a_tick_whose_push_is_refused_stays_where_it_is
+        scenario_31_rows_of_an_outbox_become_tasks_once_and_are_remembered_with_them;
 }

@@ -1,0 +1,1 @@
+CREATE TABLE gaffer.outbox (source TEXT PRIMARY KEY, ids TEXT NOT NULL);
