@@ -23,7 +23,9 @@ pub struct QueueTasksQuery {
     /// RFC 3339 time, or a duration back from now.
     pub since: Option<String>,
     /// So many at most.
-    pub limit: Option<u32>,
+    pub limit: Option<usize>,
+    /// Only those with smaller numbers: the last one of the page before.
+    pub cursor: Option<i64>,
 }
 
 impl Client {
@@ -61,6 +63,7 @@ impl Client {
             ("kind", which.kind.clone()),
             ("since", which.since.clone()),
             ("limit", which.limit.map(|limit| limit.to_string())),
+            ("cursor", which.cursor.map(|id| id.to_string())),
         ]);
         self.get(&format!("{}/tasks{query}", path(session, queue))).await
     }

@@ -171,5 +171,5 @@ pub struct QueueTasksArgs {
     pub since: Option<String>,
     /// So many at most
     #[arg(short, default_value_t = 50, value_name = "N")]
-    pub n: u32,
+    pub n: usize,
 }

@@ -416,15 +416,33 @@ fn bar() -> &'static str {
     if crate::paint::is_utf8() { "│" } else { "|" }
 }
 
+/// Tasks that are asked for at once.
+const PAGE: usize = 1_000;
+
 async fn tasks(ctx: &Context, args: &QueueTasksArgs) -> Result<u8, Failure> {
     let (session, queue) = find(ctx, &args.queue).await?;
-    let which = QueueTasksQuery {
+    let mut which = QueueTasksQuery {
         state: args.state.clone(),
         kind: args.kind.clone(),
         since: args.since.clone(),
-        limit: Some(args.n.clamp(1, 1_000)),
+        limit: None,
+        cursor: None,
     };
-    let tasks = ctx.client.queue_tasks(&session, &queue, &which).await?;
+    let mut tasks = Vec::new();
+    loop {
+        let most = args.n.saturating_sub(tasks.len()).min(PAGE);
+        if most == 0 {
+            break;
+        }
+        which.limit = Some(most);
+        let page = ctx.client.queue_tasks(&session, &queue, &which).await?;
+        which.cursor = page.last().map(|task| task.id);
+        let last = page.len() < most;
+        tasks.extend(page);
+        if last {
+            break;
+        }
+    }
     if !ctx.out.is_text() {
         ctx.out.json_list(&tasks)?;
         return Ok(0);

@@ -34,7 +34,7 @@ fn applied(node: &Node, more: &str) {
 }
 
 fn payloads(node: &Node, state: &str) -> Vec<String> {
-    let listed = node.cli(&["queue", "tasks", "mail", "--state", state, "-n", "1000", "--json"]);
+    let listed = node.cli(&["queue", "tasks", "mail", "--state", state, "-n", "2000", "--json"]);
     let listed: Value = serde_json::from_slice(&listed.stdout).unwrap_or(Value::Null);
     let rows = listed.as_array().cloned().unwrap_or_default();
     rows.iter().map(|row| row["payload"].to_string()).collect()
@@ -49,7 +49,7 @@ fn scenario_31_an_outbox_is_moved_exactly_once_across_kills() {
         &format!("c.execute('PRAGMA journal_mode = WAL')\nc.execute('''{TABLE}''')"),
     );
     applied(&node, "workers = 2\n");
-    for round in 0..6 {
+    for round in 0..8 {
         let fill = format!(
             "for t in range(12):\n  c.execute('BEGIN IMMEDIATE')\n  for i in range(20):\n    \
              c.execute('INSERT INTO outbox (queue, payload) VALUES (?, ?)', ('mail' if i % 2 else 's.mail', str({round} * 1000 + t * 20 + i)))\n  \
@@ -61,13 +61,13 @@ fn scenario_31_an_outbox_is_moved_exactly_once_across_kills() {
     }
     wait_until(SOON, "the outbox is empty", || left(&node) == "0");
     wait_until(SOON * 3, "all are done", || {
-        payloads(&node, "done").len() >= 6 * 160
+        payloads(&node, "done").len() >= 8 * 160
     });
     let mut done = payloads(&node, "done");
     done.sort();
     let all = done.len();
     done.dedup();
-    assert_eq!((all, done.len()), (6 * 160, 6 * 160), "each of them once");
+    assert_eq!((all, done.len()), (8 * 160, 8 * 160), "each of them once");
 }
 
 /// What a row says is what the task is; what is wrong with it is told where the operator looks.
