@@ -5,11 +5,13 @@ use super::*;
 const TABLE: &str = "CREATE TABLE outbox (id INTEGER PRIMARY KEY AUTOINCREMENT, queue TEXT NOT NULL, kind TEXT, payload TEXT NOT NULL, \
     priority INTEGER, run_at INTEGER, unique_key TEXT, limit_key TEXT, max_attempts INTEGER, timeout_ms INTEGER, meta TEXT)";
 
+const HEAD: &str =
+    "import sqlite3, sys\nc = sqlite3.connect(sys.argv[1], isolation_level=None, timeout=30)\n";
+
 /// Runs Python with `c`, a connection to the application's file.
 fn app(node: &Node, script: &str) -> String {
-    let head = "import sqlite3, sys\nc = sqlite3.connect(sys.argv[1], isolation_level=None, timeout=30)\n";
     let ran = std::process::Command::new("python3")
-        .args(["-c", &format!("{head}{script}")])
+        .args(["-c", &format!("{HEAD}{script}")])
         .arg(node.root().join("app.db"))
         .output()
         .expect("python3");
@@ -22,6 +24,10 @@ fn left(node: &Node) -> String {
         node,
         "print(c.execute('SELECT count(*) FROM outbox').fetchone()[0])",
     )
+}
+
+fn moved(node: &Node) -> usize {
+    node.log().matches("queue.task.queued").count()
 }
 
 fn applied(node: &Node, more: &str) {
@@ -55,8 +61,17 @@ fn scenario_31_an_outbox_is_moved_exactly_once_across_kills() {
              c.execute('INSERT INTO outbox (queue, payload) VALUES (?, ?)', ('mail' if i % 2 else 's.mail', str({round} * 1000 + t * 20 + i)))\n  \
              c.execute('ROLLBACK' if t % 3 == 2 else 'COMMIT')"
         );
-        app(&node, &fill);
+        let before = moved(&node);
+        let filling = std::process::Command::new("python3")
+            .args(["-c", &format!("{HEAD}{fill}")])
+            .arg(node.root().join("app.db"))
+            .spawn();
+        let mut filling = filling.expect("python3");
+        // Amid the work: between what is in the store and what is still in the file.
+        let more = 1 + round * 17;
+        wait_until(SOON, "some are moved", || moved(&node) > before + more);
         node.kill9();
+        assert!(filling.wait().expect("waited for").success(), "the application");
         node.start_again();
     }
     wait_until(SOON, "the outbox is empty", || left(&node) == "0");
