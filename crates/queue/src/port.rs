@@ -60,6 +60,27 @@ pub struct NewTask {
     pub full: bool,
 }
 
+impl NewTask {
+    /// One that can begin at once, is limited by nothing, and survives a loss of power.
+    pub fn new(queue: QueueId, payload: impl Into<Arc<str>>) -> NewTask {
+        NewTask {
+            queue,
+            kind: None,
+            payload: payload.into(),
+            meta: None,
+            priority: 0,
+            fifo: false,
+            run_at: None,
+            unique: None,
+            limit_key: None,
+            attempts_max: None,
+            timeout_ms: None,
+            begin_by: None,
+            full: true,
+        }
+    }
+}
+
 /// What excludes others.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Key {

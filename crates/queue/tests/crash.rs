@@ -398,19 +398,9 @@ impl World {
         let queue = if self.throw(3) == 0 { most() } else { least() };
         let due = self.throw(3) == 0;
         let task = NewTask {
-            queue: queue.clone(),
-            kind: None,
-            payload: "1".into(),
-            meta: None,
-            priority: 0,
-            fifo: false,
             run_at: due.then(|| self.now.wall.plus(Duration::from_secs(2))),
-            unique: None,
-            limit_key: None,
-            attempts_max: None,
-            timeout_ms: None,
-            begin_by: None,
             full: false,
+            ..NewTask::new(queue.clone(), "1")
         };
         let Answer::Pushed(pushed) = self.ask(Request::Push(vec![task], self.now.wall)) else {
             panic!("pushed");

@@ -33,19 +33,8 @@ async fn open(url: &str) -> (Store, UnboundedReceiver<Rung>) {
 
 fn push(payloads: impl Iterator<Item = String>, full: bool) -> Request {
     let task = |payload: String| NewTask {
-        queue: JobId::parse("mail").expect("a name"),
-        kind: None,
-        payload: payload.into(),
-        meta: None,
-        priority: 0,
-        fifo: false,
-        run_at: None,
-        unique: None,
-        limit_key: None,
-        attempts_max: None,
-        timeout_ms: None,
-        begin_by: None,
         full,
+        ..NewTask::new(JobId::parse("mail").expect("a name"), payload)
     };
     Request::Push(payloads.map(task).collect(), NOW)
 }

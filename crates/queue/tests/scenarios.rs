@@ -22,22 +22,7 @@ fn queue() -> QueueId {
 }
 
 fn push() -> Request {
-    let task = NewTask {
-        queue: queue(),
-        kind: None,
-        payload: "1".into(),
-        meta: None,
-        priority: 0,
-        fifo: false,
-        run_at: None,
-        unique: None,
-        limit_key: None,
-        attempts_max: None,
-        timeout_ms: None,
-        begin_by: None,
-        full: false,
-    };
-    Request::Push(vec![task], NOW)
+    Request::Push(vec![NewTask::new(queue(), "1")], NOW)
 }
 
 async fn claim(store: &Store, throttle: Throttle) -> Vec<Claimed> {

@@ -16,22 +16,8 @@ fn open(path: &Path) -> Result<Store, StoreError> {
 }
 
 fn push(payload: &str) -> Request {
-    let task = NewTask {
-        queue: JobId::parse("mail").expect("a name"),
-        kind: None,
-        payload: payload.into(),
-        meta: None,
-        priority: 0,
-        fifo: false,
-        run_at: None,
-        unique: None,
-        limit_key: None,
-        attempts_max: None,
-        timeout_ms: None,
-        begin_by: None,
-        full: true,
-    };
-    Request::Push(vec![task], NOW)
+    let queue = JobId::parse("mail").expect("a name");
+    Request::Push(vec![NewTask::new(queue, payload)], NOW)
 }
 
 fn claim() -> Request {

@@ -23,19 +23,8 @@ fn queue() -> QueueId {
 
 fn task(payload: &str) -> NewTask {
     NewTask {
-        queue: queue(),
-        kind: None,
-        payload: payload.into(),
-        meta: None,
-        priority: 0,
-        fifo: false,
-        run_at: None,
-        unique: None,
-        limit_key: None,
-        attempts_max: None,
-        timeout_ms: None,
-        begin_by: None,
         full: false,
+        ..NewTask::new(queue(), payload)
     }
 }
 
