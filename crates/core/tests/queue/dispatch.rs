@@ -119,6 +119,21 @@ fn a13_03_as_many_are_claimed_as_there_are_free_workers_and_the_store_is_asked_o
     assert_eq!(claims(&out), [2]);
 }
 
+/// A13.4 (B5 rule 5): exactly as many rows as a claim takes: one more claim, without a wait or a word, which finds none.
+#[test]
+fn a13_04_who_got_as_many_as_asked_for_asks_again_at_once() {
+    let mut queue = queue();
+    queue.workers = 2_500;
+    let (mut bench, asked) = Bench::up(queue);
+    assert_eq!(asked, 1_000, "at once, however many are free");
+    let rows = |tasks: std::ops::Range<i64>| tasks.map(row).collect();
+    assert_eq!(claims(&bench.claimed(rows(0..1_000))), [1_000]);
+    assert_eq!(claims(&bench.claimed(Vec::new())), [] as [u32; 0]);
+    // Fewer than asked for: that was all.
+    assert_eq!(claims(&bench.tell(Input::Hint(None))), [1_000]);
+    assert_eq!(claims(&bench.claimed(rows(1_000..1_999))), [] as [u32; 0]);
+}
+
 #[test]
 fn a_free_seat_is_filled_before_the_outcome_is_written() {
     let mut queue = queue();
