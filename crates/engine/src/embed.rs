@@ -6,7 +6,7 @@ use crate::info::{
     Act, Actor, ApplyOptions, ApplySource, Error, OperationId, OperationInfo, OperationState, PutOptions,
     Target,
 };
-use crate::queue::{Handled, NewPush, QueueTask, TaskOutcome};
+use crate::queue::{Handled, HandlerError, NewPush, QueueTask, TaskOutcome};
 use crate::settings::Settings;
 use gaffer_core::io::State;
 use gaffer_core::name::JobId;
@@ -30,6 +30,9 @@ pub enum EmbedError {
     /// What was asked for did not come about.
     #[error("{0}")]
     Failed(String),
+    /// What a handler said that was called inline.
+    #[error("{0}")]
+    Handler(HandlerError),
 }
 
 /// An engine of one's own. Dropping it stops everything that it started.
@@ -215,6 +218,17 @@ impl QueueRef<'_> {
             ..NewPush::default()
         };
         Ok(self.push_all(&[push])?.first().copied().unwrap_or_default())
+    }
+
+    /// Has the handler do a task in this thread, and gives its result, or its error. Nothing is put into the store: for tests, and for
+    /// programs that want no queue. The payload is checked as [`QueueRef::push`] does it; a panic is the caller's.
+    pub fn inline(&self, payload: impl Into<Value>) -> Result<Value, EmbedError> {
+        let push = NewPush {
+            payload: payload.into(),
+            ..NewPush::default()
+        };
+        let done = self.gaffer.handle.queue_inline(&self.id, &push);
+        self.gaffer.block(done)?.map_err(EmbedError::Handler)
     }
 
     /// Puts several tasks in, all or none, with kinds, delays and keys.

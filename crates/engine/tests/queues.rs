@@ -264,6 +264,72 @@ async fn what_programs_do_no_handler_does() {
     assert!(node.handle().queue_handler(&other, handler).is_err());
 }
 
+/// A13.17: inline, the handler runs at once, what it says reaches the caller, and a payload that is too large is refused as a push does it.
+#[test]
+fn a13_17_inline_the_handler_runs_at_once_and_its_error_reaches_the_caller() {
+    let gaffer = gaffer::Gaffer::temporary().expect("an engine");
+    gaffer
+        .apply("[queue.mail]\nmax_payload = \"1K\"\n[queue.ours]\ncmd = \"true\"")
+        .expect("applied");
+    let mail = gaffer.queue("mail").expect("a queue");
+    let refused = |done: Result<Value, gaffer::EmbedError>| done.expect_err("refused").to_string();
+    assert!(refused(mail.inline(1)).contains("has no handler in this program"));
+    let ours = gaffer.queue("ours").expect("a queue");
+    assert!(refused(ours.inline(1)).contains("has no handler in this program"));
+    let caller = std::thread::current().id();
+    mail.handler(move |task| async move {
+        assert_eq!(std::thread::current().id(), caller, "in the caller's thread");
+        assert_eq!((task.id, task.attempt, task.is_cancelled()), (0, 1, false));
+        match task.payload["fails"].as_str() {
+            Some(text) => Err(HandlerError::Fatal(text.to_owned())),
+            None => Ok(json!({ "got": task.payload })),
+        }
+    })
+    .expect("taken");
+    // However many there are: no worker has to be free.
+    for n in 0..20 {
+        let done = mail.inline(json!({ "n": n })).expect("done");
+        assert_eq!(done, json!({ "got": { "n": n } }));
+    }
+    let said = mail.inline(json!({ "fails": "no such address" }));
+    assert!(
+        matches!(&said, Err(gaffer::EmbedError::Handler(HandlerError::Fatal(_)))),
+        "{said:?}"
+    );
+    assert_eq!(refused(said), "no such address");
+    let big = || json!("x".repeat(2_000));
+    let pushed = mail.push(big()).expect_err("refused").to_string();
+    assert!(pushed.contains("takes at most 1024 (max_payload)"), "{pushed}");
+    assert_eq!(refused(mail.inline(big())), pushed);
+    let panics = gaffer.queue("mail").expect("a queue");
+    panics.handler(|_task| async { panic!("oh no") }).expect("taken");
+    let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| panics.inline(1)));
+    assert!(panicked.is_err(), "it is the caller's");
+    assert_eq!(mail.push(1).expect("pushed"), 1, "none of them was in the store");
+    gaffer.stop().expect("stopped");
+}
+
+/// A13.13: tasks wait for the function that does them, also over the end of the program, and lose nothing by it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a13_13_tasks_wait_for_the_handler_of_their_queue() {
+    let mut node = Node::new("keep.result = \"1h\"").await;
+    let mut all = Vec::new();
+    for n in 0..3 {
+        all.push(node.push(json!(n)).await);
+    }
+    node.crash_and_open().await;
+    all.push(node.push(json!(3)).await);
+    let info = node.handle().queue(&queue()).await.expect("a queue");
+    assert_eq!((info.counts.queued, info.busy), (4, 0));
+    let handler = |task: QueueTask| async move { Ok(json!([task.payload, task.attempt])) };
+    node.handle().queue_handler(&queue(), handler).expect("taken");
+    for (n, id) in all.into_iter().enumerate() {
+        let ended = node.ended(id).await;
+        assert_eq!(ended.state, TaskState::Done);
+        assert_eq!(ended.result.as_deref(), Some(format!("[{n},1]").as_str()));
+    }
+}
+
 // ── tasks of steps ──
 
 fn dag(script: &str) -> String {

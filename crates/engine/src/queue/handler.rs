@@ -2,9 +2,13 @@
 //!
 //! A handler is a future on the runtime of the engine. It is *asked* to end by [`QueueTask::cancelled`], when its task was withdrawn, its time is over or
 //! the engine ends, and dropped at its next `await` when `stop.timeout` has passed after that. One that panics has failed. When the whole program is killed, what
-//! its handlers had runs again, or never does, as the `delivery` of the queue says.
+//! its handlers had runs again, or never does, as the `delivery` of the queue says. Called inline ([`Handle::queue_inline`]) it does a task of the caller, which is
+//! in no store.
 
+use super::handle::NewPush;
+use super::push::task_of;
 use super::service::{QueueNews, Queues};
+use crate::clock;
 use crate::handle::{Handle, Result};
 use crate::info::Error;
 use crate::owner::{Message, lock};
@@ -18,13 +22,13 @@ use gaffer_core::time::Duration;
 use serde_json::Value;
 use std::pin::Pin;
 use std::sync::Arc;
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 use tokio::task::{AbortHandle, JoinError};
 
 /// A task in the hands of a handler.
 #[derive(Clone, Debug)]
 pub struct QueueTask {
-    /// Its number.
+    /// Its number; 0 for one that is done inline.
     pub id: TaskId,
     /// Its queue.
     pub queue: QueueId,
@@ -87,6 +91,18 @@ pub enum HandlerError {
     Snooze(Duration),
     /// It did not go on because its end was asked for.
     Cancelled,
+}
+
+impl std::fmt::Display for HandlerError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            HandlerError::Fail(text) | HandlerError::Fatal(text) | HandlerError::RetryAfter(text, _) => {
+                f.write_str(text)
+            }
+            HandlerError::Snooze(after) => write!(f, "not now: again after {after:?}"),
+            HandlerError::Cancelled => f.write_str("its end was asked for"),
+        }
+    }
 }
 
 impl<E: std::error::Error> From<E> for HandlerError {
@@ -281,6 +297,44 @@ impl Handle {
         let news = QueueNews::Handler(queue.clone(), handler);
         let sent = self.owner.send(Message::Queue(news));
         sent.map_err(|_| Error::ShuttingDown)
+    }
+
+    /// Has the handler of a queue do a task here and now, and says what it said. The task is checked as a push would be, and put nowhere: it has
+    /// no number, is not tried again, and neither waits for a worker nor is told of. A panic of the handler is one of the caller.
+    ///
+    /// # Errors
+    ///
+    /// There is no such queue, it has no handler, or would not take the task.
+    pub async fn queue_inline(&self, queue: &QueueId, push: &NewPush) -> Result<Handled> {
+        let spec = self.queue_spec(queue)?;
+        let task = task_of(queue, &spec, push, clock::wall())?;
+        let (tx, rx) = oneshot::channel();
+        let news = QueueNews::HandlerOf(queue.clone(), tx);
+        // Behind those that were given before: its handler is known by then.
+        let sent = self.owner.send(Message::Queue(news));
+        sent.map_err(|_| Error::ShuttingDown)?;
+        let handler = rx.await.map_err(|_| Error::ShuttingDown)?;
+        let handler = handler.filter(|_| !spec.is_ours()).ok_or_else(|| {
+            Error::Invalid(format!(
+                "queue {queue} has no handler in this program: give it one first, with `handler`"
+            ))
+        })?;
+        // Nobody asks for its end, and nobody can any more when the caller is gone.
+        let (_asks, stop) = watch::channel(Asked::Nothing);
+        // As it would come out of the store.
+        let payload = serde_json::from_str(&task.payload)
+            .map_err(|error| Error::Invalid(format!("the payload is not JSON: {error}")))?;
+        let inline = QueueTask {
+            id: 0,
+            queue: queue.clone(),
+            kind: task.kind,
+            payload,
+            meta: push.meta.clone(),
+            attempt: 1,
+            token: 0,
+            stop,
+        };
+        Ok(handler(inline).await)
     }
 
     /// Tasks that handlers of this process have.

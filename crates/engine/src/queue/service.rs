@@ -43,6 +43,8 @@ pub(crate) enum QueueNews {
     Said(RunId, Option<Vec<String>>),
     /// A handler takes the tasks of a queue.
     Handler(QueueId, Handler),
+    /// Who takes the tasks of a queue is asked for.
+    HandlerOf(QueueId, oneshot::Sender<Option<Handler>>),
     /// A handler has ended.
     Handled(Handle, Outcome),
     /// An operator changed the mode of a queue.
@@ -214,6 +216,9 @@ impl State {
             QueueNews::Fed(run, closed) => self.resident_fed(run, closed),
             QueueNews::Said(run, lines) => self.resident_said(run, lines),
             QueueNews::Handler(queue, handler) => self.put_handler(queue, handler),
+            QueueNews::HandlerOf(queue, answer) => {
+                let _gone = answer.send(self.queues.handlers.get(&queue).cloned());
+            }
             QueueNews::Handled(attempt, outcome) => self.handled(attempt, outcome),
             QueueNews::Outbox(queue, wants, reply) => self.outbox_wants(queue, wants, reply),
             QueueNews::Taken(queue, kinds, pushed) => self.outbox_taken(queue, &kinds, &pushed),
