@@ -164,7 +164,7 @@ async fn nodes_hear_of_each_others_pushes_and_operators() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn scenario_31_a_task_is_pushed_with_the_transaction_of_its_program() {
+async fn a13_15_a13_16_scenario_31_a_task_is_pushed_with_the_transaction_of_its_program() {
     let server = Postgres::start();
     let (store, mut rung) = open(&server.url()).await;
     rings(&mut rung, Rung::Tasks).await;

@@ -100,6 +100,56 @@ async fn scenario_29_what_another_program_inserts_is_heard_of_within_the_poll() 
     assert!(bell.try_recv().is_err());
 }
 
+fn names(dir: &Path) -> Vec<std::ffi::OsString> {
+    let entries = std::fs::read_dir(dir).expect("a directory");
+    let mut names: Vec<_> = entries
+        .map(|entry| entry.expect("an entry").file_name())
+        .collect();
+    names.sort();
+    names
+}
+
+/// A13.7: 10 000 tasks queued in a tight loop never leave more than one wake-up of their program. Ours: no file at all, and they ring no more
+/// often than once in a millisecond; the last ring comes when all of them are there.
+#[tokio::test]
+async fn a13_07_ten_thousand_pushes_in_a_loop_fold_into_a_few_rings() {
+    const LAST: &str = "SELECT COALESCE(MAX(id), 0) FROM task";
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("queue.db");
+    open(&path).expect("opened").close().await;
+    let (rung, bell) = channel();
+    let look = rusqlite::Connection::open(&path).expect("whoever is rung for");
+    let ring = move || {
+        let last: i64 = look.query_row(LAST, [], |row| row.get(0)).expect("a number");
+        // Nobody listens any more.
+        let _gone = rung.send(last);
+    };
+    let store = Store::Sqlite(Sqlite::open(&path, Box::new(ring)).expect("opened"));
+    store.get(Request::Modes).await.expect("it runs");
+    let other = rusqlite::Connection::open(&path).expect("another program");
+    let fast = other.pragma_update(None, "synchronous", "OFF");
+    fast.expect("a tight loop");
+    let before = names(dir.path());
+    let began = std::time::Instant::now();
+    for _ in 0..10_000 {
+        let insert = other.prepare_cached("INSERT INTO task (queue, payload) VALUES ('default.mail', '1')");
+        insert
+            .and_then(|mut insert| insert.execute([]))
+            .expect("inserted");
+    }
+    assert_eq!(names(dir.path()), before, "nothing lies about");
+    let mut rings = 0_u128;
+    let mut last = 0;
+    while last < 10_000 {
+        let rung = bell.recv_timeout(std::time::Duration::from_secs(5));
+        last = rung.unwrap_or_else(|_| panic!("no ring after {last}"));
+        rings += 1;
+    }
+    // Those of the start are among them.
+    let most = began.elapsed().as_millis() + 10;
+    assert!(rings <= most, "{rings} rings in {most} ms");
+}
+
 #[tokio::test]
 async fn a_damaged_file_is_refused_and_left_alone() {
     let dir = tempfile::tempdir().expect("a directory");

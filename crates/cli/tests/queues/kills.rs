@@ -134,6 +134,31 @@ fn scenario_01_b4_at_most_once_whatever_is_killed() {
     }
 }
 
+/// A13.23: SIGKILL during a task: it is lost, queued rows survive, and the lock that names the dead is taken over.
+#[test]
+fn a13_23_a_task_dies_with_everything_and_what_waits_survives() {
+    let (mut node, first, second) = at_work("delivery = \"at-most-once\"");
+    let owner = node.state_dir().join("queue.db-owner");
+    let dead = node.daemon_pid().expect("a daemon").to_string();
+    let worker = first_pid(&node.root().join("pids"));
+    node.kill9();
+    kill_pid(worker);
+    kill_shims(&node);
+    let rows = super::poison::sql(&node, "SELECT id, state FROM task");
+    assert_eq!(rows, format!("[({second}, 'queued')]"));
+    assert_eq!(lines(&owner), [dead]);
+    std::fs::write(node.root().join("go"), "").expect("a file");
+    node.start_again();
+    assert_eq!(lines(&owner), [node.daemon_pid().expect("a daemon").to_string()]);
+    wait_until(SOON, "the other task", || times(&node, "ended", second) == 1);
+    assert_eq!(
+        (times(&node, "begun", first), times(&node, "ended", first)),
+        (1, 0)
+    );
+    node.stop(SOON);
+    assert_eq!(super::poison::sql(&node, "SELECT id, state FROM task"), "[]");
+}
+
 /// Who is not handed to a worker is given back uncounted, with everything dead.
 #[test]
 fn scenario_02_b4_what_no_worker_got_is_given_back_uncounted() {

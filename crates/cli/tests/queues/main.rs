@@ -8,6 +8,7 @@ mod postgres;
 mod resident;
 mod scarce;
 mod scenarios;
+mod wakeup;
 
 use gaffer_testkit::node::Node;
 use gaffer_testkit::process::Handle;

@@ -46,9 +46,10 @@ fn payloads(node: &Node, state: &str) -> Vec<String> {
     rows.iter().map(|row| row["payload"].to_string()).collect()
 }
 
-/// Scenario 31: what is rolled back is nothing, what is committed runs once, whatever is killed meanwhile.
+/// A13.15 and A13.16: a task that is queued in a transaction that rolls back does not run; after the commit it does. Scenario 31: an outbox is
+/// moved exactly once across a SIGKILL of the daemon.
 #[test]
-fn scenario_31_an_outbox_is_moved_exactly_once_across_kills() {
+fn a13_15_a13_16_scenario_31_an_outbox_is_moved_exactly_once_across_kills() {
     let mut node = node("session = \"s\"\n");
     app(
         &node,

@@ -112,7 +112,7 @@ fn a13_10_more_unknown_kinds_than_workers_stop_nobody() {
 }
 
 #[test]
-fn scenario_27_an_unknown_kind_waits_until_a_file_defines_it() {
+fn a13_13_scenario_27_an_unknown_kind_waits_until_a_file_defines_it() {
     let mut node = node(&KINDS.replace("workers = 2", "workers = 2\nunknown_kind = \"wait\""));
     let new = push(&node, &["q", "--kind", "new", "1"]);
     let good = push(&node, &["q", "--kind", "good", "2"]);
