@@ -341,19 +341,27 @@ fn what_a_file_says_next_counts_and_what_it_drops_is_forgotten() {
     );
 }
 
+/// Scenario 10, of ticks: none is early, and most are there within 100 ms.
 #[test]
 fn scenario_10_a_tick_comes_in_its_time() {
     let mut node =
-        node("[queue.q]\n[schedule.s]\ncron = \"*/2 * * * * *\"\nqueue = \"q\"\noverlap = \"allow\"\n");
-    wait_until(SOON, "three ticks", || ticks(&node, "q").len() >= 3);
+        node("[queue.q]\n[schedule.s]\ncron = \"* * * * * *\"\nqueue = \"q\"\noverlap = \"allow\"\n");
+    wait_until(SOON, "five ticks", || ticks(&node, "q").len() >= 5);
     let (_, tasks) = node.http("GET", "/v1/queues/default/q/tasks", None);
-    for task in tasks.as_array().into_iter().flatten() {
-        let of = |value: &Value| value.as_str().and_then(|at| at.parse::<jiff::Timestamp>().ok());
-        let late = of(&task["created_at"]).zip(of(&task["meta"]["tick"]));
-        let late = late.map(|(at, tick)| at.as_millisecond() - tick.as_millisecond());
-        // Never early; late only as a busy machine is.
-        assert!(late.is_some_and(|late| (0..1_500).contains(&late)), "{late:?}");
-    }
+    let of = |value: &Value| value.as_str().and_then(|at| at.parse::<jiff::Timestamp>().ok());
+    let late: Vec<i64> = tasks
+        .as_array()
+        .into_iter()
+        .flatten()
+        .map(|task| {
+            let late = of(&task["created_at"]).zip(of(&task["meta"]["tick"]));
+            let (at, tick) = late.unwrap_or_else(|| panic!("two times in {task}"));
+            at.as_millisecond() - tick.as_millisecond()
+        })
+        .collect();
+    let punctual = late.iter().filter(|ms| **ms <= 100).count();
+    assert!(late.iter().all(|ms| *ms >= 0), "none is early: {late:?}");
+    assert!(punctual * 2 > late.len(), "most are punctual: {late:?} ms late");
     node.stop(SOON);
 }
 

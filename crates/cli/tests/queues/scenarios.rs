@@ -283,25 +283,33 @@ cmd = ["sh", "-c", "read n; test $$n = 1 && exit 42; echo x >> snoozed; test $$(
     node.stop(SOON);
 }
 
+/// Scenario 10: `--in 2s` starts between 2.0 and 2.1 s later, also when the daemon is restarted in between. None may be early; of ten with
+/// different times most have to be punctual, so that a timer that is late, or a look now and then in its place, does not pass for a busy machine.
 #[test]
 fn scenario_10_a_delayed_task_starts_in_its_time_also_over_a_restart() {
     for restart in [false, true] {
-        let mut node = node("[queue.q]\nkeep.done = \"1h\"\ncmd = \"true\"\n");
-        let id = push(&node, &["q", "--in", "2s", "1"]);
-        let due = at(&show(&node, id), "run_at");
-        assert_eq!(state(&node, id), "scheduled");
+        let mut node = node("[queue.q]\nworkers = 10\nkeep.done = \"1h\"\ncmd = \"true\"\n");
+        let mut ids = Vec::new();
+        for n in 0..10 {
+            let delay = 2_000 + n * 170;
+            let id = push(&node, &["q", "--in", &format!("{delay}ms"), "1"]);
+            let task = show(&node, id);
+            assert_eq!(task["state"], "scheduled");
+            let ahead = at(&task, "run_at") - at(&task, "created_at");
+            assert!((delay - 100..=delay).contains(&ahead), "{task}");
+            ids.push((id, at(&task, "run_at")));
+        }
         if restart {
             node.restart();
         }
-        wait_state(&node, id, "done");
-        let task = show(&node, id);
-        assert!(
-            (1_900..2_100).contains(&(due - at(&task, "created_at"))),
-            "{task}"
-        );
-        let late = at(&task, "started_at") - due;
-        // Never early; late only as a busy machine is.
-        assert!((0..1_500).contains(&late), "{late} ms");
+        let mut late = Vec::new();
+        for (id, due) in ids {
+            wait_state(&node, id, "done");
+            late.push(at(&show(&node, id), "started_at") - due);
+        }
+        let punctual = late.iter().filter(|ms| **ms <= 100).count();
+        assert!(late.iter().all(|ms| *ms >= 0), "none is early: {late:?}");
+        assert!(punctual > 5, "most are punctual: {late:?} ms late");
         node.stop(SOON);
     }
 }

@@ -197,6 +197,41 @@ fn an_outcome_that_somebody_else_was_given_is_stale() {
     assert!(out.events.iter().any(|event| event.event == "queue.task.stale"));
 }
 
+/// Scenario 10: what is due later is looked for at that very time, whoever said so: the push, or the store after a restart.
+#[test]
+fn scenario_10_what_is_due_is_looked_for_in_its_time() {
+    let looks = |out: &Output| out.commands.contains(&Command::Upkeep);
+    for restarted in [false, true] {
+        let mut bench = Bench::new(queue());
+        bench.tell(Input::Orphans(Vec::new()));
+        bench.tell(Input::Recovered);
+        // At no round time, which a look each second would meet.
+        bench.ms += 137;
+        let due = bench.now().wall.plus(Duration::from_secs(2));
+        let known = Upkept {
+            next_due: restarted.then_some(due),
+            ..Upkept::default()
+        };
+        bench.tell(Input::Upkept(Some(known)));
+        bench.claimed(Vec::new());
+        if !restarted {
+            assert!(!looks(&bench.tell(Input::Due(due))), "too early");
+        }
+        let now = bench.now().mono;
+        assert_eq!(
+            bench.machine.next_deadline(),
+            Some(now.plus(Duration::from_secs(2)))
+        );
+        assert!(!looks(&bench.after(1_999)), "too early");
+        assert!(looks(&bench.after(1)), "in time");
+        let out = bench.tell(Input::Upkept(Some(Upkept {
+            moved: vec![mail()],
+            ..Upkept::default()
+        })));
+        assert_eq!(claims(&out), [4]);
+    }
+}
+
 #[test]
 fn scenario_26_a_task_that_takes_too_long_is_asked_to_end_and_then_killed() {
     let mut queue = queue();
