@@ -42,6 +42,7 @@ fn start(options: &Options) -> Result<u8, LifeError> {
         return Ok(print_doctor(&plan));
     }
     keep_memory_small();
+    outlive_size_limits();
     oom::spare_this_process();
     // What cannot be raised is as it is; the engine says so if it is too low.
     let _raised = gaffer::raise_open_files();
@@ -126,6 +127,13 @@ fn keep_memory_small() {
     unsafe {
         libc::mallopt(libc::M_ARENA_MAX, 2);
     }
+}
+
+/// A file that reached the limit of its size (`ulimit -f`) refuses what is written to it, as a full disk does. The signal that comes with
+/// it would be the end of the daemon. Shims put it back before they start anything.
+fn outlive_size_limits() {
+    // SAFETY: no handler is installed, and there is one thread.
+    unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
 }
 
 fn print_checkpoint(file: &std::path::Path) -> ExitCode {
