@@ -44,29 +44,25 @@ keep.done = "1h"
 cmd = ["sh", "-c", "echo $$GAFFER_TASK >> ../begun; until test -e ../go; do sleep 0.02; done; echo $$GAFFER_TASK >> ../ended"]
 "#;
 
-#[test]
-fn scenario_34_a_full_disk_loses_nothing_and_runs_nothing_twice() {
-    let work = r#"
+const WORK: &str = r#"
+[queue.heap]
+workers = 0
 [queue.q]
 workers = 2
 keep.done = "1h"
 cmd = ["sh", "-c", "echo $$GAFFER_TASK >> begun; until test -e go; do sleep 0.02; done; echo $$GAFFER_TASK >> ended"]
 "#;
-    let mut node = Node::builder().config("gaffer.toml", work).prepare();
-    let Some(disk) = SmallDisk::mount(&node.state_dir()) else {
-        eprintln!("skipped: no right to mount");
-        return;
-    };
-    node.start_again();
-    let ids: Vec<i64> = (0..4).map(|_| push(&node, &["q", "1"])).collect();
+
+/// Two tasks run and two wait when there is no room any more; what may be promised then, and what becomes of them when there is.
+fn nothing_is_lost(node: &mut Node, fill: impl FnOnce(&Node), room: impl FnOnce(&Node), said: &str) {
+    let ids: Vec<i64> = (0..4).map(|_| push(node, &["q", "1"])).collect();
     let (begun, ended) = (node.root().join("begun"), node.root().join("ended"));
     wait_until(SOON, "two begin", || lines(&begun).len() == 2);
-    let ballast = node.state_dir().join("ballast");
-    fill(&ballast);
+    fill(node);
     let big = format!("\"{}\"", "x".repeat(100_000));
     let refused = node.cli(&["push", "q", &big]);
     assert_ne!(code(&refused), 0, "nothing is taken that cannot be kept");
-    assert!(errors(&refused).contains("full"), "{}", errors(&refused));
+    assert!(errors(&refused).contains(said), "{}", errors(&refused));
     // What runs finishes; its end cannot be written, and nothing new begins.
     std::fs::write(node.root().join("go"), "").expect("a file");
     wait_until(SOON, "both end", || lines(&ended).len() == 2);
@@ -74,32 +70,89 @@ cmd = ["sh", "-c", "echo $$GAFFER_TASK >> begun; until test -e go; do sleep 0.02
     let before = refusals();
     wait_until(SOON, "it is tried again and again", || refusals() >= before + 3);
     assert_eq!(lines(&begun).len(), 2, "nothing is claimed meanwhile");
-    assert!(node.daemon_pid().is_some());
-    std::fs::remove_file(&ballast).expect("room again");
+    let known: Vec<String> = ids.iter().map(|id| state(node, *id)).collect();
+    assert_eq!(known, ["running", "running", "queued", "queued"]);
+    room(node);
     for id in &ids {
-        wait_state(&node, *id, "done");
+        wait_state(node, *id, "done");
     }
     let mut all = lines(&begun);
     all.sort();
     let each: Vec<String> = ids.iter().map(i64::to_string).collect();
     assert_eq!(all, each, "each began once");
-    let next = push(&node, &["q", "1"]);
-    wait_state(&node, next, "done");
+    let next = push(node, &["q", "1"]);
+    wait_state(node, next, "done");
     node.stop(SOON);
+}
+
+/// No file of the daemon may grow beyond so many bytes, as if its disk had no more; none: any size. Needs no right.
+fn most_bytes(node: &Node, most: Option<u64>) {
+    let pid = node
+        .daemon_pid()
+        .and_then(|pid| rustix::process::Pid::from_raw(pid.cast_signed()));
+    let limit = rustix::process::Rlimit {
+        current: most,
+        maximum: None,
+    };
+    rustix::process::prlimit(pid, rustix::process::Resource::Fsize, limit).expect("a limit");
+}
+
+/// Scenario 34: the disk is full while outcomes are to be written: no crash, no task runs twice, and all goes on when there is room again.
+#[test]
+fn scenario_34_without_room_nothing_is_lost_and_nothing_runs_twice() {
+    let mut node = node(WORK);
+    let heap = format!("\"{}\"", "x".repeat(100_000));
+    for _ in 0..10 {
+        push(&node, &["heap", &heap]);
+    }
+    // While somebody reads, the log of the file only grows; it is larger than all else that the daemon writes.
+    let reader = Holder::of(&node, "BEGIN; SELECT COUNT(*) FROM task");
+    let log = node.state_dir().join("queue.db-wal");
+    let fill = |node: &Node| {
+        let size = std::fs::metadata(&log).expect("a log").len();
+        assert!(size > 1_000_000, "{size}");
+        most_bytes(node, Some(size));
+    };
+    let room = |node: &Node| {
+        most_bytes(node, None);
+        reader.let_go();
+    };
+    nothing_is_lost(
+        &mut node,
+        fill,
+        room,
+        "the queue store cannot do it: disk I/O error",
+    );
+}
+
+/// The same on a disk that is really full, where the test may mount one.
+#[test]
+fn a_full_disk_is_called_so() {
+    let mut node = Node::builder().config("gaffer.toml", WORK).prepare();
+    let Some(disk) = SmallDisk::mount(&node.state_dir()) else {
+        eprintln!("skipped: no right to mount; scenario 34 does without");
+        return;
+    };
+    node.start_again();
+    let ballast = node.state_dir().join("ballast");
+    let room = |_: &Node| std::fs::remove_file(&ballast).expect("room again");
+    nothing_is_lost(&mut node, |_| fill(&ballast), room, "full");
     drop(node);
     drop(disk);
 }
 
-/// Another program that holds the file for itself until its stdin is closed.
+/// Another program amid a transaction, until its stdin is closed.
 struct Holder(Child);
 
 impl Holder {
-    fn of(node: &Node) -> Holder {
+    fn of(node: &Node, statements: &str) -> Holder {
         let script = "import sqlite3, sys\nc = sqlite3.connect(sys.argv[1], isolation_level=None, timeout=30)\n\
-                      c.execute('BEGIN IMMEDIATE')\nprint('held', flush=True)\nsys.stdin.read()\nc.execute('ROLLBACK')\n";
+                      for one in sys.argv[2].split(';'):\n    c.execute(one).fetchall()\n\
+                      print('held', flush=True)\nsys.stdin.read()\nc.execute('ROLLBACK')\n";
         let mut child = Command::new("python3")
             .args(["-c", script])
             .arg(node.state_dir().join("queue.db"))
+            .arg(statements)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -123,7 +176,7 @@ fn a_locked_file_refuses_pushes_and_loses_no_outcome() {
     let ids: Vec<i64> = (0..3).map(|_| push(&node, &["q", "1"])).collect();
     let (begun, ended) = (node.root().join("begun"), node.root().join("ended"));
     wait_until(SOON, "two begin", || lines(&begun).len() == 2);
-    let holder = Holder::of(&node);
+    let holder = Holder::of(&node, "BEGIN IMMEDIATE");
     std::fs::write(node.root().join("go"), "").expect("a file");
     wait_until(SOON, "both end", || lines(&ended).len() == 2);
     let refused = node.cli(&["push", "q", "2"]);
