@@ -53,6 +53,7 @@ fn what_an_operator_says_on_one_node_counts_on_all() {
     let long = r#"
 [queue.q]
 workers = 1
+lease = "10m"
 stop = "1s"
 cmd = ["sh", "-c", "echo $$GAFFER_TASK >> begun; exec sleep 1000"]
 "#;
