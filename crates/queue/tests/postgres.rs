@@ -17,6 +17,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::Notify;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 const NOW: Wall = Wall(1_800_000_000_000);
@@ -274,9 +275,17 @@ async fn what_is_acknowledged_survives_the_server_and_what_is_refused_is_not_the
 /// Stands between a node and the server. The answer to the armed COMMIT is swallowed, and the connection cut.
 struct Relay {
     dir: PathBuf,
+    traps: Traps,
+}
+
+#[derive(Clone, Default)]
+struct Traps {
     armed: Arc<AtomicBool>,
     /// The COMMIT itself does not arrive either.
     before: Arc<AtomicBool>,
+    /// The COMMIT does not arrive before this is let go, and nothing is cut.
+    held: Arc<AtomicBool>,
+    let_go: Arc<Notify>,
 }
 
 impl Relay {
@@ -284,20 +293,15 @@ impl Relay {
         let listener = UnixListener::bind(dir.join(".s.PGSQL.5432")).expect("bound");
         let relay = Relay {
             dir: dir.to_owned(),
-            armed: Arc::default(),
-            before: Arc::default(),
+            traps: Traps::default(),
         };
-        let (server, armed, before) = (
-            server.join(".s.PGSQL.5432"),
-            relay.armed.clone(),
-            relay.before.clone(),
-        );
+        let (server, traps) = (server.join(".s.PGSQL.5432"), relay.traps.clone());
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
                 let Ok(upstream) = UnixStream::connect(&server).await else {
                     continue;
                 };
-                tokio::spawn(carry(client, upstream, armed.clone(), before.clone()));
+                tokio::spawn(carry(client, upstream, traps.clone()));
             }
         });
         relay
@@ -311,15 +315,19 @@ impl Relay {
     }
 }
 
-async fn carry(client: UnixStream, server: UnixStream, armed: Arc<AtomicBool>, before: Arc<AtomicBool>) {
+async fn carry(client: UnixStream, server: UnixStream, traps: Traps) {
     let (mut from_client, mut to_client) = client.into_split();
     let (mut from_server, mut to_server) = server.into_split();
     let up = async {
         let mut buffer = vec![0; 65_536];
         while let Ok(count @ 1..) = from_client.read(&mut buffer).await {
-            let cut = buffer[..count].windows(6).any(|word| word == b"COMMIT")
-                && armed.swap(false, Ordering::SeqCst);
-            if cut && before.load(Ordering::SeqCst) {
+            let mut cut = buffer[..count].windows(6).any(|word| word == b"COMMIT")
+                && traps.armed.swap(false, Ordering::SeqCst);
+            if cut && traps.held.load(Ordering::SeqCst) {
+                traps.let_go.notified().await;
+                cut = false;
+            }
+            if cut && traps.before.load(Ordering::SeqCst) {
                 return;
             }
             if to_server.write_all(&buffer[..count]).await.is_err() || cut {
@@ -349,12 +357,12 @@ async fn a_commit_whose_answer_was_lost_is_found_out() {
         .expect("pushed");
     let mut mine: Vec<TaskId> = Vec::new();
     for round in 0..20 {
-        relay.before.store(round % 2 == 1, Ordering::SeqCst);
-        relay.armed.store(true, Ordering::SeqCst);
+        relay.traps.before.store(round % 2 == 1, Ordering::SeqCst);
+        relay.traps.armed.store(true, Ordering::SeqCst);
         if let Ok(rows) = claimed(&store, "a:1", 1).await {
             mine.extend(rows);
         }
-        assert!(!relay.armed.load(Ordering::SeqCst), "it was cut");
+        assert!(!relay.traps.armed.load(Ordering::SeqCst), "it was cut");
         connected(&store).await;
     }
     let running = server.sql("SELECT id FROM gaffer.task WHERE state = 'running' ORDER BY id");
@@ -364,6 +372,36 @@ async fn a_commit_whose_answer_was_lost_is_found_out() {
         "no claim is ours without our knowing, and none is told that is not"
     );
     assert_eq!(mine.len(), 10, "of 20 COMMITs half never arrived");
+}
+
+/// Whoever asked was told that it is not ours: then the server must not do it afterwards.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_commit_that_arrives_after_its_connection_was_given_up_is_none() {
+    let server = Postgres::start();
+    let dir = tempfile::tempdir().expect("a directory");
+    let relay = Relay::start(server.dir(), dir.path());
+    let (store, _rung) = open(&relay.url()).await;
+    let pushed = store.get(push(["1".to_owned()].into_iter(), true)).await;
+    pushed.expect("pushed");
+    relay.traps.held.store(true, Ordering::SeqCst);
+    relay.traps.armed.store(true, Ordering::SeqCst);
+    let refused = tokio::time::timeout(LONG, claimed(&store, "a:1", 1)).await;
+    let refused = refused.expect("an answer").expect_err("nobody answers");
+    assert!(refused.to_string().contains("before it was written"), "{refused}");
+    connected(&store).await;
+    relay.traps.let_go.notify_waiters();
+    let connections = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'gaffer'";
+    let alone = async {
+        let mut look = tokio::time::interval(std::time::Duration::from_millis(20));
+        while server.sql(connections) != "1" {
+            look.tick().await;
+        }
+    };
+    let gone = tokio::time::timeout(LONG, alone).await;
+    gone.expect("the old connection has ended");
+    let running = server.sql("SELECT id FROM gaffer.task WHERE state = 'running'");
+    assert_eq!(running, "", "nobody knows of it");
+    assert_eq!(claimed(&store, "a:1", 1).await.expect("claimed").len(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -398,7 +436,7 @@ async fn what_is_wrong_with_a_database_is_said() {
     let error = refused(server.url_of("nothing")).await;
     assert!(error.contains("database \"nothing\" does not exist"), "{error}");
     let error = refused(format!("{}?sslmode=require", server.url())).await;
-    assert!(error.contains("TLS"), "{error}");
+    assert!(error.contains("use a unix socket or a tunnel"), "{error}");
     let error = refused("postgres://gaffer@h:x/queue".to_owned()).await;
     assert!(error.contains("queue_store"), "{error}");
     let (store, _rung) = open(&server.url()).await;
