@@ -3,6 +3,7 @@
 use super::*;
 use gaffer_testkit::postgres::Postgres;
 use gaffer_testkit::process::Process;
+use gaffer_testkit::wait_for;
 use std::collections::BTreeSet;
 
 /// A node that shares the database.
@@ -96,10 +97,12 @@ fn scenario_30_a_short_outage_of_the_server_is_waited_out() {
     assert_ne!(code(&refused), 0);
     assert!(errors(&refused).contains("database"), "{}", errors(&refused));
     server.start_again();
-    wait_until(SOON, "the lease is renewed", || {
-        let left = "SELECT lease_until - gaffer.now_ms() > 2000 FROM gaffer.task WHERE state = 'running'";
-        server.sql(left) == "t"
-    });
+    let lease = || {
+        let until = server.sql("SELECT lease_until FROM gaffer.task WHERE state = 'running'");
+        until.parse::<i64>().expect("it runs")
+    };
+    let before = lease();
+    wait_until(SOON, "the lease is renewed", || lease() > before);
     std::fs::write(node.root().join("go"), "").expect("a file");
     wait_state(&node, id, "done");
     assert_eq!(
@@ -123,10 +126,17 @@ fn scenario_30_after_a_long_outage_the_worker_has_ended_before_its_task_runs_aga
     let id = push(&one, &["q", "1"]);
     wait_until(SOON, "begun", || begun(&one).len() == 1);
     let worker: u32 = begun(&one)[0].parse().expect("a pid");
+    // Just renewed, so that it is the last one: nobody else may have the task before this.
+    let lease_until = wait_for(SOON, "a fresh lease", || {
+        let fresh = "SELECT lease_until FROM gaffer.task WHERE lease_until - gaffer.now_ms() > 2500";
+        server.sql(fresh).parse::<i64>().ok()
+    });
     server.crash();
     wait_until(SOON, "the worker has ended", || {
         Process::read(worker).is_none_or(|process| process.is_zombie())
     });
+    let left = lease_until - jiff::Timestamp::now().as_millisecond();
+    assert!(left > 0, "{left} ms before its lease was over");
     server.start_again();
     std::fs::write(one.root().join("go"), "").expect("a file");
     wait_state(&one, id, "done");
@@ -170,6 +180,10 @@ queue = "q"
 kind = "fleet"
 overlap = "allow"
 once_per = "fleet"
+[schedule.rare]
+cron = "0 0 1 1 *"
+queue = "q"
+once_per = "fleet"
 [schedule.each]
 cron = "* * * * * *"
 queue = "q"
@@ -192,10 +206,13 @@ overlap = "allow"
     let (all, distinct) = ticks("fleet");
     assert!(distinct >= 3, "{distinct}");
     assert_eq!(all, distinct, "each tick once");
-    assert_eq!(code(&one.cli(&["schedule", "pause", "all"])), 0);
-    wait_until(SOON, "paused on the other", || {
-        two.get("/v1/schedules/default/all")["paused"] == true
-    });
+    // One that ticks would be looked up with its next tick; one that does not is told of.
+    for schedule in ["all", "rare"] {
+        assert_eq!(code(&one.cli(&["schedule", "pause", schedule])), 0);
+        wait_until(SOON, "paused on the other", || {
+            two.get(&format!("/v1/schedules/default/{schedule}"))["paused"] == true
+        });
+    }
     assert_eq!(two.get("/v1/schedules/default/each")["paused"], false);
     one.stop(SOON);
     two.stop(SOON);
@@ -203,17 +220,18 @@ overlap = "allow"
 
 #[test]
 fn what_is_wrong_with_the_url_is_said() {
-    let checked = |url: &str| {
-        let dir = tempfile::tempdir().expect("a directory");
-        let file = dir.path().join("gaffer.toml");
-        std::fs::write(&file, format!("[gaffer]\nqueue_store = \"{url}\"\n{NOTES}")).expect("written");
-        let started = Node::builder()
-            .config("gaffer.toml", &std::fs::read_to_string(&file).expect("read"))
-            .prepare();
-        let output = started.daemon_command().output().expect("gafferd");
-        String::from_utf8_lossy(&output.stderr).into_owned()
-    };
-    let said = checked("mysql://root:secret@h/x");
+    let wrong = "[gaffer]\nqueue_store = \"mysql://root:secret@h/x\"\n";
+    let refused = Node::builder()
+        .config("gaffer.toml", &format!("{wrong}{NOTES}"))
+        .prepare();
+    let said = refused.root().join("said");
+    let mut daemon = refused.daemon_command();
+    daemon.stderr(std::fs::File::create(&said).expect("a file"));
+    let mut daemon = daemon.spawn().expect("gafferd");
+    wait_until(SOON, "it is refused", || {
+        daemon.try_wait().expect("its status").is_some()
+    });
+    let said = lines(&said).join("\n");
     assert!(said.contains("neither `sqlite` nor the URL"), "{said}");
     // A database that is not there yet is waited for: the daemon does all else.
     let mut node = node(&format!(
