@@ -156,6 +156,7 @@ missed = "all"
     node.stop(SOON);
 }
 
+/// Scenario 13: a tick that meets the task of the one before it is skipped and recorded.
 #[test]
 fn scenario_13_a_tick_is_skipped_while_the_one_before_it_goes_on() {
     let mut node = node(

@@ -30,6 +30,7 @@ fn next(calendar: &Calendar, from: &str, count: usize) -> Vec<String> {
     all
 }
 
+/// Scenario 12: a local time that does not exist runs once, after the gap; one that exists twice runs once, at the first.
 #[test]
 fn scenario_12_a_local_time_that_does_not_exist_ticks_after_the_gap() {
     let calendar = cron("30 2 * * *", "Europe/Berlin");
@@ -43,6 +44,7 @@ fn scenario_12_a_local_time_that_does_not_exist_ticks_after_the_gap() {
     );
 }
 
+/// Scenario 12: a local time that does not exist runs once, after the gap; one that exists twice runs once, at the first.
 #[test]
 fn scenario_12_a_local_time_that_exists_twice_ticks_once_at_the_first() {
     let calendar = cron("30 2 * * *", "Europe/Berlin");
@@ -193,6 +195,8 @@ fn looked(schedule: &Schedule, seen: &str, now: &str) -> Look {
     look("default.x", schedule, &calendar.from(Wall(0)), seen, at(now))
 }
 
+/// Scenario 11: a daemon that was down for 3 ticks: none is made up for, the last, or all, as it says, and none of them twice with two
+/// nodes.
 #[test]
 fn scenario_11_missed_ticks_are_skipped_made_up_for_once_or_all() {
     let fired = |missed| looked(&schedule(missed), "2026-11-27T10:00:00Z", "2026-11-27T10:03:30Z").fire;

@@ -80,6 +80,7 @@ async fn connected(store: &Store) {
     tokio::time::timeout(LONG, again).await.expect("connected again");
 }
 
+/// Scenario 5: two nodes on PostgreSQL: each task runs exactly once, and both get some.
 #[tokio::test(flavor = "multi_thread")]
 async fn scenario_05_nodes_share_ten_thousand_tasks_and_each_runs_once() {
     let server = Postgres::start();
@@ -169,6 +170,8 @@ async fn nodes_hear_of_each_others_pushes_and_operators() {
     rings(&mut rung, Rung::Told).await;
 }
 
+/// A13.15: a task that is queued in a transaction that rolls back does not run. A13.16: a task that is queued in a transaction is queued
+/// after its commit. Scenario 31: a push in a transaction that rolls back is nothing, a committed one runs once.
 #[tokio::test(flavor = "multi_thread")]
 async fn a13_15_a13_16_scenario_31_a_task_is_pushed_with_the_transaction_of_its_program() {
     let server = Postgres::start();
@@ -207,6 +210,7 @@ async fn a13_15_a13_16_scenario_31_a_task_is_pushed_with_the_transaction_of_its_
     assert_eq!(claimed(&store, "a:1", 9).await.expect("claimed").len(), 4);
 }
 
+/// Scenario 29: rows of plain SQL, of which nobody told, start within the poll: 250 ms, or 5 s on PostgreSQL.
 #[tokio::test(flavor = "multi_thread")]
 async fn scenario_29_a_row_that_nobody_told_of_is_found_by_the_poll() {
     let server = Postgres::start();

@@ -49,7 +49,8 @@ async fn row(store: &Store, id: i64) -> Option<TaskRow> {
     }
 }
 
-/// Results are kept as long as was said, also in a row that is kept for longer; and for a minute in any case.
+/// Scenario 33: a result is there as long as it is kept, then it is gone. Results are kept as long as was said, also in a row that is kept
+/// for longer; and for a minute in any case.
 #[tokio::test]
 async fn scenario_33_a_result_goes_when_its_time_is_over_and_its_row_stays() {
     let dir = tempfile::tempdir().expect("a directory");

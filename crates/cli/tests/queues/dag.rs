@@ -38,6 +38,7 @@ fn a_run_of_steps_survives_the_daemon_and_is_shown_as_one() {
     node.stop(SOON);
 }
 
+/// A13.12: arguments that are none are a dead letter `bad-arguments`.
 #[test]
 fn a13_12_a_payload_that_is_no_parameters_is_dead_and_says_why() {
     let mut node = node(FILE);

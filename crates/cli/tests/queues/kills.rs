@@ -79,7 +79,8 @@ fn times(node: &Node, name: &str, id: i64) -> usize {
     all.iter().filter(|line| **line == id).count()
 }
 
-/// A worker that lives is never given up: only its own death, or that of its shim, makes the task run again.
+/// Scenario 2: at least once: after a SIGKILL the task runs again, with its attempt counted only if a worker had it. A worker that lives is
+/// never given up: only its own death, or that of its shim, makes the task run again.
 #[test]
 fn scenario_02_b4_at_least_once_whatever_is_killed() {
     for victim in VICTIMS {
@@ -103,6 +104,7 @@ fn scenario_02_b4_at_least_once_whatever_is_killed() {
     }
 }
 
+/// Scenario 1: at most once: after a SIGKILL of the daemon the task is not run again; `lost` if it is kept, else gone.
 #[test]
 fn scenario_01_b4_at_most_once_whatever_is_killed() {
     for victim in VICTIMS {
@@ -159,7 +161,8 @@ fn a13_23_a_task_dies_with_everything_and_what_waits_survives() {
     assert_eq!(super::poison::sql(&node, "SELECT id, state FROM task"), "[]");
 }
 
-/// Who is not handed to a worker is given back uncounted, with everything dead.
+/// Scenario 2: at least once: after a SIGKILL the task runs again, with its attempt counted only if a worker had it. Who is not handed to a
+/// worker is given back uncounted, with everything dead.
 #[test]
 fn scenario_02_b4_what_no_worker_got_is_given_back_uncounted() {
     let (mut node, first, second) = at_work("keep.done = \"1h\"\nbatch = 5");
@@ -174,7 +177,8 @@ fn scenario_02_b4_what_no_worker_got_is_given_back_uncounted() {
     node.stop(SOON);
 }
 
-/// A key's limit is counted in rows that run: no death of anybody leaves one behind, or frees one too early.
+/// Scenario 19: SIGKILL while limited tasks run: afterwards limits allow exactly their number. A key's limit is counted in rows that run:
+/// no death of anybody leaves one behind, or frees one too early.
 #[test]
 fn scenario_19_limits_hold_over_kills() {
     for victim in [Victim::Daemon, Victim::All] {

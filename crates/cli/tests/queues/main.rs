@@ -128,6 +128,7 @@ input = "file"
     node.stop(SOON);
 }
 
+/// A13.8: two workers and three tasks: the third starts when the first ends; its row exists until then.
 #[test]
 fn a13_08_no_more_run_at_once_than_there_are_workers() {
     let mut node = node(
@@ -181,6 +182,8 @@ retry = { attempts = 2, delay = "50ms" }
     node.stop(SOON);
 }
 
+/// Scenario 24: a queued task that is cancelled never runs; of one that runs the tree is gone within the stop timeout, and the state is
+/// cancelled.
 #[test]
 fn scenario_24_a_cancel_ends_the_whole_tree() {
     let mut node = node(
@@ -214,6 +217,7 @@ stop = "300ms"
     node.stop(SOON);
 }
 
+/// Scenario 26: a timeout of a task that forks children: the tree is gone, and the failure is `timeout`.
 #[test]
 fn scenario_26_a_task_that_takes_too_long_is_gone_with_its_children() {
     let mut node = node(
@@ -232,6 +236,7 @@ retry = 1
     node.stop(SOON);
 }
 
+/// Scenario 21: paused, five pushed, restarted: still paused and queued; resumed they run.
 #[test]
 fn scenario_21_a_pause_outlives_the_daemon() {
     let mut node = node("[queue.q]\ncmd = \"true\"\n");
@@ -256,6 +261,7 @@ fn scenario_21_a_pause_outlives_the_daemon() {
     node.stop(SOON);
 }
 
+/// Scenario 22: a pause of what runs stops its CPU time; resumed it finishes, and no lease is lost.
 #[test]
 fn scenario_22_what_runs_can_be_frozen() {
     let mut node = node(
@@ -280,6 +286,7 @@ cmd = ["sh", "-c", "while :; do echo x >> ticks; sleep 0.02; test -e enough && e
     node.stop(SOON);
 }
 
+/// Scenario 23: a drain that reaches its deadline leaves the rest queued, and its exit code tells it.
 #[test]
 fn scenario_23_a_drain_ends_when_all_is_done_or_says_what_is_left() {
     let mut node = node(
@@ -306,6 +313,7 @@ fn scenario_23_a_drain_ends_when_all_is_done_or_says_what_is_left() {
     node.stop(SOON);
 }
 
+/// Scenario 25: TERM in the default mode: what runs finishes or is given back as interrupted, and no attempt is used up.
 #[test]
 fn scenario_25_tasks_of_a_daemon_that_stops_are_given_back_uncounted() {
     let mut node = node(
@@ -328,6 +336,7 @@ stop = "100ms"
     node.stop(SOON);
 }
 
+/// A13.20: TERM with a task that needs a while: it finishes, then exit.
 #[test]
 fn a13_20_a_finishing_stop_waits_for_what_runs() {
     let mut node = node("[queue.q]\ncmd = [\"sh\", \"-c\", \"touch begun; sleep 0.5; touch done\"]\n");
@@ -337,6 +346,7 @@ fn a13_20_a_finishing_stop_waits_for_what_runs() {
     assert!(node.root().join("done").exists(), "it could finish");
 }
 
+/// Scenario 2: at least once: after a SIGKILL the task runs again, with its attempt counted only if a worker had it.
 #[test]
 fn scenario_02_a_worker_outlives_a_killed_daemon_and_runs_once() {
     let mut node = node(
@@ -408,6 +418,7 @@ retry = { delay = "10ms" }
     node.stop(SOON);
 }
 
+/// Scenario 3: a worker that ignores its lost lease is refused as stale; the second run's result stands.
 #[test]
 fn scenario_03_workers_outside_claim_renew_and_settle() {
     let mut node = node("[queue.ext]\nlease = \"1s\"\nretry = { delay = \"10ms\" }\nkeep.result = \"1h\"\n");
@@ -450,6 +461,7 @@ fn scenario_03_workers_outside_claim_renew_and_settle() {
     node.stop(SOON);
 }
 
+/// A13.14: arguments that cannot be queued: whoever calls gets the error, and nothing is queued.
 #[test]
 fn a13_14_a_push_that_cannot_be_is_refused_with_what_to_do() {
     let mut node = node("[queue.q]\ncmd = \"true\"\nmax_payload = \"1K\"\n");

@@ -41,6 +41,8 @@ const BAD_ROWS: [(&str, &str); 7] = [
     ("payload) VALUES ('default.q', NULL, '1'", "unknown-kind"),
 ];
 
+/// A13.11: a kind or a payload that is none: as A13.10. Scenario 28: a payload that is none is refused at the push, or dead with `bad-
+/// arguments` if it came by SQL; nobody else is concerned.
 #[test]
 fn scenario_28_a13_11_rows_that_nobody_can_work_on_are_dead_letters_and_hold_nobody_up() {
     let mut node = node(KINDS);
@@ -63,6 +65,7 @@ fn scenario_28_a13_11_rows_that_nobody_can_work_on_are_dead_letters_and_hold_nob
     node.stop(SOON);
 }
 
+/// Scenario 28: a payload that is none is refused at the push, or dead with `bad-arguments` if it came by SQL; nobody else is concerned.
 /// Numbers that are none, or out of all bounds, in the other columns.
 #[test]
 fn scenario_28_columns_of_the_wrong_type_hold_nobody_up() {
@@ -96,6 +99,7 @@ fn scenario_28_columns_of_the_wrong_type_hold_nobody_up() {
     node.stop(SOON);
 }
 
+/// A13.10: an unknown kind is a dead letter and the next task runs, also after one more of them than there are workers.
 #[test]
 fn a13_10_more_unknown_kinds_than_workers_stop_nobody() {
     let mut node = node(KINDS);
@@ -111,6 +115,8 @@ fn a13_10_more_unknown_kinds_than_workers_stop_nobody() {
     node.stop(SOON);
 }
 
+/// A13.13: what does a task is not there yet: it runs once it is. Scenario 27: an unknown kind is dead with `unknown-kind`; with `wait` it
+/// stays queued and runs once the kind is there.
 #[test]
 fn a13_13_scenario_27_an_unknown_kind_waits_until_a_file_defines_it() {
     let mut node = node(&KINDS.replace("workers = 2", "workers = 2\nunknown_kind = \"wait\""));

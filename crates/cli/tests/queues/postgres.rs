@@ -25,6 +25,7 @@ keep.done = "1h"
 cmd = ["sh", "-c", "echo $$GAFFER_TASK >> begun; sleep 0.02"]
 "#;
 
+/// Scenario 5: two nodes on PostgreSQL: each task runs exactly once, and both get some.
 #[test]
 fn scenario_05_two_nodes_share_a_queue() {
     let server = Postgres::start();
@@ -86,6 +87,8 @@ keep.done = "1h"
 cmd = ["sh", "-c", "echo $$$$ >> begun; until test -e go; do sleep 0.02; done; echo $$GAFFER_TASK >> ended"]
 "#;
 
+/// Scenario 30: a short cut of the connection: tasks go on, leases are renewed in time, nothing is doubled; a long one: workers are stopped
+/// before their tasks can run elsewhere.
 #[test]
 fn scenario_30_a_short_outage_of_the_server_is_waited_out() {
     let mut server = Postgres::start();
@@ -119,6 +122,8 @@ fn scenario_30_a_short_outage_of_the_server_is_waited_out() {
     node.stop(SOON);
 }
 
+/// Scenario 30: a short cut of the connection: tasks go on, leases are renewed in time, nothing is doubled; a long one: workers are stopped
+/// before their tasks can run elsewhere.
 #[test]
 fn scenario_30_after_a_long_outage_the_worker_has_ended_before_its_task_runs_again() {
     let mut server = Postgres::start();
@@ -166,6 +171,8 @@ fn hazard_50_the_node_is_killed_and_its_task_runs_again_on_the_other() {
     two.stop(SOON);
 }
 
+/// Scenario 11: a daemon that was down for 3 ticks: none is made up for, the last, or all, as it says, and none of them twice with two
+/// nodes.
 #[test]
 fn scenario_11_a_schedule_of_the_fleet_pushes_each_tick_once() {
     let server = Postgres::start();

@@ -15,6 +15,7 @@ fn at(task: &Value, field: &str) -> i64 {
         .as_millisecond()
 }
 
+/// A13.1: an idle queue: a task that is queued starts within milliseconds, and its row is gone before it starts.
 #[test]
 fn a13_01_a_row_is_gone_before_its_task_starts() {
     let mut node = node(
@@ -36,6 +37,7 @@ open("seen", "a").write(f"{n}\\n")
     node.stop(SOON);
 }
 
+/// A13.2: 1 000 queued rows and nobody there: at the start all run, no more at once than there are workers, in the order of their numbers.
 #[test]
 fn a13_02_what_was_queued_while_nobody_was_there_runs_in_order() {
     let mut node = node(
@@ -70,6 +72,8 @@ cmd = ["sh", "-c", "mkdir run.$$GAFFER_TASK; ls -d run.* | wc -l >> counts; rmdi
     node.stop(SOON);
 }
 
+/// A13.5: rows that another program inserts without a wake-up run within the poll. Scenario 29: rows of plain SQL, of which nobody told,
+/// start within the poll: 250 ms, or 5 s on PostgreSQL.
 #[test]
 fn a13_05_scenario_29_a_row_of_another_program_starts_without_a_word() {
     let mut node = node("[queue.q]\nkeep.done = \"1h\"\ncmd = \"cat\"\n");
@@ -87,6 +91,7 @@ fn a13_05_scenario_29_a_row_of_another_program_starts_without_a_word() {
     node.stop(SOON);
 }
 
+/// A13.8: two workers and three tasks: the third starts when the first ends; its row exists until then.
 #[test]
 fn a13_08_a_third_task_waits_in_its_row_for_two_workers() {
     let mut node = node(
@@ -114,6 +119,7 @@ cmd = ["sh", "-c", "echo $$GAFFER_TASK >> begun; until test -e go.$$GAFFER_TASK;
     node.stop(SOON);
 }
 
+/// A13.9: a task that raises is told of with what it said and counted, and the next task runs.
 #[test]
 fn a13_09_a_task_that_fails_is_not_repeated_and_the_next_one_runs() {
     let mut node = node(
@@ -147,6 +153,7 @@ stop.timeout = "700ms"
 cmd = ["sh", "-c", "trap '' TERM; echo $$GAFFER_TASK >> begun; until test -e go; do sleep 0.02; done; echo $$GAFFER_TASK >> ended"]
 "#;
 
+/// A13.18: TERM while idle: exit 0 at once, and nothing holds the lock.
 #[test]
 fn a13_18_an_idle_daemon_ends_at_once_and_leaves_no_lock() {
     let mut node = node(STUBBORN);
@@ -157,6 +164,8 @@ fn a13_18_an_idle_daemon_ends_at_once_and_leaves_no_lock() {
     node.stop(SOON);
 }
 
+/// A13.19: TERM with two tasks that outlast the grace and one queued: exit 0 after it, both killed, one row left. A13.21: TERM while a
+/// worker is waited for: the row that was about to be taken stays.
 #[test]
 fn a13_19_a13_21_what_outlasts_the_grace_is_killed_and_what_waits_stays() {
     let mut node = node(STUBBORN);
@@ -178,6 +187,7 @@ fn a13_19_a13_21_what_outlasts_the_grace_is_killed_and_what_waits_stays() {
     node.stop(SOON);
 }
 
+/// A13.22: a draining stop with 9 queued tasks: all 9 finish, then exit 0.
 #[test]
 fn a13_22_a_draining_stop_works_the_backlog_off() {
     let mut node = node(
@@ -193,6 +203,8 @@ fn a13_22_a_draining_stop_works_the_backlog_off() {
     assert_eq!(sql(&node, "SELECT COUNT(*) FROM task"), "[(0,)]");
 }
 
+/// A13.24: the lock of a live process: exit 1, and the file is untouched. Scenario 4: two daemons on one file: the second refuses to start
+/// and names the first's pid.
 #[test]
 fn a13_24_scenario_04_a_second_daemon_is_refused_and_harms_nobody() {
     let mut node = node("[queue.q]\ncmd = \"true\"\n");
@@ -227,6 +239,7 @@ fn a13_24_scenario_04_a_second_daemon_is_refused_and_harms_nobody() {
     node.stop(SOON);
 }
 
+/// A13.25: garbage in the file of the lock: a normal start.
 #[test]
 fn a13_25_garbage_in_the_file_of_the_lock_is_no_obstacle() {
     let mut node = node("[queue.q]\ncmd = \"true\"\n");
@@ -242,6 +255,7 @@ fn a13_25_garbage_in_the_file_of_the_lock_is_no_obstacle() {
     node.stop(SOON);
 }
 
+/// A13.30: at rest the log of the file is small.
 #[test]
 fn a13_30_at_rest_the_log_of_the_file_is_empty() {
     let mut node = node("[queue.q]\ncmd = \"true\"\n");
@@ -255,6 +269,7 @@ fn a13_30_at_rest_the_log_of_the_file_is_empty() {
     node.stop(SOON);
 }
 
+/// Scenario 8: a fatal code is dead after one attempt; three times snoozed is no attempt.
 #[test]
 fn scenario_08_codes_of_a_worker_say_never_again_or_later() {
     let mut node = node(
@@ -314,6 +329,7 @@ fn scenario_10_a_delayed_task_starts_in_its_time_also_over_a_restart() {
     }
 }
 
+/// Scenario 14: a more urgent task behind 1 000 others, with all workers busy, is the next one started.
 #[test]
 fn scenario_14_an_urgent_task_is_the_next_one_behind_a_thousand() {
     let mut node = node(
@@ -338,6 +354,7 @@ cmd = ["sh", "-c", "echo $$GAFFER_TASK >> begun; until test -e go.$$GAFFER_TASK;
     node.stop(SOON);
 }
 
+/// Scenario 22: a pause of what runs stops its CPU time; resumed it finishes, and no lease is lost.
 #[test]
 fn scenario_22_a_frozen_task_uses_no_time_and_keeps_its_lease() {
     let mut node = node(
@@ -381,6 +398,7 @@ cmd = ["sh", "-c", "echo $$$$ >> pids; until test -e go; do :; done"]
     node.stop(SOON);
 }
 
+/// Scenario 23: a drain that reaches its deadline leaves the rest queued, and its exit code tells it.
 #[test]
 fn scenario_23_a_drain_that_is_too_late_leaves_the_rest_queued() {
     let mut node = node(
@@ -411,7 +429,8 @@ cmd = ["sh", "-c", "read n; echo x >> begun; test $$n -lt 20 || until test -e go
     node.stop(SOON);
 }
 
-/// The default of `on_stop`: what can finish does, what cannot is given back uncounted.
+/// Scenario 25: TERM in the default mode: what runs finishes or is given back as interrupted, and no attempt is used up. The default of
+/// `on_stop`: what can finish does, what cannot is given back uncounted.
 #[test]
 fn scenario_25_a_stop_in_its_default_mode_gives_back_what_cannot_finish() {
     let mut node = node(
@@ -439,7 +458,8 @@ cmd = ["sh", "-c", "trap '' TERM; read n; echo $$n.$$GAFFER_ATTEMPT >> begun; un
     node.stop(SOON);
 }
 
-/// A child that left the session and ignores every signal is a part of the tree, too.
+/// Scenario 26: a timeout of a task that forks children: the tree is gone, and the failure is `timeout`. A child that left the session and
+/// ignores every signal is a part of the tree, too.
 #[test]
 fn scenario_26_children_that_hide_are_gone_with_the_task() {
     let mut node = node(
@@ -463,6 +483,8 @@ cmd = ["sh", "-c", "trap '' TERM; setsid sh -c 'trap \"\" TERM HUP; echo $$$$ > 
     node.stop(SOON);
 }
 
+/// Scenario 24: a queued task that is cancelled never runs; of one that runs the tree is gone within the stop timeout, and the state is
+/// cancelled.
 #[test]
 fn scenario_24_a_cancelled_task_tells_its_end_once() {
     let mut node =
@@ -479,6 +501,7 @@ fn scenario_24_a_cancelled_task_tells_its_end_once() {
     node.stop(SOON);
 }
 
+/// A13.27: tasks that finish in two minutes: a row of statistics for each kind and minute. A13.28: no retention, no statistics.
 #[test]
 fn a13_27_28_what_was_done_is_counted_by_the_minute_and_survives_the_daemon() {
     let mut node = node(

@@ -104,6 +104,7 @@ fn nothing_is_claimed_before_recovery_is_over() {
     assert_eq!(claims(&out), [] as [u32; 0]);
 }
 
+/// A13.3: a backlog is read in batches, and no row twice.
 #[test]
 fn a13_03_as_many_are_claimed_as_there_are_free_workers_and_the_store_is_asked_once() {
     let (mut bench, asked) = Bench::up(queue());
@@ -232,6 +233,7 @@ fn scenario_10_what_is_due_is_looked_for_in_its_time() {
     }
 }
 
+/// Scenario 26: a timeout of a task that forks children: the tree is gone, and the failure is `timeout`.
 #[test]
 fn scenario_26_a_task_that_takes_too_long_is_asked_to_end_and_then_killed() {
     let mut queue = queue();
@@ -381,6 +383,7 @@ fn a_handler_died_with_the_daemon_that_it_was_a_part_of() {
     assert_eq!((settlement.crashes, settlement.state), (1, TaskState::Scheduled));
 }
 
+/// Scenario 27: an unknown kind is dead with `unknown-kind`; with `wait` it stays queued and runs once the kind is there.
 #[test]
 fn scenario_27_an_unknown_kind_is_a_dead_letter_and_the_next_task_runs() {
     let mut queue = Queue::of(By::Others);
@@ -438,6 +441,7 @@ fn a_full_stop_waits_for_what_runs_then_kills_it() {
     assert!(out.commands.contains(&Command::ShutdownDone), "{out:?}");
 }
 
+/// A13.22: a draining stop with 9 queued tasks: all 9 finish, then exit 0.
 #[test]
 fn a13_22_a_stop_that_drains_goes_on_claiming_until_the_queue_is_empty() {
     let mut queue = queue();

@@ -23,6 +23,7 @@ fn end(status: Status, oom: bool) -> End {
     }
 }
 
+/// Scenario 6: a failing task with delay 1 s, factor 2, 4 attempts starts at 0, 1, 3 and 7 s, then it is dead with 4 entries in its log.
 #[test]
 fn scenario_06_a_failing_task_is_tried_after_1_2_and_4_seconds_and_then_dead() {
     let mut queue = queue();
@@ -43,6 +44,7 @@ fn scenario_06_a_failing_task_is_tried_after_1_2_and_4_seconds_and_then_dead() {
     assert_eq!(waits, [1, 2, 4]);
 }
 
+/// Scenario 7: jitter 0.2: 200 first retries lie in [0.8, 1.2] of the delay and are not all equal.
 #[test]
 fn scenario_07_jitter_spreads_the_first_retries() {
     let queue = queue();
@@ -59,6 +61,7 @@ fn scenario_07_jitter_spreads_the_first_retries() {
     assert!(waits.len() > 100, "they are not all equal");
 }
 
+/// Scenario 8: a fatal code is dead after one attempt; three times snoozed is no attempt.
 #[test]
 fn scenario_08_a_fatal_code_is_dead_at_once_and_a_snooze_does_not_count() {
     let mut queue = queue();
@@ -136,6 +139,7 @@ fn a_task_that_no_worker_got_is_given_back_as_it_was() {
     assert_eq!(settled.failure, None);
 }
 
+/// Scenario 25: TERM in the default mode: what runs finishes or is given back as interrupted, and no attempt is used up.
 #[test]
 fn scenario_25_an_interruption_does_not_count_until_it_was_the_sixth_in_a_row() {
     let queue = queue();
@@ -149,6 +153,8 @@ fn scenario_25_an_interruption_does_not_count_until_it_was_the_sixth_in_a_row() 
     }
 }
 
+/// Scenario 24: a queued task that is cancelled never runs; of one that runs the tree is gone within the stop timeout, and the state is
+/// cancelled.
 #[test]
 fn scenario_24_a_cancelled_task_is_cancelled_whatever_its_worker_says() {
     let mut row = row(1);

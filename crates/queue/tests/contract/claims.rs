@@ -73,12 +73,15 @@ pub async fn a_failed_task_comes_back_when_its_time_has_come(store: Asked) {
     );
 }
 
+/// A13.1: an idle queue: a task that is queued starts within milliseconds, and its row is gone before it starts.
 pub async fn a13_01_at_most_once_the_row_is_gone_with_the_claim(store: Asked) {
     let id = store.id(task("1")).await;
     assert_eq!(store.ids(|claim| claim.forget = true).await, [id]);
     assert_eq!(store.row(id).await, None);
 }
 
+/// Scenario 16: a unique key queued twice is one row with one number, and the second is told so; while one runs another may wait, unless
+/// running counts, too.
 pub async fn scenario_16_a_key_is_there_once_while_it_waits(store: Asked) {
     let keyed = || NewTask {
         unique: Some(key("k", Conflict::Return)),
@@ -139,6 +142,7 @@ pub async fn a_done_key_excludes_until_its_time_is_over(store: Asked) {
     assert!(!pushed[0].duplicate);
 }
 
+/// Scenario 17: debounce moves the one run to after the last push; `max_delay` bounds that.
 pub async fn scenario_17_debounce_moves_the_waiting_one_and_max_delay_bounds_it(store: Asked) {
     let at = |ms: i64, most: Option<u64>| NewTask {
         run_at: Some(Wall(NOW.0 + ms)),
@@ -197,6 +201,7 @@ pub async fn replace_and_keep_earliest_and_error(store: Asked) {
     );
 }
 
+/// Scenario 32: a push of many with one that is refused: none is queued, and the error names which.
 pub async fn scenario_32_a_push_of_many_is_all_or_nothing(store: Asked) {
     let keyed = || NewTask {
         unique: Some(key("k", Conflict::Error)),
@@ -215,6 +220,7 @@ pub async fn scenario_32_a_push_of_many_is_all_or_nothing(store: Asked) {
     assert!(pushed.windows(2).all(|pair| pair[0].id < pair[1].id));
 }
 
+/// Scenario 18: one at once per key: never two of a key, and other keys are not held up.
 pub async fn scenario_18_no_two_of_one_key_run_and_other_keys_are_not_held_up(store: Asked) {
     let of = |customer: &str| NewTask {
         limit_key: Some(customer.into()),
@@ -250,6 +256,7 @@ pub async fn a_limit_over_all_and_one_for_each_kind(store: Asked) {
     assert_eq!(rows.len(), 1, "two run already");
 }
 
+/// Scenario 20: a rate of 10/s lets 10 begin, and so many more as flow in.
 pub async fn scenario_20_a_rate_lets_so_many_begin_and_says_when_the_next_may(store: Asked) {
     store
         .push((0..30).map(|_| task("1")).collect())

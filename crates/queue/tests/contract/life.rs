@@ -100,6 +100,7 @@ pub async fn a_cancel_withdraws_what_waits_and_asks_for_the_end_of_what_runs(sto
     );
 }
 
+/// Scenario 9: a dead task that is tried again has its number, and begins to count anew.
 pub async fn scenario_09_a_dead_task_runs_again_under_its_number(store: Asked) {
     let id = store.id(task("1")).await;
     let (rows, _) = store.claim(|_| {}).await;
@@ -166,6 +167,7 @@ pub async fn running_tasks_are_neither_removed_nor_purged(store: Asked) {
     assert_eq!(store.state(id).await, Some(TaskState::Running));
 }
 
+/// Scenario 15: with aging a task that has waited long overtakes fresh ones of a better priority.
 pub async fn scenario_15_waiting_is_worth_priority(store: Asked) {
     let mut old = task("1");
     old.priority = 5;
@@ -252,6 +254,7 @@ pub async fn tasks_that_are_too_late_are_in_nobodys_way(store: Asked) {
     };
     assert_eq!(rows.iter().map(|row| row.handle.task).collect::<Vec<_>>(), [good]);
 }
+/// A13.27: tasks that finish in two minutes: a row of statistics for each kind and minute.
 pub async fn a13_27_minutes_add_up_and_old_ones_go(store: Asked) {
     let minute = |minute: i64, done: u64, longest: u64| MinuteRow {
         queue: queue().to_string(),
@@ -309,6 +312,8 @@ async fn schedule_row(store: &Asked) -> ScheduleRow {
     rows.remove("default.s").unwrap_or_default()
 }
 
+/// Scenario 11: a daemon that was down for 3 ticks: none is made up for, the last, or all, as it says, and none of them twice with two
+/// nodes.
 pub async fn scenario_11_a_tick_is_pushed_once_by_whoever_comes_first(store: Asked) {
     let Answer::Ticked(Some(Some(pushed))) = store.ask(tick(0, 60, Some(task("1")))).await else {
         panic!("pushed");
@@ -326,6 +331,7 @@ pub async fn scenario_11_a_tick_is_pushed_once_by_whoever_comes_first(store: Ask
     assert_eq!(schedule_row(&store).await.seen, Wall(120));
 }
 
+/// Scenario 13: a tick that meets the task of the one before it is skipped and recorded.
 pub async fn scenario_13_a_tick_that_meets_its_key_moves_on_and_says_so(store: Asked) {
     let mut one = task("1");
     let mut own = key("schedule:default.s", Conflict::Return);
