@@ -116,6 +116,8 @@ codes! {
     OperationNotFound = "operation-not-found", 404, 3;
     /// No such token or user.
     CredentialNotFound = "credential-not-found", 404, 3;
+    /// The task is over already: nothing was changed.
+    AlreadyFinished = "already-finished", 409, 4;
     /// The job exists already.
     JobExists = "job-exists", 409, 4;
     /// A token or user of this name exists already.

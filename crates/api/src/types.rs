@@ -218,8 +218,11 @@ pub struct LogRange {
 /// A log line as `…/logs?format=jsonl` sends it.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct LogLine {
-    /// `session.job.n`.
+    /// `session.job.n`; of a queue `session.queue.n`, its worker.
     pub subject: String,
+    /// Queued task that it is of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub task: Option<i64>,
     /// Run it belongs to.
     pub run: Option<String>,
     /// `stdout`, `stderr`, a label; `event` for marks of life, `gap` for what was dropped.

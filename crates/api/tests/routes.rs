@@ -168,6 +168,7 @@ async fn call_queues(client: &Client) {
     let _ = client.queue_push("s", "q", &push).await;
     let _ = client.queue_tasks("s", "q", &QueueTasksQuery::default()).await;
     let _ = client.queue_stats("s", "q", "1h").await;
+    let _ = client.queue_logs("s", "q", None, &LogQuery::default()).await;
     let _ = client.queue_pause("s", "q", &QueuePause::default()).await;
     let _ = client.queue_act("s", "q", "resume").await;
     let _ = client.queue_purge("s", "q", &QueueState::default()).await;

@@ -199,7 +199,7 @@ async fn daily(ctx: &Context, command: Command) -> Result<u8, Failure> {
         Command::Attach(args) => talk::attach(ctx, &args).await,
         Command::Ps(args) => ps::ps(ctx, &args).await,
         Command::Logs(args) => match target::named(&args.targets)? {
-            Some(tasks) => target::logs(ctx, &args, &tasks).await,
+            Some(named) => target::logs(ctx, &args, named).await,
             None => logs::logs(ctx, &args).await,
         },
         Command::Why(args) => match target::named(&args.targets)? {

@@ -113,7 +113,8 @@ pub fn parse(text: &str) -> Result<Target, Failure> {
     if let Some((kind, _)) = text.split_once(':')
         && ["task", "queue", "schedule", "step"].contains(&kind)
     {
-        return Err(Failure::usage(format!("`{kind}:` comes with a later version")));
+        return Err(Failure::usage(format!("`{text}` is no job"))
+            .hint(format!("`{kind}:` goes with  gaffer logs, why, wait")));
     }
     let dotted = text.replacen('/', ".", 1);
     if let Some(session) = dotted.strip_suffix(".*").or_else(|| dotted.strip_suffix('.'))

@@ -61,6 +61,7 @@ mod tests {
     #[test]
     fn hazard_32_control_sequences_are_shown_not_obeyed() {
         let line = LogLine {
+            task: None,
             subject: "shop.web.1".to_owned(),
             run: None,
             stream: "stderr".to_owned(),

@@ -49,66 +49,53 @@ impl IntoResponse for Refusal {
 impl From<Error> for Refusal {
     fn from(error: Error) -> Refusal {
         let text = error.to_string();
+        let say = |hint: &str| Some(hint.to_owned());
         let (code, hint) = match error {
             Error::JobNotFound(job, similar) => return job_not_found(&job, similar),
             Error::Config(diagnostics) => return invalid_config(&diagnostics),
             Error::InstanceNotFound(..) => (Code::InstanceNotFound, None),
-            Error::RunNotFound(_) => (
-                Code::RunNotFound,
-                Some("old runs are forgotten: [gaffer] history".to_owned()),
-            ),
+            Error::RunNotFound(_) => (Code::RunNotFound, say("old runs are forgotten: [gaffer] history")),
             Error::StreamNotFound { .. } => (
                 Code::StreamNotFound,
-                Some("streams are stdout, stderr and the job's labels".to_owned()),
+                say("streams are stdout, stderr and the job's labels"),
             ),
-            Error::JobExists(_) => (
-                Code::JobExists,
-                Some("replace it with its revision in If-Match".to_owned()),
-            ),
+            Error::JobExists(_) => (Code::JobExists, say("replace it with its revision in If-Match")),
             Error::RevisionMismatch { .. } => (
                 Code::RevisionMismatch,
-                Some("get the job again and repeat the change".to_owned()),
+                say("get the job again and repeat the change"),
             ),
             Error::OwnedByFile { file, line, .. } => (
                 Code::OwnedByFile,
                 Some(format!("edit {file}:{line} and apply it")),
             ),
-            Error::PlanStale(_) => (
-                Code::PlanStale,
-                Some("plan again, look, then apply the new hash".to_owned()),
-            ),
+            Error::PlanStale(_) => (Code::PlanStale, say("plan again, look, then apply the new hash")),
             Error::OutOfBounds(_) => (
                 Code::OutOfBounds,
-                Some("change scale.min or scale.max, or force it".to_owned()),
+                say("change scale.min or scale.max, or force it"),
             ),
             Error::NotWritable(_) => (Code::NotWritable, None),
+            Error::AlreadyFinished(..) => (Code::AlreadyFinished, None),
             Error::WrongState(_) => (Code::WrongState, None),
             Error::Invalid(_) => (Code::BadValue, None),
             Error::Unreachable(_) => (
                 Code::Unreachable,
-                Some("its runs go on; the shim is asked again and again".to_owned()),
+                say("its runs go on; the shim is asked again and again"),
             ),
             Error::Store(_) => (
                 Code::StoreFailed,
-                Some("nothing was changed; make room in the state directory and repeat".to_owned()),
+                say("nothing was changed; make room in the state directory and repeat"),
             ),
-            Error::TaskNotFound(_) => (Code::TaskNotFound, Some("all tasks: gaffer task ls".to_owned())),
-            Error::QueueNotFound(_) => (
-                Code::QueueNotFound,
-                Some("all queues: gaffer queue ls".to_owned()),
-            ),
-            Error::ScheduleNotFound(_) => (
-                Code::ScheduleNotFound,
-                Some("all schedules: gaffer schedule ls".to_owned()),
-            ),
+            Error::TaskNotFound(_) => (Code::TaskNotFound, say("all tasks: gaffer task ls")),
+            Error::QueueNotFound(_) => (Code::QueueNotFound, say("all queues: gaffer queue ls")),
+            Error::ScheduleNotFound(_) => (Code::ScheduleNotFound, say("all schedules: gaffer schedule ls")),
             Error::QueuedTaskNotFound(_) => (
                 Code::TaskNotFound,
-                Some("how long tasks are kept: keep of the queue".to_owned()),
+                say("how long tasks are kept: keep of the queue"),
             ),
             Error::Task(_) => (Code::TaskUnusable, None),
             Error::ShuttingDown => (
                 Code::ShuttingDown,
-                Some("a new daemon will take charge; try again".to_owned()),
+                say("a new daemon will take charge; try again"),
             ),
         };
         let refusal = Refusal::new(code, text);

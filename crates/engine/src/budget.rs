@@ -3,12 +3,13 @@
 //! Shims keep each stream within its own bound. What all of them take together, and how old a segment may be, is looked at
 //! here now and then. A segment that may be written to is never touched: of a stream it is the newest one, which also holds
 //! the offset at which its next run goes on. Only what no run will ever write to again goes whole: the streams of one-offs that
-//! have ended, and those of jobs that are gone.
+//! have ended, and those of jobs and queues that are gone.
 
 use crate::owner::lock;
 use crate::state::State;
 use gaffer_config::LogsTotal;
 use gaffer_core::name::{JobId, Name, Place, Slot};
+use gaffer_core::queue::spec::QueueId;
 use gaffer_core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -49,6 +50,8 @@ struct Rules {
     total: LogsTotal,
     /// `logs.age` of the jobs that are there.
     ages: BTreeMap<JobId, Option<Duration>>,
+    /// The same of the queues. One that is gone is there as long as it has a worker.
+    queues: BTreeMap<QueueId, Option<Duration>>,
     /// Slots with a live run.
     live: BTreeSet<Slot>,
 }
@@ -57,6 +60,12 @@ fn rules(state: &Weak<Mutex<State>>) -> Option<Rules> {
     let state = state.upgrade()?;
     let state = lock(&state);
     let live = state.runs.runs.values().filter(|facts| !facts.is_over());
+    let workers = live
+        .clone()
+        .filter_map(|facts| crate::queue::of_worker(&facts.slot));
+    let mut queues: BTreeMap<QueueId, Option<Duration>> = workers.map(|queue| (queue, None)).collect();
+    let defined = state.queues.defined.iter();
+    queues.extend(defined.map(|(queue, defined)| (queue.clone(), defined.spec.logs.age)));
     Some(Rules {
         dir: state.settings.logs_dir(),
         total: state.tuning.logs_total,
@@ -65,6 +74,7 @@ fn rules(state: &Weak<Mutex<State>>) -> Option<Rules> {
             .iter()
             .map(|(job, meta)| (job.clone(), meta.spec.logs.age))
             .collect(),
+        queues,
         live: live.filter_map(|facts| facts.slot.parse().ok()).collect(),
     })
 }
@@ -126,17 +136,28 @@ impl Rules {
         for session in entries(&self.dir) {
             for job in entries(&session) {
                 let id = job_of(&session, &job);
+                let queue = queue_of(&session, &job);
+                let age = match (&id, &queue) {
+                    (Some(job), _) => self.ages.get(job),
+                    (None, Some(queue)) => self.queues.get(queue),
+                    (None, None) => None,
+                };
                 for place in entries(&job) {
-                    self.segments_of(id.as_ref(), &place, &mut segments);
+                    self.segments_of(id.as_ref(), age.copied(), &place, &mut segments);
                 }
             }
         }
         segments
     }
 
-    /// The segments below one place of a job.
-    fn segments_of(&self, job: Option<&JobId>, dir: &Path, segments: &mut Vec<Segment>) {
-        let known = job.and_then(|job| self.ages.get(job));
+    /// The segments below one place of a job or queue; `known`: its `logs.age`, if it is there.
+    fn segments_of(
+        &self,
+        job: Option<&JobId>,
+        known: Option<Option<Duration>>,
+        dir: &Path,
+        segments: &mut Vec<Segment>,
+    ) {
         let one_off = name_of(dir).strip_prefix("run-").and_then(|n| n.parse().ok());
         let live = match (job, one_off) {
             (Some(job), Some(n)) => self.live.contains(&Slot {
@@ -164,7 +185,7 @@ impl Rules {
                 bytes: meta.len() + index,
                 log,
                 free: true,
-                age: known.copied().flatten(),
+                age: known.flatten(),
             });
         }
         for at in newest.into_values().filter(|_| live) {
@@ -199,6 +220,11 @@ fn name_of(path: &Path) -> &str {
     path.file_name()
         .and_then(|name| name.to_str())
         .unwrap_or_default()
+}
+
+fn queue_of(session: &Path, dir: &Path) -> Option<QueueId> {
+    let queue = name_of(dir).strip_prefix("queue:")?;
+    JobId::parse(&format!("{}.{queue}", name_of(session))).ok()
 }
 
 fn job_of(session: &Path, job: &Path) -> Option<JobId> {
@@ -252,6 +278,7 @@ mod tests {
             dir: root.to_owned(),
             total,
             ages: [(job, age)].into(),
+            queues: [(JobId::parse("shop.mail").expect("a name"), None)].into(),
             live: live.into(),
         }
     }
@@ -319,5 +346,27 @@ mod tests {
         .sweep(now);
         assert_eq!(swept.segments, 2, "stdout from 0 and run-8");
         assert!(left(root.path()).contains(&"shop/gone/1/stdout.~000.log".to_owned()));
+    }
+
+    #[test]
+    fn what_a_worker_may_write_to_stays_as_long_as_there_is_its_queue() {
+        let root = tempfile::tempdir().expect("a directory");
+        let now = SystemTime::now();
+        for (place, first) in [
+            ("shop/queue:mail/1", 0),
+            ("shop/queue:mail/1", 100),
+            ("shop/queue:mail/r1", 0),
+            ("shop/queue:gone/1", 0),
+        ] {
+            segment(root.path(), place, "stdout", first, 500 - first, now);
+        }
+        rules(root.path(), LogsTotal::Bytes(0), None).sweep(now);
+        assert_eq!(
+            left(root.path()),
+            [
+                "shop/queue:mail/1/stdout.~100.log",
+                "shop/queue:mail/r1/stdout.~000.log"
+            ]
+        );
     }
 }

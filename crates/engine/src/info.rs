@@ -538,6 +538,9 @@ pub enum Error {
         /// Stream.
         stream: String,
     },
+    /// A queued task is over, and stays as it is.
+    #[error("task {0} is over already: {1}")]
+    AlreadyFinished(i64, &'static str),
     /// It exists.
     #[error("job `{0}` exists already")]
     JobExists(JobId),

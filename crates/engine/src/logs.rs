@@ -2,9 +2,10 @@
 
 use crate::handle::Result;
 use crate::info::Error;
-use crate::mask::{HOLD, Mask};
+use crate::mask::{HOLD, Mask, Whose};
 use crate::state::State;
 use gaffer_core::name::{JobId, Place, Slot};
+use gaffer_core::queue::spec::QueueId;
 use gaffer_shim::stream::{IndexKind, ReadAt, StreamReader};
 use rustix::fs::inotify;
 use std::collections::VecDeque;
@@ -102,7 +103,13 @@ impl LogReader {
 
     /// What this job's `logs.redact` names is masked from here on.
     pub(crate) fn masked_for(mut self, state: &Arc<Mutex<State>>, job: JobId) -> LogReader {
-        self.mask = Some(Mask::new(state, job));
+        self.mask = Some(Mask::new(state, Whose::Job(job)));
+        self
+    }
+
+    /// What this queue's `logs.redact` names is masked from here on.
+    pub(crate) fn masked_for_queue(mut self, state: &Arc<Mutex<State>>, queue: QueueId) -> LogReader {
+        self.mask = Some(Mask::new(state, Whose::Queue(queue)));
         self
     }
 

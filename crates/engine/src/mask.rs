@@ -8,6 +8,7 @@ use crate::owner::lock;
 use crate::state::State;
 use gaffer_config::Redaction;
 use gaffer_core::name::JobId;
+use gaffer_core::queue::spec::QueueId;
 use gaffer_core::time::Duration;
 use gaffer_shim::stream::{ReadAt, StreamReader};
 use std::io;
@@ -22,9 +23,9 @@ pub(crate) const HOLD: Duration = Duration::from_millis(500);
 /// What is masked for one reader.
 pub(crate) struct Mask {
     state: Weak<Mutex<State>>,
-    job: JobId,
-    /// Of the definition that `redaction` is from.
-    revision: Option<u64>,
+    whose: Whose,
+    /// What `redaction` was made of.
+    entries: Vec<String>,
     redaction: Redaction,
     /// Lines that may still grow are held back.
     pub holds: bool,
@@ -32,6 +33,12 @@ pub(crate) struct Mask {
     pub held: Option<u64>,
     /// Where the last read ended, and the beginning of the line there.
     place: Option<(u64, Begin)>,
+}
+
+/// Whose definition says what is masked.
+pub(crate) enum Whose {
+    Job(JobId),
+    Queue(QueueId),
 }
 
 /// Where a line begins.
@@ -43,11 +50,11 @@ enum Begin {
 }
 
 impl Mask {
-    pub fn new(state: &Arc<Mutex<State>>, job: JobId) -> Mask {
+    pub fn new(state: &Arc<Mutex<State>>, whose: Whose) -> Mask {
         Mask {
             state: Arc::downgrade(state),
-            job,
-            revision: None,
+            whose,
+            entries: Vec::new(),
             redaction: Redaction::default(),
             holds: false,
             held: None,
@@ -55,18 +62,20 @@ impl Mask {
         }
     }
 
-    /// Takes over the job's definition if it changed; is there anything to mask? A job that is gone keeps its last one.
+    /// Takes over the definition if it changed; is there anything to mask? What is gone keeps its last one.
     pub fn refresh(&mut self) -> bool {
         self.held = None;
         let Some(state) = self.state.upgrade() else {
             return !self.redaction.is_empty();
         };
         let state = lock(&state);
-        if let Some(meta) = state.jobs.get(&self.job)
-            && self.revision != Some(meta.revision)
-        {
-            self.revision = Some(meta.revision);
-            let entries = meta.spec.logs.redact.iter().map(String::as_str);
+        let wanted = match &self.whose {
+            Whose::Job(job) => state.jobs.get(job).map(|meta| &meta.spec.logs.redact),
+            Whose::Queue(queue) => state.queues.spec(queue).map(|spec| &spec.logs.redact),
+        };
+        if let Some(wanted) = wanted.filter(|wanted| **wanted != self.entries) {
+            self.entries.clone_from(wanted);
+            let entries = wanted.iter().map(String::as_str);
             // Checked when the definition was. One that cannot be used all the same masks everything.
             self.redaction = Redaction::new(entries).unwrap_or_else(|_| Redaction::everything());
         }
@@ -258,8 +267,8 @@ mod tests {
         let redaction = Redaction::new(["key=[a-z]+", "token"]).expect("entries");
         Mask {
             state: Weak::new(),
-            job: JobId::parse("shop.web").expect("a name"),
-            revision: None,
+            whose: Whose::Job(JobId::parse("shop.web").expect("a name")),
+            entries: Vec::new(),
             redaction,
             holds: false,
             held: None,

@@ -1,7 +1,8 @@
 //! The routes of queues and their tasks.
 
-use super::{Result, escape, query};
-use crate::client::Client;
+use super::{LogQuery, Result, escape, query};
+use crate::client::{Client, ItemStream};
+use crate::types::LogLine;
 use crate::types::queue::{
     ClaimRequest, ClaimedTask, Count, PushBody, PushedTask, Queue, QueueMinute, QueuePause, QueueState,
     QueuedOutcome, QueuedTask, RenewRequest, Renewed, SettleRequest, TaskEdit,
@@ -49,6 +50,20 @@ impl Client {
     pub async fn queue_stats(&self, session: &str, queue: &str, window: &str) -> Result<Vec<QueueMinute>> {
         let query = query(&[("window", Some(window.to_owned()))]);
         self.get(&format!("{}/stats{query}", path(session, queue))).await
+    }
+
+    /// What the workers of a queue wrote, of all its tasks or of one, each line with the number of its task. `instance` has no meaning here.
+    pub async fn queue_logs(
+        &self,
+        session: &str,
+        queue: &str,
+        task: Option<i64>,
+        wanted: &LogQuery,
+    ) -> Result<ItemStream<LogLine>> {
+        let mut parameters = vec![("task", task.map(|task| task.to_string()))];
+        parameters.extend(wanted.parameters());
+        self.stream_lines(&format!("{}/logs{}", path(session, queue), query(&parameters)))
+            .await
     }
 
     /// Tasks of a queue, newest first.

@@ -102,7 +102,12 @@ pub enum QueueCommand {
     },
     /// Withdraw tasks; what runs is asked to end
     #[command(after_help = crate::help_queue::CANCEL)]
-    Cancel(TaskNumbers),
+    Cancel {
+        #[command(flatten)]
+        numbers: TaskNumbers,
+        #[command(flatten)]
+        wait: crate::args::WaitOptions,
+    },
     /// Run tasks again that are over
     #[command(after_help = crate::help_queue::RETRY)]
     Retry {

@@ -114,6 +114,15 @@ pub struct TaskRunArgs {
 pub struct TaskStartArgs {
     #[command(flatten)]
     pub file: TaskFileArgs,
+    /// Put it into this queue: its workers run it when its turn comes
+    #[arg(long, value_name = "Q")]
+    pub queue: Option<String>,
+    /// With --queue: not before so much time has passed
+    #[arg(long = "in", value_name = "D", value_parser = crate::when::parse_duration, conflicts_with = "at")]
+    pub delay: Option<Duration>,
+    /// With --queue: not before this time (RFC 3339)
+    #[arg(long, value_name = "T")]
+    pub at: Option<String>,
     /// Wait for its end: the exit code is its result
     #[arg(long)]
     pub wait: bool,

@@ -99,7 +99,8 @@ async fn streams(
     Ok(streams)
 }
 
-fn query(args: &LogsArgs) -> Result<LogQuery, Failure> {
+/// What is asked for.
+pub fn query(args: &LogsArgs) -> Result<LogQuery, Failure> {
     let whole = args.since.is_some() || args.run.is_some() || args.until.is_some();
     let tail = args.lines.or((!whole).then_some(LINES));
     Ok(LogQuery {
@@ -116,7 +117,7 @@ fn query(args: &LogsArgs) -> Result<LogQuery, Failure> {
 }
 
 /// Merges by time: one line of each stream is held, the oldest goes first.
-async fn past(
+pub async fn past(
     mut streams: Vec<Lines>,
     tail: Option<usize>,
     printer: &mut Printer<'_>,
@@ -155,7 +156,7 @@ async fn past(
 }
 
 /// First what was, in order, then what comes, as it comes.
-async fn follow(
+pub async fn follow(
     ctx: &Context,
     streams: Vec<Lines>,
     tail: Option<usize>,
@@ -247,6 +248,7 @@ impl<'a> Printer<'a> {
                 .unwrap_or(&line.subject),
             Scope::All => &line.subject,
         };
+        let name = &*named(name, line);
         self.width = self.width.max(name.chars().count());
         let paint = &self.ctx.out.paint;
         let pad = " ".repeat(self.width - name.chars().count());
@@ -285,6 +287,18 @@ impl<'a> Printer<'a> {
         self.document
             .map_or(Ok(()), |document| self.ctx.out.json(&document))
     }
+}
+
+/// Of a queue it is the task that counts, not the worker: `thumbs#17`.
+fn named<'a>(subject: &'a str, line: &LogLine) -> std::borrow::Cow<'a, str> {
+    let Some(task) = line.task else {
+        return subject.into();
+    };
+    let queue = match subject.rsplit_once('.') {
+        Some((queue, n)) if n.bytes().all(|byte| byte.is_ascii_digit()) => queue,
+        _ => subject,
+    };
+    format!("{queue}#{task}").into()
 }
 
 /// The bytes of the programs, run by run.

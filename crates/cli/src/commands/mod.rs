@@ -14,6 +14,8 @@ pub mod lookup;
 pub mod node;
 pub mod ps;
 pub mod queue;
+mod queue_logs;
+mod queue_look;
 mod queue_stats;
 pub mod run;
 pub mod scale;

@@ -1,15 +1,12 @@
 //! `push` and `queue`: put tasks in, look, hold back, withdraw.
 
-use crate::args::queue::{PushArgs, QueueArgs, QueueCommand, QueueTasksArgs};
+use super::queue_look::{self, bounded};
+use crate::args::queue::{PushArgs, QueueArgs, QueueCommand};
 use crate::commands::job::confirm;
 use crate::context::Context;
 use crate::escape::escape;
 use crate::failure::Failure;
 use crate::file::count;
-use crate::paint::{Role, state as paint_state};
-use crate::table::{Cell, Column};
-use crate::when;
-use gaffer_api::routes::QueueTasksQuery;
 use gaffer_api::types::queue::{
     PushBody, PushRequest, PushedTask, Queue, QueuePause, QueueState, QueuedOutcome, QueuedTask, TaskEdit,
 };
@@ -27,9 +24,9 @@ const LOOK_EVERY: Duration = Duration::from_millis(200);
 /// `queue …`.
 pub async fn queue(ctx: &Context, args: QueueArgs) -> Result<u8, Failure> {
     match args.verb {
-        QueueCommand::Ls => ls(ctx).await,
-        QueueCommand::Show { what } => show(ctx, &what).await,
-        QueueCommand::Tasks(args) => tasks(ctx, &args).await,
+        QueueCommand::Ls => queue_look::ls(ctx).await,
+        QueueCommand::Show { what } => queue_look::show(ctx, &what).await,
+        QueueCommand::Tasks(args) => queue_look::tasks(ctx, &args).await,
         QueueCommand::Stats { queue, window } => super::queue_stats::stats(ctx, &queue, &window).await,
         QueueCommand::Pause { queue, running } => {
             let (session, queue) = find(ctx, &queue).await?;
@@ -40,7 +37,7 @@ pub async fn queue(ctx: &Context, args: QueueArgs) -> Result<u8, Failure> {
         QueueCommand::Close(name) => act(ctx, &name.queue, "close").await,
         QueueCommand::Open(name) => act(ctx, &name.queue, "open").await,
         QueueCommand::Drain { queue, deadline } => drain(ctx, &queue, deadline).await,
-        QueueCommand::Cancel(numbers) => each(ctx, &numbers.ids, Each::Cancel).await,
+        QueueCommand::Cancel { numbers, wait } => cancel(ctx, &numbers.ids, wait.no_wait).await,
         QueueCommand::Retry { what, state } => retry(ctx, &what, state).await,
         QueueCommand::Edit { id, payload } => edit(ctx, id, &payload).await,
         QueueCommand::Rm(numbers) => {
@@ -63,7 +60,8 @@ pub async fn find(ctx: &Context, text: &str) -> Result<(String, String), Failure
     Ok((ctx.session_of(named.map(|queue| queue.session.as_str())), text))
 }
 
-fn shown_name(ctx: &Context, queue: &Queue) -> String {
+/// Its name, with the session if that is not the current one.
+pub fn shown_name(ctx: &Context, queue: &Queue) -> String {
     match queue.session == ctx.session() {
         true => queue.queue.clone(),
         false => format!("{}.{}", queue.session, queue.queue),
@@ -88,9 +86,20 @@ pub async fn push(ctx: &Context, args: &PushArgs) -> Result<u8, Failure> {
             ));
         }
     };
-    let body = PushBody::One(Box::new(request(args, payload)));
-    let pushed = ctx.client.queue_push(&session, &queue, &body).await?;
-    if args.wait {
+    put(ctx, &session, &queue, request(args, payload), args.wait).await
+}
+
+/// Pushes one task, and prints its number, or waits for its end.
+pub async fn put(
+    ctx: &Context,
+    session: &str,
+    queue: &str,
+    request: PushRequest,
+    until_over: bool,
+) -> Result<u8, Failure> {
+    let body = PushBody::One(Box::new(request));
+    let pushed = ctx.client.queue_push(session, queue, &body).await?;
+    if until_over {
         let id = pushed.first().map_or(0, |one| one.id);
         return wait(ctx, id).await;
     }
@@ -205,14 +214,7 @@ async fn push_batch(
 /// Waits for the end of a task; its result is printed.
 pub async fn wait(ctx: &Context, id: i64) -> Result<u8, Failure> {
     let deadline = ctx.globals.timeout.map(|timeout| Instant::now() + timeout);
-    let outcome = loop {
-        let left = deadline.map_or(HOLD, |at| at.saturating_duration_since(Instant::now()).min(HOLD));
-        let outcome = ctx.client.queued_wait(id, left).await?;
-        let over = ["done", "dead", "cancelled", "lost"].contains(&outcome.state.as_str());
-        if over || deadline.is_some_and(|at| at <= Instant::now()) {
-            break outcome;
-        }
-    };
+    let outcome = ended(ctx, id, deadline).await?;
     let good = outcome.state == "done";
     if ctx.out.is_text() {
         say_outcome(ctx, &outcome)?;
@@ -220,6 +222,21 @@ pub async fn wait(ctx: &Context, id: i64) -> Result<u8, Failure> {
         ctx.out.json(&outcome)?;
     }
     Ok(u8::from(!good))
+}
+
+fn is_over(state: &str) -> bool {
+    ["done", "dead", "cancelled", "lost"].contains(&state)
+}
+
+/// How a task ended; how it is when the time is over.
+async fn ended(ctx: &Context, id: i64, deadline: Option<Instant>) -> Result<QueuedOutcome, Failure> {
+    loop {
+        let left = deadline.map_or(HOLD, |at| at.saturating_duration_since(Instant::now()).min(HOLD));
+        let outcome = ctx.client.queued_wait(id, left).await?;
+        if is_over(&outcome.state) || deadline.is_some_and(|at| at <= Instant::now()) {
+            return Ok(outcome);
+        }
+    }
 }
 
 fn say_outcome(ctx: &Context, outcome: &QueuedOutcome) -> Result<(), Failure> {
@@ -236,256 +253,6 @@ fn say_outcome(ctx: &Context, outcome: &QueuedOutcome) -> Result<(), Failure> {
         .unwrap_or_default();
     let hint = format!("gaffer queue show {}", outcome.id);
     Err(Failure::failed(format!("task {} is {}{why}", outcome.id, outcome.state)).hint(hint))
-}
-
-// ── looking ──
-
-fn column(title: &str, right: bool) -> Column {
-    Column {
-        title: title.to_owned(),
-        right,
-    }
-}
-
-async fn ls(ctx: &Context) -> Result<u8, Failure> {
-    let mut queues = ctx.client.queues().await?;
-    if !ctx.scope_is_fallback {
-        queues.retain(|queue| ctx.scope.holds(&queue.session));
-    }
-    if !ctx.out.is_text() {
-        ctx.out.json_list(&queues)?;
-        return Ok(0);
-    }
-    if queues.is_empty() {
-        ctx.out.say("no queues; they are written in a file: [queue.NAME]");
-        return Ok(0);
-    }
-    let columns = [
-        column("", false),
-        column("QUEUE", false),
-        column("WAITING", true),
-        column("OLDEST", true),
-        column("RUNNING", true),
-        column("WORKERS", true),
-        column("SCHEDULED", true),
-        column("DEAD", true),
-        column("DONE/MIN", true),
-        column("STATE", false),
-    ];
-    let rows = queues.iter().map(|queue| row(ctx, queue)).collect();
-    ctx.out.table(&columns, rows)?;
-    Ok(0)
-}
-
-fn row(ctx: &Context, queue: &Queue) -> Vec<Cell> {
-    let role = match queue.state.as_str() {
-        "paused" | "closed" => Role::Dim,
-        _ => Role::Ok,
-    };
-    let glyph = if role == Role::Dim { "stopped" } else { "running" };
-    let state = if queue.summary.is_empty() {
-        &queue.state
-    } else {
-        &queue.summary
-    };
-    let dead = if queue.dead > 0 { Role::Warn } else { Role::Plain };
-    let oldest = queue.oldest_ms.map_or_else(|| "-".to_owned(), when::duration);
-    vec![
-        Cell::role(paint_state(glyph).1, paint_state(glyph).0),
-        Cell::name(shown_name(ctx, queue)),
-        Cell::plain(bounded(queue.waiting)),
-        Cell::plain(oldest),
-        Cell::plain(queue.running.to_string()),
-        Cell::plain(format!("{} of {}", queue.busy, queue.workers)),
-        Cell::plain(bounded(queue.scheduled)),
-        Cell::role(dead, bounded(queue.dead)),
-        Cell::plain(queue.done_per_min.to_string()),
-        Cell::role(role, state),
-    ]
-}
-
-/// Nobody counts further than this.
-fn bounded(count: u64) -> String {
-    if count >= 100_000 {
-        return "100000+".to_owned();
-    }
-    count.to_string()
-}
-
-async fn show(ctx: &Context, what: &str) -> Result<u8, Failure> {
-    if let Ok(id) = what.parse::<i64>() {
-        return show_task(ctx, id).await;
-    }
-    let (session, name) = find(ctx, what).await?;
-    let queue = ctx.client.queue(&session, &name, true).await?;
-    if !ctx.out.is_text() {
-        ctx.out.json(&queue)?;
-        return Ok(0);
-    }
-    let state = if queue.summary.is_empty() {
-        &queue.state
-    } else {
-        &queue.summary
-    };
-    let lines = [
-        ("queue", format!("{}.{}", queue.session, queue.queue)),
-        ("state", state.clone()),
-        ("delivery", queue.delivery.clone()),
-        ("waiting", format!("{}{}", bounded(queue.waiting), oldest(&queue))),
-        (
-            "running",
-            format!(
-                "{} ({} of {} workers here)",
-                queue.running, queue.busy, queue.workers
-            ),
-        ),
-        ("scheduled", bounded(queue.scheduled)),
-        ("dead", bounded(queue.dead)),
-        ("done/min", queue.done_per_min.to_string()),
-        ("file", queue.file.clone()),
-    ];
-    for (name, value) in lines {
-        ctx.out.line(&format!("{name:<10} {}", escape(&value)))?;
-    }
-    if queue.dead > 0 {
-        ctx.out
-            .talk(&format!("look at them:  gaffer queue tasks {what} --state dead"));
-    }
-    Ok(0)
-}
-
-fn oldest(queue: &Queue) -> String {
-    queue
-        .oldest_ms
-        .map(|age| format!(", the oldest for {}", when::duration(age)))
-        .unwrap_or_default()
-}
-
-async fn show_task(ctx: &Context, id: i64) -> Result<u8, Failure> {
-    let task = ctx.client.queued_task(id).await?;
-    if !ctx.out.is_text() {
-        ctx.out.json(&task)?;
-        return Ok(0);
-    }
-    let mut lines = vec![
-        ("task", format!("{} of {}.{}", task.id, task.session, task.queue)),
-        ("state", format!("{}  {}", task.state, task.summary)),
-    ];
-    lines.extend(task.kind.clone().map(|kind| ("kind", kind)));
-    lines.push(("payload", task.payload.to_string()));
-    lines.push(("pushed", when::date_or_clock(&task.created_at)));
-    lines.extend(task.owner.clone().map(|owner| ("owner", owner)));
-    lines.extend(task.unique.clone().map(|unique| ("unique", unique)));
-    lines.extend(task.result.as_ref().map(|result| ("result", result.to_string())));
-    lines.extend(
-        task.expires_at
-            .as_ref()
-            .map(|at| ("kept until", when::date_or_clock(at))),
-    );
-    for (name, value) in lines {
-        ctx.out.line(&format!("{name:<10} {}", escape(&value)))?;
-    }
-    for attempt in &task.attempts {
-        let why = attempt
-            .error
-            .as_ref()
-            .map(|error| format!("  {}", error.message))
-            .unwrap_or_default();
-        let at = when::date_or_clock(&attempt.ended_at);
-        let line = format!("attempt {}  {at}  {}{why}", attempt.attempt, attempt.outcome);
-        ctx.out.line(&escape(&line))?;
-    }
-    if let Some(error) = &task.error {
-        for line in error
-            .output
-            .lines()
-            .rev()
-            .take(10)
-            .collect::<Vec<_>>()
-            .into_iter()
-            .rev()
-        {
-            ctx.out
-                .line(&ctx.out.dim(&format!("  {} {}", bar(), escape(line))))?;
-        }
-    }
-    Ok(0)
-}
-
-fn bar() -> &'static str {
-    if crate::paint::is_utf8() { "│" } else { "|" }
-}
-
-/// Tasks that are asked for at once.
-const PAGE: usize = 1_000;
-
-async fn tasks(ctx: &Context, args: &QueueTasksArgs) -> Result<u8, Failure> {
-    let (session, queue) = find(ctx, &args.queue).await?;
-    let mut which = QueueTasksQuery {
-        state: args.state.clone(),
-        kind: args.kind.clone(),
-        since: args.since.clone(),
-        limit: None,
-        cursor: None,
-    };
-    let mut tasks = Vec::new();
-    loop {
-        let most = args.n.saturating_sub(tasks.len()).min(PAGE);
-        if most == 0 {
-            break;
-        }
-        which.limit = Some(most);
-        let page = ctx.client.queue_tasks(&session, &queue, &which).await?;
-        which.cursor = page.last().map(|task| task.id);
-        let last = page.len() < most;
-        tasks.extend(page);
-        if last {
-            break;
-        }
-    }
-    if !ctx.out.is_text() {
-        ctx.out.json_list(&tasks)?;
-        return Ok(0);
-    }
-    if tasks.is_empty() {
-        ctx.out.say("no such tasks");
-        return Ok(0);
-    }
-    let columns = [
-        column("ID", true),
-        column("STATE", false),
-        column("KIND", false),
-        column("PUSHED", false),
-        column("TRIES", true),
-        column("PAYLOAD", false),
-        column("REASON", false),
-    ];
-    let rows = tasks.iter().map(task_row).collect();
-    ctx.out.table(&columns, rows)?;
-    Ok(0)
-}
-
-fn task_row(task: &QueuedTask) -> Vec<Cell> {
-    let role = match task.state.as_str() {
-        "done" => Role::Ok,
-        "running" => Role::Busy,
-        "dead" | "lost" => Role::Bad,
-        "scheduled" if task.error.is_some() => Role::Warn,
-        _ => Role::Plain,
-    };
-    let mut payload: String = escape(&task.payload.to_string()).into_owned();
-    if payload.chars().count() > 40 {
-        payload = payload.chars().take(39).collect::<String>() + "…";
-    }
-    vec![
-        Cell::plain(task.id.to_string()),
-        Cell::role(role, &task.state),
-        Cell::plain(escape(task.kind.as_deref().unwrap_or_default())),
-        Cell::plain(when::date_or_clock(&task.created_at)),
-        Cell::plain(task.attempt.to_string()),
-        Cell::plain(payload),
-        Cell::plain(escape(&task.summary)),
-    ]
 }
 
 // ── changing ──
@@ -543,9 +310,54 @@ async fn drain(ctx: &Context, queue: &str, deadline: Option<Duration>) -> Result
 /// What is done to each of several tasks.
 #[derive(Clone, Copy)]
 enum Each {
-    Cancel,
     Retry,
     Remove,
+}
+
+/// All are asked to end, then waited for. One that is over already is not.
+async fn cancel(ctx: &Context, ids: &[i64], no_wait: bool) -> Result<u8, Failure> {
+    let mut worst = 0;
+    let mut asked = Vec::new();
+    for id in ids {
+        match ctx.client.queued_cancel(*id).await {
+            Ok(task) => asked.push(task),
+            Err(error) => {
+                let failure = Failure::from(error);
+                worst = worst.max(failure.exit);
+                ctx.out.fail(&failure);
+            }
+        }
+    }
+    let deadline = ctx.globals.timeout.map(|timeout| Instant::now() + timeout);
+    for task in &mut asked {
+        if !no_wait && !is_over(&task.state) {
+            task.state = ended(ctx, task.id, deadline).await?.state;
+            task.summary.clear();
+        }
+        // Asked only, it may still be running; waited for, it may have been faster than the request.
+        let failed = !no_wait && task.state != "cancelled";
+        worst = worst.max(u8::from(failed));
+        if ctx.out.is_text() {
+            ctx.out.line(&format!("{}  {}", task.id, task.state))?;
+        }
+        if failed && !is_over(&task.state) {
+            let hint = format!("gaffer wait task:{}", task.id);
+            ctx.out.fail(
+                &Failure::failed(format!("task {} was asked to end and is not over yet", task.id)).hint(hint),
+            );
+        }
+    }
+    documents(ctx, &asked)?;
+    Ok(worst)
+}
+
+/// One document for one task, a list for several.
+fn documents(ctx: &Context, tasks: &[QueuedTask]) -> Result<(), Failure> {
+    match tasks {
+        _ if ctx.out.is_text() => Ok(()),
+        [one] => ctx.out.json(one),
+        many => ctx.out.json_list(many),
+    }
 }
 
 /// All are tried; the worst exit code counts.
@@ -554,7 +366,6 @@ async fn each(ctx: &Context, ids: &[i64], what: Each) -> Result<u8, Failure> {
     let mut done = Vec::new();
     for id in ids {
         let outcome = match what {
-            Each::Cancel => ctx.client.queued_cancel(*id).await,
             Each::Retry => ctx.client.queued_retry(*id).await,
             Each::Remove => ctx.client.queued_remove(*id).await,
         };
@@ -572,12 +383,7 @@ async fn each(ctx: &Context, ids: &[i64], what: Each) -> Result<u8, Failure> {
             }
         }
     }
-    if !ctx.out.is_text() {
-        match done.as_slice() {
-            [one] => ctx.out.json(one)?,
-            many => ctx.out.json_list(many)?,
-        }
-    }
+    documents(ctx, &done)?;
     Ok(worst)
 }
 

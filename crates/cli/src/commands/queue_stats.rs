@@ -30,10 +30,10 @@ pub async fn stats(ctx: &Context, queue: &str, window: &str) -> Result<u8, Failu
         ("DONE", true),
         ("RETRIED", true),
         ("DEAD", true),
-        ("WAITED", true),
-        ("LONGEST", true),
-        ("TOOK", true),
-        ("LONGEST", true),
+        ("WAIT", true),
+        ("WAIT MAX", true),
+        ("RUN", true),
+        ("RUN MAX", true),
     ];
     let columns = columns.map(|(title, right)| Column {
         title: title.to_owned(),

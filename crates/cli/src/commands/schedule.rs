@@ -80,7 +80,7 @@ pub async fn schedule(ctx: &Context, verb: &ScheduleCommand) -> Result<u8, Failu
 }
 
 /// Session and name: `nightly` is one of the current session, else the only one of that name.
-async fn find(ctx: &Context, text: &str) -> Result<(String, String), Failure> {
+pub async fn find(ctx: &Context, text: &str) -> Result<(String, String), Failure> {
     let text = plain(text);
     if let Some((session, name)) = text.split_once('.') {
         return Ok((session.to_owned(), name.to_owned()));
@@ -161,7 +161,8 @@ fn row(ctx: &Context, schedule: &Schedule) -> Vec<Cell> {
     ]
 }
 
-async fn show(ctx: &Context, name: &str) -> Result<u8, Failure> {
+/// `schedule show`.
+pub async fn show(ctx: &Context, name: &str) -> Result<u8, Failure> {
     let (session, name) = find(ctx, name).await?;
     let schedule = ctx.client.schedule(&session, &name, true).await?;
     if !ctx.out.is_text() {

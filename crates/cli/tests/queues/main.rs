@@ -3,6 +3,7 @@
 mod dag;
 mod kills;
 mod outbox;
+mod output;
 mod poison;
 mod postgres;
 mod resident;

@@ -116,6 +116,7 @@ pub const TABLE: &[(&str, &str, Need)] = &[
     ("GET", "/v1/queues/{}/{}", Need::Read),
     ("GET", "/v1/queues/{}/{}/tasks", Need::Read),
     ("GET", "/v1/queues/{}/{}/stats", Need::Read),
+    ("GET", "/v1/queues/{}/{}/logs", Need::Read),
     // What a push makes run is in the file.
     ("POST", "/v1/queues/{}/{}/tasks", Need::Operate),
     ("POST", "/v1/queues/{}/{}/claim", Need::Operate),

@@ -1,12 +1,14 @@
 //! Lines out of bytes: one source is one stream of one slot, read from an offset.
 
 use crate::refusal::Answer;
+use crate::view;
 use gaffer::Handle;
 use gaffer::ReadAt;
 use gaffer::info::RunInfo;
 use gaffer::logs::{Chunk, LogReader};
-use gaffer_core::name::{RunId, Slot};
+use gaffer_core::name::{Place, RunId, Slot};
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 /// Longest piece of a line that is shown as one; the rest follows as further pieces.
 pub const LINE_BYTES_MAX: usize = 16 << 10;
@@ -88,10 +90,22 @@ impl Splitter {
     }
 }
 
+/// Names a source within its job.
+pub fn key(slot: &Slot, stream: &str) -> Arc<str> {
+    match slot.place {
+        Place::Instance { n, lane: 0 } => format!("{n}/{stream}"),
+        Place::Instance { n, lane } => format!("{n}~{lane}/{stream}"),
+        Place::OneOff(n) => format!("run-{n}/{stream}"),
+    }
+    .into()
+}
+
 /// One stream of one slot.
 pub struct Source {
-    /// Whose.
-    pub slot: Slot,
+    /// Whose: `shop.web.2`.
+    pub subject: String,
+    /// `2~1/stdout`: names it within its job.
+    pub key: Arc<str>,
     /// Which.
     pub stream: String,
     /// Next byte to read.
@@ -109,10 +123,20 @@ pub struct Source {
 impl Source {
     /// Opens a stream; it begins at the oldest byte that is kept.
     pub fn open(handle: &Handle, slot: &Slot, stream: &str) -> Answer<Source> {
-        let mut reader = handle.log(slot, stream)?;
+        Source::new(
+            handle.log(slot, stream)?,
+            stream,
+            view::subject(slot),
+            key(slot, stream),
+        )
+    }
+
+    /// The same of a reader.
+    pub fn new(mut reader: LogReader, stream: &str, subject: String, key: Arc<str>) -> Answer<Source> {
         let (first, _) = reader.range()?;
         Ok(Source {
-            slot: slot.clone(),
+            subject,
+            key,
             stream: stream.to_owned(),
             offset: first,
             limit: None,

@@ -5,6 +5,8 @@ use crate::http::events::{Form, HEARTBEAT};
 use crate::http::merge::{Item, Wanted};
 use crate::http::page::Labels;
 use crate::http::query::{self, Path, Query};
+use crate::http::queue_lines::{QueueFollow, QueueLines};
+use crate::http::sorted::newest;
 use crate::http::weave::{Weave, Whose, Woven};
 use crate::names;
 use crate::refusal::{Answer, Refusal};
@@ -348,6 +350,63 @@ pub async fn logs(
     send(&app, whose, lines.wanted()?, follow, &headers).await
 }
 
+/// Parameters of the lines of a queue.
+#[derive(Debug, Default, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct QueueLinesQuery {
+    /// Stay and send what comes; of one task until it is over.
+    #[serde(default)]
+    follow: bool,
+    /// Only so many of the newest lines, of all workers together.
+    tail: Option<usize>,
+    /// RFC 3339, or a duration back from now.
+    since: Option<String>,
+    /// RFC 3339, or a duration back from now.
+    until: Option<String>,
+    /// Regular expression on the text.
+    grep: Option<String>,
+    /// `stdout` or `stderr`.
+    stream: Option<String>,
+    /// Only what was written for this task.
+    task: Option<i64>,
+    /// Only what this run wrote.
+    run: Option<String>,
+    /// Beginnings and ends of tasks between the lines.
+    #[serde(default)]
+    events: bool,
+}
+
+/// What the workers of a queue wrote, merged by time, each line with the number of its task, as JSON lines or, by `Accept`, server-sent
+/// events. It is kept as `logs` of the queue says, also of tasks that are over.
+#[utoipa::path(get, path = "/v1/queues/{session}/{queue}/logs", tag = "queues", params(
+    ("session" = String, Path), ("queue" = String, Path), QueueLinesQuery),
+    responses((status = 200, content((LogLine = "application/jsonl"), (LogLine = "text/event-stream"))), (status = "default", body = ErrorBody)))]
+pub async fn queue_logs(
+    State(app): State<Shared>,
+    Path((session, queue)): Path<(String, String)>,
+    Query(query): Query<QueueLinesQuery>,
+    headers: HeaderMap,
+) -> Answer<Response> {
+    let (task, follow) = (query.task, query.follow);
+    let lines = LinesQuery {
+        follow,
+        tail: query.tail,
+        since: query.since,
+        until: query.until,
+        grep: query.grep,
+        stream: query.stream,
+        instance: None,
+        run: query.run,
+        events: query.events,
+    };
+    let id = crate::http::queues::id_of(&session, &queue)?;
+    let wanted = lines.wanted()?;
+    let tail = wanted.tail;
+    let lines = QueueLines::open(&app, id, task, wanted, !follow)?;
+    answer(Past::Queue(lines), tail, follow, &headers)
+}
+
 async fn send(
     app: &Shared,
     whose: Whose,
@@ -355,14 +414,18 @@ async fn send(
     follow: bool,
     headers: &HeaderMap,
 ) -> Answer<Response> {
-    let form = Form::of(headers);
     let tail = wanted.tail;
-    let mut weave = Weave::open(app, whose, wanted, !follow).await?;
+    let weave = Weave::open(app, whose, wanted, !follow).await?;
+    answer(Past::Jobs(weave), tail, follow, headers)
+}
+
+fn answer(mut past: Past, tail: Option<usize>, follow: bool, headers: &HeaderMap) -> Answer<Response> {
+    let form = Form::of(headers);
     let stage = match tail {
-        None => Stage::CatchUp(weave),
+        None => Stage::CatchUp(past),
         Some(tail) => {
-            let newest = weave.tail(tail)?;
-            Stage::Tail(weave, newest)
+            let newest = newest(tail, || past.catch_up())?;
+            Stage::Tail(past, newest)
         }
     };
     let feed = Linefeed { stage, follow, form };
@@ -370,11 +433,48 @@ async fn send(
     Ok(([(CONTENT_TYPE, form.kind())], body).into_response())
 }
 
+/// What was.
+enum Past {
+    Jobs(Weave),
+    Queue(QueueLines),
+}
+
+impl Past {
+    fn catch_up(&mut self) -> Answer<Vec<Item>> {
+        match self {
+            Past::Jobs(weave) => weave.catch_up(),
+            Past::Queue(lines) => lines.catch_up(),
+        }
+    }
+
+    async fn follow(self) -> Coming {
+        match self {
+            Past::Jobs(weave) => Coming::Jobs(weave.follow()),
+            Past::Queue(lines) => Coming::Queue(lines.follow().await),
+        }
+    }
+}
+
+/// What comes.
+enum Coming {
+    Jobs(Woven),
+    Queue(QueueFollow),
+}
+
+impl Coming {
+    async fn next(&mut self) -> Vec<Item> {
+        match self {
+            Coming::Jobs(woven) => woven.next().await,
+            Coming::Queue(follow) => follow.next().await,
+        }
+    }
+}
+
 /// How far the lines have been sent.
 enum Stage {
-    Tail(Weave, VecDeque<Item>),
-    CatchUp(Weave),
-    Follow(Woven),
+    Tail(Past, VecDeque<Item>),
+    CatchUp(Past),
+    Follow(Coming),
     Over,
 }
 
@@ -406,17 +506,19 @@ impl Linefeed {
     /// One step: what follows, and lines (none: a heartbeat).
     async fn step(&mut self) -> Option<(Stage, Option<Vec<Item>>)> {
         match std::mem::replace(&mut self.stage, Stage::Over) {
-            Stage::Tail(weave, mut items) if !items.is_empty() => {
+            Stage::Tail(past, mut items) if !items.is_empty() => {
                 let batch = items.drain(..items.len().min(256)).collect();
-                Some((Stage::Tail(weave, items), Some(batch)))
+                Some((Stage::Tail(past, items), Some(batch)))
             }
-            Stage::Tail(weave, _) if self.follow => Some((Stage::Follow(weave.follow()), Some(Vec::new()))),
-            Stage::CatchUp(mut weave) => {
+            Stage::Tail(past, _) if self.follow => {
+                Some((Stage::Follow(past.follow().await), Some(Vec::new())))
+            }
+            Stage::CatchUp(mut past) => {
                 // A stream that became unreadable ends the answer: the head is out already.
-                let items = weave.catch_up().ok()?;
+                let items = past.catch_up().ok()?;
                 let stage = match (items.is_empty(), self.follow) {
-                    (false, _) => Stage::CatchUp(weave),
-                    (true, true) => Stage::Follow(weave.follow()),
+                    (false, _) => Stage::CatchUp(past),
+                    (true, true) => Stage::Follow(past.follow().await),
                     (true, false) => Stage::Over,
                 };
                 Some((stage, Some(items)))

@@ -5,6 +5,7 @@
 //! makes the tasks wait, not the memory grow. A mark of the end of a run waits (shortly) for the last lines of it.
 
 use crate::http::lines::{Line, Source};
+use crate::http::sorted::{Sorted, newest};
 use crate::http::{App, Shared};
 use crate::refusal::{Answer, Refusal};
 use crate::view;
@@ -15,16 +16,12 @@ use gaffer_core::job::{Output, ReloadHow};
 use gaffer_core::name::{JobId, Place, RunId, Slot};
 use gaffer_core::time::Wall;
 use regex_lite::Regex;
-use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
-
-/// Memory of all sources together while catching up.
-const CATCH_UP_BYTES: usize = 2 << 20;
 
 /// Bytes of the newest lines that are held for `tail`.
 pub const TAIL_BYTES_MAX: usize = 16 << 20;
@@ -69,6 +66,33 @@ pub struct Wanted {
     pub jobs: usize,
 }
 
+impl Wanted {
+    /// Moves a source to where its lines may begin to be wanted; it ends at what there is now.
+    pub fn seek(&self, source: &mut Source) -> Answer<()> {
+        if let Some(offset) = self.resume.get(&*source.key) {
+            source.offset = source.offset.max(*offset);
+        } else if let Some(since_ms) = self.since_ms {
+            source.seek_time(since_ms)?;
+        }
+        // With a pattern the lines that count are not known yet.
+        if let (Some(tail), None) = (self.tail, &self.grep)
+            && self.resume.is_empty()
+        {
+            source.seek_tail(tail.max(1))?;
+        }
+        if source.limit.is_none() {
+            source.limit = Some(source.range()?.1);
+        }
+        Ok(())
+    }
+
+    /// Is this a time that is wanted?
+    pub fn takes_time(&self, wall_ms: i64) -> bool {
+        self.since_ms.is_none_or(|since| wall_ms >= since)
+            && self.until_ms.is_none_or(|until| wall_ms <= until)
+    }
+}
+
 /// A line with its place.
 #[derive(Clone, Debug)]
 pub struct Item {
@@ -80,29 +104,17 @@ pub struct Item {
     pub end: u64,
 }
 
-/// `2~1/stdout`: names a source within its job.
-fn key(slot: &Slot, stream: &str) -> Arc<str> {
-    match slot.place {
-        Place::Instance { n, lane: 0 } => format!("{n}/{stream}"),
-        Place::Instance { n, lane } => format!("{n}~{lane}/{stream}"),
-        Place::OneOff(n) => format!("run-{n}/{stream}"),
-    }
-    .into()
-}
-
 /// The merged log.
 pub struct Merge {
     app: Shared,
     job: JobId,
     wanted: Wanted,
-    sources: Vec<Source>,
-    order: BinaryHeap<Reverse<(i64, usize)>>,
+    /// Whose the sources are, in their order.
+    slots: Vec<Slot>,
+    sorted: Sorted,
     marks: VecDeque<LogLine>,
     /// Behind the newest event that was looked at.
     cursor: Cursor,
-    piece_bytes: usize,
-    /// Nothing will be followed: an unfinished last line has its turn like any other.
-    at_end: bool,
 }
 
 impl Merge {
@@ -113,26 +125,22 @@ impl Merge {
             app: app.clone(),
             job: job.clone(),
             wanted,
-            sources: Vec::new(),
-            order: BinaryHeap::new(),
+            slots: Vec::new(),
+            sorted: Sorted::default(),
             marks: VecDeque::new(),
             cursor,
-            piece_bytes: 0,
-            at_end: false,
         };
         let runs = merge.runs().await?;
+        let mut sources = Vec::new();
         for slot in merge.slots(&runs)? {
             for stream in merge.streams()? {
                 if let Some(source) = merge.source(&slot, &stream, &runs)? {
-                    merge.sources.push(source);
+                    merge.slots.push(slot.clone());
+                    sources.push(source);
                 }
             }
         }
-        merge.piece_bytes =
-            (CATCH_UP_BYTES / merge.sources.len().max(1) / merge.wanted.jobs.max(1)).clamp(4 << 10, 64 << 10);
-        for index in 0..merge.sources.len() {
-            merge.queue(index)?;
-        }
+        merge.sorted = Sorted::new(sources, merge.wanted.jobs)?;
         if merge.wanted.events {
             merge.marks = merge.past_marks();
         }
@@ -224,108 +232,37 @@ impl Merge {
         }
         starts.sort_unstable();
         source.runs = starts;
-        if let Some(offset) = self.wanted.resume.get(&*key(slot, stream)) {
-            source.offset = source.offset.max(*offset);
-        } else if let Some(since_ms) = self.wanted.since_ms {
-            source.seek_time(since_ms)?;
-        }
-        // With a pattern the lines that count are not known yet.
-        if let (Some(tail), None) = (self.wanted.tail, &self.wanted.grep)
-            && self.wanted.resume.is_empty()
-        {
-            source.seek_tail(tail.max(1))?;
-        }
-        if source.limit.is_none() {
-            source.limit = Some(source.range()?.1);
-        }
+        self.wanted.seek(&mut source)?;
         Ok(Some(source))
-    }
-
-    /// Puts the next line of a source in the order; unfinished lines stay behind when more may come.
-    fn queue(&mut self, index: usize) -> Answer<()> {
-        let piece = self.piece_bytes.max(4 << 10);
-        let Some(source) = self.sources.get_mut(index) else {
-            return Ok(());
-        };
-        while source.ready.is_empty() && source.fill(piece)? {}
-        if self.at_end && source.ready.is_empty() {
-            source.flush(true);
-        }
-        if let Some(line) = source.ready.front() {
-            self.order.push(Reverse((line.wall_ms, index)));
-        }
-        Ok(())
     }
 
     /// The next lines of catching up, in order; empty at the end of it. `at_end`: nothing will be followed.
     pub fn catch_up(&mut self, at_end: bool) -> Answer<Vec<Item>> {
-        if at_end && !std::mem::replace(&mut self.at_end, true) {
-            self.flush_exhausted();
+        if at_end {
+            self.sorted.end();
         }
         let mut items = Vec::new();
         let batch = (BATCH / self.wanted.jobs.max(1)).max(1);
         while items.len() < batch {
-            let next = self.order.peek().map(|Reverse((wall_ms, _))| *wall_ms);
-            let mark = self.marks.front().map(|mark| mark.time.clone());
-            if let Some(mark_time) = mark
-                && next.is_none_or(|wall_ms| mark_time <= view::time(Wall(wall_ms)))
-            {
-                items.extend(self.marks.pop_front().map(|line| Item {
-                    line,
-                    key: "".into(),
-                    end: 0,
-                }));
+            if let Some(mark) = due_mark(&mut self.marks, self.sorted.next_ms()) {
+                items.push(plain(mark));
                 continue;
             }
-            let Some(Reverse((_, index))) = self.order.pop() else {
+            let Some((index, line)) = self.sorted.pop()? else {
                 break;
             };
-            let Some(line) = self
-                .sources
-                .get_mut(index)
-                .and_then(|source| source.ready.pop_front())
-            else {
-                continue;
-            };
-            if let Some(source) = self.sources.get(index)
+            if let Some(source) = self.sorted.source(index)
                 && is_wanted(&self.wanted, &line)
             {
                 items.push(item(source, line));
             }
-            self.queue(index)?;
         }
         Ok(items)
     }
 
-    /// Brings unfinished last lines of sources that have nothing else into the order.
-    fn flush_exhausted(&mut self) {
-        for (index, source) in self.sources.iter_mut().enumerate() {
-            if source.ready.is_empty() {
-                source.flush(true);
-                if let Some(line) = source.ready.front() {
-                    self.order.push(Reverse((line.wall_ms, index)));
-                }
-            }
-        }
-    }
-
     /// All of catching up, but only the newest lines of it.
     pub fn catch_up_tail(&mut self, tail: usize, at_end: bool) -> Answer<VecDeque<Item>> {
-        let mut newest: VecDeque<Item> = VecDeque::new();
-        let mut bytes = 0;
-        loop {
-            let items = self.catch_up(at_end)?;
-            if items.is_empty() {
-                return Ok(newest);
-            }
-            for item in items {
-                bytes += item.line.text.len();
-                newest.push_back(item);
-                while newest.len() > tail || bytes > TAIL_BYTES_MAX {
-                    bytes -= newest.pop_front().map_or(0, |old| old.line.text.len());
-                }
-            }
-        }
+        newest(tail, || self.catch_up(at_end))
     }
 
     /// Marks of what happened before, as far as it is still known.
@@ -358,8 +295,7 @@ impl Merge {
             (None, None) => false,
         };
         let is_run = self.wanted.run.is_none_or(|run| event.run == Some(run));
-        let is_now = self.wanted.since_ms.is_none_or(|since| record.time.0 >= since)
-            && self.wanted.until_ms.is_none_or(|until| record.time.0 <= until);
+        let is_now = self.wanted.takes_time(record.time.0);
         (is_ours && is_run && is_now).then(|| mark_line(record))
     }
 
@@ -382,7 +318,15 @@ fn other_lane(slot: &Slot) -> Option<Slot> {
     }
 }
 
-fn is_wanted(wanted: &Wanted, line: &Line) -> bool {
+/// The next mark, if it comes before the next line.
+pub fn due_mark(marks: &mut VecDeque<LogLine>, next_ms: Option<i64>) -> Option<LogLine> {
+    let time = &marks.front()?.time;
+    let is_due = next_ms.is_none_or(|wall_ms| *time <= view::time(Wall(wall_ms)));
+    marks.pop_front_if(|_| is_due)
+}
+
+/// Does a line count?
+pub fn is_wanted(wanted: &Wanted, line: &Line) -> bool {
     let in_time = wanted
         .since_ms
         .is_none_or(|since| line.wall_ms >= since || line.is_gap)
@@ -395,17 +339,19 @@ fn is_wanted(wanted: &Wanted, line: &Line) -> bool {
                 .is_none_or(|pattern| pattern.is_match(&line.text)))
 }
 
-fn item(source: &Source, line: Line) -> Item {
+/// A line as it is sent.
+pub fn item(source: &Source, line: Line) -> Item {
     let stream = if line.is_gap {
         "gap".to_owned()
     } else {
         source.stream.clone()
     };
     Item {
-        key: key(&source.slot, &source.stream),
+        key: source.key.clone(),
         end: line.end,
         line: LogLine {
-            subject: view::subject(&source.slot),
+            subject: source.subject.clone(),
+            task: None,
             run: source.run_at(line.offset).map(|run| run.to_string()),
             stream,
             time: view::time(Wall(line.wall_ms)),
@@ -433,6 +379,7 @@ fn mark_line(record: &EventRecord) -> LogLine {
     };
     LogLine {
         subject,
+        task: None,
         run: event.run.map(|run| run.to_string()),
         stream: "event".to_owned(),
         time: view::time(record.time),
@@ -478,7 +425,8 @@ pub struct Follow {
 impl Follow {
     fn new(mut merge: Merge) -> Follow {
         let (tx, rx) = mpsc::channel(UNDERWAY);
-        let sources = std::mem::take(&mut merge.sources);
+        let sources = std::mem::take(&mut merge.sorted).into_sources();
+        let slots = std::mem::take(&mut merge.slots);
         let mut follow = Follow {
             merge,
             watched: Vec::new(),
@@ -487,13 +435,13 @@ impl Follow {
             held: VecDeque::new(),
             tasks: tokio::task::JoinSet::new(),
         };
-        for mut source in sources {
+        for (slot, mut source) in slots.into_iter().zip(sources) {
             // Of one run the end is known once it has ended; otherwise there is none.
             let is_live = follow.merge.wanted.run.is_none_or(|run| follow.is_live(run));
             if is_live {
                 source.limit = None;
             }
-            follow.watch(source);
+            follow.watch(slot, source);
         }
         if follow.merge.wanted.run.is_some() {
             follow.tx = None;
@@ -511,7 +459,7 @@ impl Follow {
             .any(|view| view.run == Some(run) && view.pid.is_some())
     }
 
-    fn watch(&mut self, source: Source) {
+    fn watch(&mut self, slot: Slot, source: Source) {
         let Some(tx) = self.tx.clone() else { return };
         let progress = Arc::new(AtomicU64::new(source.offset));
         let news = News {
@@ -520,7 +468,7 @@ impl Follow {
         };
         let (news_tx, news_rx) = watch::channel(news);
         self.watched.push(Watched {
-            slot: source.slot.clone(),
+            slot,
             stream: source.stream.clone(),
             progress: progress.clone(),
             news: news_tx,
@@ -612,7 +560,7 @@ impl Follow {
         if !self.watched.iter().any(|watched| watched.slot == *slot) {
             for stream in self.merge.streams().unwrap_or_default() {
                 if let Ok(source) = Source::open(&self.merge.app.handle, slot, &stream) {
-                    self.watch(source);
+                    self.watch(slot.clone(), source);
                 }
             }
         }
@@ -654,7 +602,8 @@ impl Follow {
     }
 }
 
-fn plain(line: LogLine) -> Item {
+/// A mark as it is sent.
+pub fn plain(line: LogLine) -> Item {
     Item {
         line,
         key: "".into(),

@@ -92,6 +92,7 @@ fn queued() -> OpenApiRouter<Shared> {
         .routes(routes!(queues::task_settle))
         .routes(routes!(queues::list))
         .routes(routes!(queues::show))
+        .routes(routes!(logs::queue_logs))
         .routes(routes!(queues::stats))
         .routes(routes!(queues::push, queues::tasks))
         .routes(routes!(queues::pause))

@@ -4,7 +4,7 @@
 //! that are added later.
 
 use crate::http::Shared;
-use crate::http::merge::{Follow, Item, Merge, TAIL_BYTES_MAX, Wanted};
+use crate::http::merge::{Follow, Item, Merge, Wanted};
 use crate::http::page::Labels;
 use crate::refusal::{Answer, Refusal};
 use crate::view;
@@ -184,25 +184,6 @@ impl Weave {
             self.queue(index)?;
         }
         Ok(items)
-    }
-
-    /// All of what was, but only the newest lines of it.
-    pub fn tail(&mut self, tail: usize) -> Answer<VecDeque<Item>> {
-        let mut newest: VecDeque<Item> = VecDeque::new();
-        let mut bytes = 0;
-        loop {
-            let items = self.catch_up()?;
-            if items.is_empty() {
-                return Ok(newest);
-            }
-            for item in items {
-                bytes += item.line.text.len();
-                newest.push_back(item);
-                while newest.len() > tail || bytes > TAIL_BYTES_MAX {
-                    bytes -= newest.pop_front().map_or(0, |old| old.line.text.len());
-                }
-            }
-        }
     }
 
     /// Goes on with what comes.

@@ -80,7 +80,7 @@ impl From<Error> for LegacyError {
             | Error::QueueNotFound(_)
             | Error::ScheduleNotFound(_)
             | Error::QueuedTaskNotFound(_) => (404, "not_found"),
-            Error::Task(_) => (409, "conflict"),
+            Error::Task(_) | Error::AlreadyFinished(..) => (409, "conflict"),
             Error::JobExists(_) => (409, "process_conflict"),
             Error::RevisionMismatch { .. } | Error::OwnedByFile { .. } | Error::PlanStale(_) => {
                 (409, "conflict")

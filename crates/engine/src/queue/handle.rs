@@ -373,10 +373,7 @@ impl Handle {
         match &cancelled {
             Cancelled::Unknown => return Err(no_task(id)),
             Cancelled::Over(state) => {
-                return Err(Error::WrongState(format!(
-                    "task {id} is over already: {}",
-                    state.word()
-                )));
+                return Err(Error::AlreadyFinished(id, state.word()));
             }
             Cancelled::Asked(_) => self.queue_input(Input::CancelAsked(id)),
             Cancelled::Now(queue) => {

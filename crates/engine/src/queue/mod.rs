@@ -9,6 +9,7 @@
 //! | `resident` | workers that are kept and fed |
 //! | `listen` | what they say |
 //! | `push` | from what a caller says to a task of the store |
+//! | `output` | which part of a seat's output is whose |
 //! | `outbox` | tasks that applications keep in files of their own |
 //! | `handler` | functions of this process |
 //! | `dag` | runs of tasks of steps |
@@ -28,6 +29,7 @@ mod handler;
 mod listen;
 mod opening;
 mod outbox;
+mod output;
 mod push;
 mod resident;
 pub(crate) mod service;
@@ -40,5 +42,7 @@ pub use defined::QueueDefined;
 pub(crate) use defined::from_rows;
 pub use handle::{NewPush, QueueInfo, QueueSelf, QueueVerb, TaskOutcome};
 pub use handler::{Handled, HandlerError, QueueTask};
+pub(crate) use opening::of_worker;
+pub use output::{Part, Parts, Seat};
 pub(crate) use push::task_of;
 pub use stats::{BOUNDS, Latencies, QueueStats};

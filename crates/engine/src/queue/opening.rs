@@ -37,7 +37,7 @@ pub(super) fn resident_slot(queue: &QueueId, n: u32) -> String {
 }
 
 /// Queue and place of the slot of a resident worker.
-fn of_resident_slot(slot: &str) -> Option<(QueueId, u32)> {
+pub(super) fn of_resident_slot(slot: &str) -> Option<(QueueId, u32)> {
     let (queue, n) = slot.strip_prefix("queue:")?.split_once("/r")?;
     let n: u32 = n.parse().ok()?;
     Some((JobId::parse(queue).ok()?, n.checked_sub(1)?))
@@ -48,6 +48,12 @@ pub(super) fn of_slot(slot: &str) -> Option<(QueueId, u32)> {
     let (queue, seat) = slot.strip_prefix("queue:")?.split_once('/')?;
     let seat: u32 = seat.parse().ok()?;
     Some((JobId::parse(queue).ok()?, seat.checked_sub(1)?))
+}
+
+/// The queue of a worker's slot.
+pub(crate) fn of_worker(slot: &str) -> Option<QueueId> {
+    let resident = of_resident_slot(slot).map(|(queue, _)| queue);
+    resident.or_else(|| of_slot(slot).map(|(queue, _)| queue))
 }
 
 fn handle_of(facts: &RunFacts) -> Handle {
@@ -150,6 +156,7 @@ impl State {
     pub fn note_queue_run(&mut self, slot: &str, facts: RunFacts, dead_shim: bool) {
         let run = facts.run;
         self.queues.seats.insert(slot.to_owned(), run);
+        self.note_part_found(&facts);
         if let Some((queue, n)) = of_resident_slot(slot) {
             let mut facts = Box::new(facts);
             facts.gone |= dead_shim;

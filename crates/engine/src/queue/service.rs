@@ -575,6 +575,9 @@ impl State {
 
     /// A fact about a worker's run, as journals tell it of any run.
     pub fn queue_fact(&mut self, run: RunId, input: io::Input) {
+        if matches!(input, io::Input::Started { .. } | io::Input::Exited { .. }) {
+            self.note_part(run);
+        }
         if self.queues.residents.by_run.contains_key(&run) {
             return self.resident_fact(run, input);
         }

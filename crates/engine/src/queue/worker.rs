@@ -6,7 +6,7 @@ use crate::facts::RunFacts;
 use crate::launch::{bounds_of, choose_ports, message_of, stop_of};
 use crate::owner::Message;
 use crate::state::State;
-use gaffer_config::{QueueRun, RunContext};
+use gaffer_config::{QueueRun, Redaction, RunContext};
 use gaffer_core::io::End;
 use gaffer_core::job::Launch;
 use gaffer_core::name::RunId;
@@ -335,7 +335,7 @@ fn told(spec: &Queue, work: &Work, facts: &RunFacts, end: &End, dir: &Path) -> O
             Err(text) => Outcome::Failed(Failure::of("bad-result", text)),
         },
         Outcome::Done(result) => Outcome::Done(result),
-        other => other.with_output(tail(dir, "stderr", facts.err).into()),
+        other => other.with_output(tail(spec, dir, facts.err).into()),
     }
 }
 
@@ -356,8 +356,22 @@ fn result(dir: &Path, (from, to): (u64, Option<u64>)) -> Result<Option<Arc<str>>
     }
 }
 
-fn tail(dir: &Path, stream: &str, range: (u64, Option<u64>)) -> String {
-    String::from_utf8_lossy(&bytes(dir, stream, range, OUTPUT)).into_owned()
+/// The last of what a run wrote to stderr, masked as all output is.
+fn tail(spec: &Queue, dir: &Path, (from, to): (u64, Option<u64>)) -> String {
+    let mut all = bytes(dir, "stderr", (from, to), OUTPUT);
+    if !spec.logs.redact.is_empty() {
+        let is_cut = to.is_none_or(|to| to.saturating_sub(from) > all.len() as u64);
+        let entries = spec.logs.redact.iter().map(String::as_str);
+        let redaction = Redaction::new(entries).unwrap_or_else(|_| Redaction::everything());
+        for (index, line) in all.split_mut(|byte| *byte == b'\n').enumerate() {
+            match index == 0 && is_cut {
+                // A pattern sees whole lines only.
+                true => line.fill(b'*'),
+                false => redaction.mask(line),
+            }
+        }
+    }
+    String::from_utf8_lossy(&all).into_owned()
 }
 
 /// At most the last so many bytes of a run's part of a stream.

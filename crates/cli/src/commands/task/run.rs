@@ -4,6 +4,7 @@ use super::screen::Progress;
 use super::{exit_of, wait_for};
 use crate::args::FileArgs;
 use crate::args::task::{TaskFileArgs, TaskRunArgs, TaskStartArgs};
+use crate::commands::queue as queues;
 use crate::context::Context;
 use crate::failure::Failure;
 use crate::file;
@@ -11,9 +12,10 @@ use crate::foreground::Signals;
 use crate::private::Private;
 use crate::runner;
 use gaffer_api::client::ClientError;
+use gaffer_api::types::queue::PushRequest;
 use gaffer_api::types::task::{Task, TaskKillRequest, TaskRequest};
 use gaffer_config::{Config, LoadedTask, ThermosContext, load_thermos};
-use serde_json::json;
+use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -230,8 +232,58 @@ fn by_name(ctx: &Context, args: &TaskFileArgs, name: &str) -> Result<TaskRequest
     })
 }
 
+/// `task start NAME --queue Q`: a queue whose tasks are runs of this one takes it, with the parameters as its payload.
+async fn enqueue(ctx: &Context, args: &TaskStartArgs, queue: &str) -> Result<u8, Failure> {
+    let file = &args.file;
+    let name = file.file.as_ref().and_then(|name| name.to_str());
+    let Some(name) = name.filter(|name| is_name(Path::new(name))) else {
+        return Err(
+            Failure::usage("a queue runs tasks of its gaffer.toml: which one, by name?")
+                .hint(format!("gaffer task start NAME --queue {queue}")),
+        );
+    };
+    let other = file.id.is_some() || file.task.is_some() || file.user.is_some() || file.cwd.is_some();
+    if other || !file.ports.is_empty() {
+        return Err(Failure::usage(
+            "with --queue a task gets parameters (-E) and nothing else",
+        ));
+    }
+    let (session, queue) = queues::find(ctx, queue).await?;
+    let spec = ctx.client.queue(&session, &queue, true).await?.spec;
+    let runs = spec
+        .as_ref()
+        .and_then(|spec| spec.get("task"))
+        .and_then(Value::as_str);
+    if runs != Some(name) {
+        let message = format!("queue {session}.{queue} does not run task {name}");
+        return Err(Failure::conflict(message).hint(match runs {
+            Some(other) => format!("it runs {other}:  gaffer task start {other} --queue {queue}"),
+            None => format!("in its file:  [queue.{queue}] task = \"{name}\""),
+        }));
+    }
+    let params = file
+        .vars
+        .iter()
+        .map(|(name, value)| (name.clone(), value.as_str().into()));
+    let push = PushRequest {
+        payload: Value::Object(params.collect()),
+        delay: args.delay.map(|delay| format!("{}ms", delay.as_millis())),
+        at: args.at.clone(),
+        ..PushRequest::default()
+    };
+    queues::put(ctx, &session, &queue, push, args.wait).await
+}
+
 /// `task start`.
 pub async fn start(ctx: &Context, args: &TaskStartArgs) -> Result<u8, Failure> {
+    if let Some(queue) = &args.queue {
+        return enqueue(ctx, args, queue).await;
+    }
+    if args.delay.is_some() || args.at.is_some() {
+        let option = if args.at.is_some() { "--at" } else { "--in" };
+        let failure = Failure::usage(format!("{option} is for tasks that wait in a queue: --queue Q"));
+        return Err(failure.hint("at a time, without a queue:  [schedule.X] at = \"…\""));
+    }
     if let Some(id) = &args.file.id {
         runner::check_id(id)?;
     }
