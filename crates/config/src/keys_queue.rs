@@ -31,6 +31,7 @@ const DEFAULTS: &[(&str, &str)] = &[
 #[rustfmt::skip] // A table reads better as one.
 const WORK_ONLY: &[Key] = &[
     key("task", Type::Name, "", N, Use::Run, "instead of `cmd`: a task (`[task.NAME]`) is started for each; the payload's fields are its `params`"),
+    key("schema", Type::Any, "", L, Use::Run, "what a payload has to look like: a file with a JSON Schema, read when the definition is applied, or the schema itself; see docs/queues.md"),
     key("exit.snooze", Type::Ends, "[75]", L, Use::Run, "later, not counted"),
     key("retry.crashes", Type::Count(1), "5", L, Use::Run, "ends by signal or for memory that park a task, counted apart from failures"),
     key("keep_running", Type::Bool, "false", L, Use::Run, "an orderly stop of the daemon leaves workers running for the next daemon"),
@@ -70,6 +71,7 @@ const QUEUE_ONLY: &[Key] = &[
     not_yet("weight", "share when queues compete for a pool"),
     not_yet("pool", "workers that queues share"),
     not_yet("scale", "automatic scaling"),
+    key("redact", Type::Texts, "[]", L, Use::Run, "paths in the payload whose values nobody is shown but workers: `\"card.number\"`; of all entries of a list, unless the path has a number"),
     key("max_payload", Type::Size, "\"256K\"", L, Use::Run, "larger ones are refused"),
     key("unknown_kind", Type::Word(&["dead", "wait", "drop"]), "\"dead\"", L, Use::Run, "what becomes of kinds that nothing is defined for"),
     key("durability", Type::Word(&["full", "relaxed"]), "\"full\"", D, Use::Run, "`full`: what was acknowledged survives a loss of power"),

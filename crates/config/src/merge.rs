@@ -775,6 +775,10 @@ pub(crate) fn is_shell(node: Option<&Node>) -> bool {
 
 /// Lays a level over: as any table, but a probe of one kind replaces a probe of another.
 fn overlay_job(table: &mut Table, level: &Table) {
+    // Half of one schema and half of another is none.
+    if level.get("schema").is_some() {
+        table.remove("schema");
+    }
     for key in ["ready", "health"] {
         let Some(new) = level.get_table(key) else { continue };
         if !new.iter().any(|(name, _)| PROBES.contains(&name)) {

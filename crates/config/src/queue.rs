@@ -10,14 +10,18 @@ use crate::kind;
 use crate::launch;
 use crate::merge::{MergedQueue, MergedStep};
 use crate::node::{Item, Node, Span, Table};
+use crate::payload;
 use crate::report::Report;
 use crate::resolve::{Named, Resolver, World};
+use crate::source::plain;
 use gaffer_core::name::{JobId, JobName, Name};
+use gaffer_core::queue::schema::Schema;
 use gaffer_core::queue::spec::{
     By, Conflict, Delivery, OnStop, PayloadBy, Queue, Throttle, Unique, Unknown, Work,
 };
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
+use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -295,7 +299,51 @@ fn work(
             kept.insert(key.to_owned(), entry.node.to_json());
         }
     }
+    if let Some((schema, json)) = schema(&mut resolver) {
+        work.schema = Some(Arc::new(schema));
+        // The file may go: what was in it is kept.
+        kept.insert("schema".to_owned(), json);
+    }
     (work, kept)
+}
+
+/// What a payload has to look like, and the same as JSON: written in the file, or in one of its own.
+fn schema(resolver: &mut Resolver<'_, '_>) -> Option<(Schema, Value)> {
+    let node = resolver.table.get("schema")?;
+    let (what, json) = match &node.item {
+        Item::Str(name) => {
+            let folder = resolver.report.folder_of(node.span);
+            let path = folder.unwrap_or(Path::new("/")).join(name);
+            let read = resolver.world.host.read_file(&path);
+            let json = read
+                .map_err(|error| match error.kind() {
+                    ErrorKind::NotFound => "there is no such file".to_owned(),
+                    _ => plain(&error),
+                })
+                .and_then(|text| serde_json::from_str(&text).map_err(|error| format!("is no JSON: {error}")));
+            match json {
+                Ok(json) => (name.clone(), json),
+                Err(why) => {
+                    let message = format!("`schema` names {name}: {why}");
+                    resolver.error(node.span, "schema", message, "");
+                    return None;
+                }
+            }
+        }
+        Item::Table(_) => ("`schema`".to_owned(), node.to_json()),
+        _ => {
+            let message = format!("`schema` is a file or a JSON Schema, not {}", node.kind());
+            resolver.error(node.span, "schema", message, "write schema = \"payload.json\"");
+            return None;
+        }
+    };
+    match payload::schema_of(&json) {
+        Ok(schema) => Some((schema, json)),
+        Err(why) => {
+            resolver.error(node.span, "schema", format!("{what}: {why}"), "");
+            None
+        }
+    }
 }
 
 /// The queue's own keys.
@@ -348,6 +396,7 @@ impl Values<'_> {
         spec.keep.stats = self.duration("keep.stats").unwrap_or(spec.keep.stats);
         spec.unique = self.unique(report);
         spec.throttle = self.throttle(report);
+        spec.redact = self.redact(report);
         if let Some(size) = self
             .table
             .get("max_payload")
@@ -469,6 +518,18 @@ impl Values<'_> {
             );
         }
         Some(unique)
+    }
+
+    fn redact(&self, report: &mut Report) -> Vec<String> {
+        let texts = self.table.get("redact").map(Node::texts).unwrap_or_default();
+        for (path, span) in &texts {
+            if path.split('.').any(str::is_empty) {
+                let message = format!("`{path}` is no path in a payload");
+                let place = format!("{}.redact", self.path);
+                report.error(*span, &place, message, "write names with dots: \"card.number\"");
+            }
+        }
+        texts.into_iter().map(|(path, _)| path.to_owned()).collect()
     }
 
     fn throttle(&self, report: &mut Report) -> Throttle {

@@ -4,6 +4,7 @@ mod fixture;
 
 use fixture::toml;
 use gaffer_config::{LoadedQueue, StoredHost, load_queue_json};
+use gaffer_core::queue::schema::Kind;
 use gaffer_core::queue::spec::{By, Conflict, Delivery, OnStop, PayloadBy, Unknown};
 use std::time::Duration;
 
@@ -42,6 +43,8 @@ keep = { done = "1h", dead = "14d", result = "2h" }
 unique = { by = ["file"], for = "1h", while = ["running"], conflict = "debounce", max_delay = "5m" }
 throttle = { total = 9, per_kind = 3, key = "customer", per_key = 2, rate = "100/min" }
 max_payload = "1M"
+redact = ["card.number"]
+schema = { type = "object", required = ["file"], properties = { n = { enum = [1, "a"] } } }
 unknown_kind = "wait"
 durability = "relaxed"
 on_stop = "drain"
@@ -53,6 +56,7 @@ stop = "3s"
 
 [queue.thumbs.kind.video]
 cmd = ["./thumbs", "--video"]
+schema = { type = "string" }
 timeout = "30m"
 "#;
 
@@ -75,6 +79,12 @@ fn every_key_has_its_meaning() {
     );
     assert_eq!(spec.throttle.rate, Some((100, Duration::from_secs(60))));
     assert_eq!(spec.max_payload, 1 << 20);
+    assert_eq!(spec.redact, ["card.number"]);
+    let schema = spec.work.schema.as_ref().expect("a schema");
+    assert_eq!(
+        (&*schema.kinds, &*schema.required),
+        ([Kind::Object].as_slice(), ["file".into()].as_slice())
+    );
     assert_eq!(
         (spec.unknown, spec.full, spec.on_stop),
         (Unknown::Wait, false, OnStop::Drain)
@@ -83,6 +93,8 @@ fn every_key_has_its_meaning() {
     assert_eq!((spec.work.retry.attempts, spec.work.crashes), (Some(8), 2));
     let video = spec.work(Some("video"));
     assert_eq!(video.timeout, Some(Duration::from_secs(1800)));
+    let own = video.schema.as_ref().expect("a schema of its own");
+    assert_eq!((&*own.kinds, own.required.len()), ([Kind::String].as_slice(), 0));
     assert_eq!(
         video.retry.attempts,
         Some(8),
@@ -155,6 +167,16 @@ fn mistakes_are_told_with_what_to_do() {
         ("cmd = \"a\"\ndelivery = \"exactly-once\"", "at-least-once"),
         ("cmd = \"a\"\ninstances = 3", "unknown key `instances`"),
         ("cmd = \"a\"\nkind.k.nice = 100", "nice"),
+        ("redact = [\"card..number\"]", "write names with dots"),
+        (
+            "schema = \"none.json\"",
+            "`schema` names none.json: there is no such file",
+        ),
+        ("schema = 7", "`schema` is a file or a JSON Schema, not a number"),
+        (
+            "schema.properties.a.pattern = \"x\"",
+            "`properties.a.pattern` is not understood",
+        ),
     ];
     for (lines, expected) in cases {
         let said = wrong(&format!("[queue.q]\n{lines}\n"));

@@ -3,8 +3,9 @@
 use crate::view::{now, time};
 use gaffer::queue::{QueueInfo, TaskOutcome};
 use gaffer_api::types::queue::{
-    ClaimedTask, Queue, QueueMinute, QueuedOutcome, QueuedTask, TaskAttempt, TaskFailure,
+    ClaimedTask, Queue, QueueAlert, QueueMinute, QueuedOutcome, QueuedTask, TaskAttempt, TaskFailure,
 };
+use gaffer_core::queue::alert::Alert;
 use gaffer_core::queue::spec::Delivery;
 use gaffer_core::queue::task::{Claimed, Failure, TaskState};
 use gaffer_core::time::{Duration, Wall};
@@ -26,16 +27,17 @@ pub fn queue(info: &QueueInfo, spec: bool) -> Queue {
         (true, true) => format!("paused by {}", info.mode.by),
         (true, false) => format!("closed by {}: takes no tasks", info.mode.by),
         _ if info.spec.workers == 0 && info.spec.is_ours() && counts.queued > 0 => "no workers".to_owned(),
-        _ => info
-            .outbox_trouble
-            .as_ref()
-            .map_or(String::new(), |why| format!("outbox: {why}")),
+        _ => match &info.outbox_trouble {
+            Some(why) => format!("outbox: {why}"),
+            None => alarm(info),
+        },
     };
     Queue {
         session: info.id.session.to_string(),
         queue: info.id.job.to_string(),
         state: state.to_owned(),
         summary,
+        alerts: info.alerts.iter().map(alert).collect(),
         waiting: counts.queued,
         oldest_ms: oldest.map(millis),
         running: counts.running,
@@ -55,6 +57,23 @@ pub fn queue(info: &QueueInfo, spec: bool) -> Queue {
         .to_owned(),
         file: info.file.clone(),
         spec: spec.then(|| info.typed.clone()),
+    }
+}
+
+/// The most pressing alert; and how many more there are.
+fn alarm(info: &QueueInfo) -> String {
+    match info.alerts.as_slice() {
+        [] => String::new(),
+        [one] => one.text.clone(),
+        [first, more @ ..] => format!("{}; and {} more", first.text, more.len()),
+    }
+}
+
+fn alert(alert: &Alert) -> QueueAlert {
+    QueueAlert {
+        code: alert.code.to_owned(),
+        text: alert.text.clone(),
+        since_at: time(alert.since),
     }
 }
 

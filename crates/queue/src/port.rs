@@ -13,11 +13,11 @@
 //! | [`Request::Tick`], [`Request::Schedule`], [`Request::Schedules`] | how far schedules are |
 //! | [`Request::Move`], [`Request::Moved`], [`Request::Forget`] | which rows of an outbox became tasks |
 //! | [`Request::Count`] | what was done is added to the statistics |
-//! | [`Request::Task`], [`Request::Tasks`], [`Request::Counts`], [`Request::Minutes`] | what people are shown |
+//! | [`Request::Task`], [`Request::Tasks`], [`Request::Counts`], [`Request::Signs`], [`Request::Minutes`] | what people are shown |
 //!
 //! An answer comes when what was asked is committed, and with `full` survives a loss of power.
 
-use crate::rows::{AttemptRow, Counts, Filter, MinuteRow, Mode, ScheduleRow, TaskRow};
+use crate::rows::{AttemptRow, Counts, Filter, MinuteRow, Mode, ScheduleRow, Signs, TaskRow};
 use gaffer_core::queue::dispatch::Upkept;
 use gaffer_core::queue::spec::{Conflict, QueueId, Throttle};
 use gaffer_core::queue::task::{Claimed, Handle, Settlement, TaskId, TaskState};
@@ -225,6 +225,8 @@ pub enum Request {
     Tasks(Filter),
     /// Numbers.
     Counts(QueueId),
+    /// What alerts are made from: of a queue, since then.
+    Signs(QueueId, Wall),
 }
 
 /// The answer to a request.
@@ -270,6 +272,8 @@ pub enum Answer {
     Tasks(Vec<TaskRow>),
     /// To `Counts`.
     Counts(Counts),
+    /// To `Signs`.
+    Signs(Signs),
 }
 
 /// What a cancel did.

@@ -123,6 +123,24 @@ pub struct Counts {
 /// Nothing is counted further than this: a number that costs a walk through a million rows helps nobody.
 pub const COUNT_MAX: u64 = 100_000;
 
+/// What alerts are made from, beside [`Counts`]. None of it takes a walk through a large table.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Signs {
+    /// Tasks given up since the time that was asked for, at most [`SIGNS_MAX`], and when the first of them was.
+    pub died: Option<(u64, Wall)>,
+    /// When the last minute ended in which a task was finished.
+    pub finished: Option<Wall>,
+    /// How many waited at the ends of minutes, oldest first.
+    pub waiting: Vec<(Wall, u64)>,
+    /// When the oldest of each kind could have begun, among the first [`SIGNS_MAX`] that wait.
+    pub kinds: Vec<(Option<String>, Wall)>,
+    /// Size of the log of the file.
+    pub log_bytes: Option<u64>,
+}
+
+/// Rows that are looked at for [`Signs`].
+pub const SIGNS_MAX: u64 = 1_000;
+
 /// What a queue did with tasks of a kind in a minute.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct MinuteRow {
@@ -232,4 +250,15 @@ pub(crate) fn ids_text(ids: &[i64]) -> String {
 pub(crate) fn ids_of(text: Option<&str>) -> Vec<i64> {
     text.and_then(|text| serde_json::from_str(text).ok())
         .unwrap_or_default()
+}
+
+impl Signs {
+    /// A minute: its beginning, what was finished in it, and how many waited at its end.
+    pub(crate) fn minute(&mut self, (minute, finished, waiting): (i64, u64, u64)) {
+        let end = Wall(minute.saturating_add(60_000));
+        if finished > 0 {
+            self.finished = Some(end);
+        }
+        self.waiting.push((end, waiting));
+    }
 }

@@ -15,6 +15,9 @@ pub struct Queue {
     pub state: String,
     /// One sentence; empty if there is nothing to say.
     pub summary: String,
+    /// What an operator should know, the most pressing first.
+    #[serde(default)]
+    pub alerts: Vec<QueueAlert>,
     /// Tasks that may begin. Counts stop at 100,000.
     pub waiting: u64,
     /// Age of the oldest of them.
@@ -48,6 +51,17 @@ pub struct Queue {
     /// Its definition as in the file; with `?spec=true`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub spec: Option<Value>,
+}
+
+/// Something that an operator should know about a queue.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct QueueAlert {
+    /// `unknown-kind oldest stalled backlog dead wal`.
+    pub code: String,
+    /// One sentence.
+    pub text: String,
+    /// It holds since then.
+    pub since_at: String,
 }
 
 /// What a queue did with tasks of a kind in a minute.

@@ -50,11 +50,11 @@ pub async fn ls(ctx: &Context) -> Result<u8, Failure> {
 }
 
 fn row(ctx: &Context, queue: &Queue) -> Vec<Cell> {
-    let role = match queue.state.as_str() {
-        "paused" | "closed" => Role::Dim,
-        _ => Role::Ok,
+    let (role, glyph) = match queue.state.as_str() {
+        "paused" | "closed" => (Role::Dim, "stopped"),
+        _ if !queue.alerts.is_empty() => (Role::Warn, "degraded"),
+        _ => (Role::Ok, "running"),
     };
-    let glyph = if role == Role::Dim { "stopped" } else { "running" };
     let state = if queue.summary.is_empty() {
         &queue.state
     } else {
@@ -119,6 +119,11 @@ pub async fn show(ctx: &Context, what: &str) -> Result<u8, Failure> {
     ];
     for (name, value) in lines {
         ctx.out.line(&format!("{name:<10} {}", escape(&value)))?;
+    }
+    for alert in &queue.alerts {
+        let since = when::date_or_clock(&alert.since_at);
+        let line = format!("{:<10} {}  since {since}", "alert", escape(&alert.text));
+        ctx.out.line(&line)?;
     }
     if queue.dead > 0 {
         ctx.out

@@ -1,9 +1,11 @@
 //! Queues end to end: a daemon, a store on disk, programs that work, and everything that can be killed.
 
+mod alerts;
 mod dag;
 mod kills;
 mod outbox;
 mod output;
+mod payloads;
 mod poison;
 mod postgres;
 mod resident;

@@ -1,5 +1,6 @@
 //! A queue as the machines see it: resolved, complete.
 
+use super::schema::Schema;
 use crate::job::{ExitClass, ExitMatch, Launch, Logs, Retry, Stop};
 use crate::name::JobId;
 use crate::time::Duration;
@@ -44,6 +45,8 @@ pub struct Queue {
     pub unique: Option<Unique>,
     /// How many may run.
     pub throttle: Throttle,
+    /// Paths in the payload whose values nobody is shown.
+    pub redact: Vec<String>,
     /// Largest payload, in bytes.
     pub max_payload: u64,
     /// What becomes of kinds that nothing is defined for.
@@ -79,6 +82,8 @@ pub struct Work {
     pub snooze: Vec<ExitMatch>,
     /// How a worker is asked to end.
     pub stop: Stop,
+    /// What the payload has to look like.
+    pub schema: Option<Arc<Schema>>,
 }
 
 /// Who does the work.
@@ -224,6 +229,7 @@ impl Work {
             exit: job.exit,
             snooze: vec![ExitMatch::Code(75)],
             stop: job.stop,
+            schema: None,
         }
     }
 }
@@ -254,6 +260,7 @@ impl Queue {
             },
             unique: None,
             throttle: Throttle::default(),
+            redact: Vec::new(),
             max_payload: 256 << 10,
             unknown: Unknown::Dead,
             full: true,

@@ -477,3 +477,24 @@ fn a_lease_that_ended_elsewhere_counts_as_an_attempt() {
     })));
     assert_eq!(settled(&out), [(7, TaskState::Scheduled)]);
 }
+
+#[test]
+fn a_worker_is_free_since_all_of_them_were_last_busy() {
+    let mut spec = queue();
+    spec.workers = 2;
+    let (mut bench, _) = Bench::up(spec);
+    let start = bench.now().mono;
+    bench.after(500);
+    assert_eq!(bench.machine.free(&mail()), Some((2, start)));
+    bench.claimed(vec![row(1)]);
+    assert_eq!(bench.machine.free(&mail()), Some((1, start)), "one is left");
+    bench.claimed(vec![row(2)]);
+    assert_eq!(bench.machine.free(&mail()), None);
+    bench.after(500);
+    bench.done(1);
+    let since = bench.now().mono;
+    bench.after(500);
+    assert_eq!(bench.machine.free(&mail()), Some((1, since)));
+    let (bench, _) = Bench::up(Queue::of(By::Others));
+    assert_eq!(bench.machine.free(&mail()), None, "whoever works is not here");
+}

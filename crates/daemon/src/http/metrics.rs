@@ -7,6 +7,7 @@ use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use gaffer::queue::{BOUNDS, Latencies, QueueInfo};
 use gaffer_api::error::Code;
+use gaffer_core::queue::alert::CODES;
 use hyper::header::CONTENT_TYPE;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::encoding::{EncodeMetric, MetricEncoder, NoLabelSet};
@@ -158,6 +159,11 @@ async fn queues(app: &Shared, registry: &mut Registry) {
         done.get_or_create(&labels).set(whole(queue.done_per_min));
     }
     queue_work(&all, registry);
+    registry.register(
+        "queue_alert",
+        "1 while something is wrong, by the code of the alert",
+        queue_alerts(&all),
+    );
     registry.register("queue_tasks", "Tasks by state, counted up to 100000", tasks);
     registry.register(
         "queue_oldest_age_seconds",
@@ -167,6 +173,20 @@ async fn queues(app: &Shared, registry: &mut Registry) {
     registry.register("queue_busy", "Tasks that workers of this node have", busy);
     registry.register("queue_paused", "1 while nothing is claimed", paused);
     registry.register("queue_done_per_minute", "Tasks done in the last minute", done);
+}
+
+/// One for each code, so that an alert that ends is told as well.
+fn queue_alerts(all: &[QueueInfo]) -> Family<Labels, Gauge> {
+    let alerts: Family<Labels, Gauge> = Family::default();
+    for queue in all {
+        for code in CODES {
+            let mut labels = labels_of(queue);
+            labels.push(("code".to_owned(), code.to_owned()));
+            let holds = queue.alerts.iter().any(|alert| alert.code == code);
+            alerts.get_or_create(&labels).set(i64::from(holds));
+        }
+    }
+    alerts
 }
 
 /// What workers of queues did since the daemon began.

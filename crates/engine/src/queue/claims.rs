@@ -1,6 +1,7 @@
 //! Workers that are not ours: they claim, renew and settle by themselves.
 
 use super::handle::{QueueSelf, TaskOutcome, no_task};
+use super::push::fits;
 use crate::clock;
 use crate::handle::{Handle, Result};
 use crate::info::Error;
@@ -8,11 +9,12 @@ use crate::owner::lock;
 use gaffer_core::name::JobId;
 use gaffer_core::queue::dispatch::Input;
 use gaffer_core::queue::outcome::{Outcome, settle};
-use gaffer_core::queue::spec::QueueId;
-use gaffer_core::queue::task::{Claimed, TaskId, TaskState};
+use gaffer_core::queue::spec::{Queue, QueueId};
+use gaffer_core::queue::task::{Claimed, Failure, TaskId, TaskState};
 use gaffer_core::retry::Dice;
 use gaffer_core::time::{Duration, Wall};
 use gaffer_queue::port::{Answer, Claim, Request};
+use serde_json::Value;
 
 /// A claim is looked for again so often, if nothing rings.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
@@ -64,6 +66,7 @@ impl Handle {
                 let Answer::Claimed(rows, _) = store.get(Request::Claim(Box::new(claim))).await? else {
                     return Err(Error::Store("the queue store answered something else".to_owned()));
                 };
+                let rows = self.workable(&spec, rows).await;
                 if !rows.is_empty() {
                     // Its lease is looked at when it ends, at the latest.
                     self.queue_input(Input::Due(clock::wall().plus(spec.lease)));
@@ -79,9 +82,29 @@ impl Handle {
         }
     }
 
+    /// Tasks that a worker outside can do something with. The others are dead letters at once, as they are for workers of this node.
+    async fn workable(&self, spec: &Queue, rows: Vec<Claimed>) -> Vec<Claimed> {
+        let mut good = Vec::with_capacity(rows.len());
+        for row in rows {
+            let kind = row.kind.as_deref();
+            // What is no JSON is given as the text that it is, unless somebody said what it has to be.
+            let payload = serde_json::from_str(&row.payload);
+            let payload = payload.unwrap_or_else(|_| Value::from(&*row.payload));
+            match fits(spec, kind, &payload) {
+                Ok(()) => good.push(row),
+                Err(why) => {
+                    let outcome = Outcome::Fatal(Failure::of("bad-arguments", why));
+                    // A row that went with its claim is dead already; one that cannot be written now comes again after its lease.
+                    let _again = self.settle_outside(spec, &row, outcome).await;
+                }
+            }
+        }
+        good
+    }
+
     /// Extends the lease of a task that was claimed from outside.
     pub async fn queue_renew(&self, id: TaskId, token: u64) -> Result<Lease> {
-        let found = self.queue_task(id).await?;
+        let found = self.queue_row(id).await?;
         let row = claimed(&found, token)?;
         let spec = self.queue_spec(&row.queue)?;
         let store = self.queue_store_soon().await?;
@@ -100,11 +123,16 @@ impl Handle {
 
     /// Says how an attempt went that was claimed from outside. It is in the store when this returns.
     pub async fn queue_settle(&self, id: TaskId, token: u64, outcome: Outcome) -> Result<()> {
-        let found = self.queue_task(id).await?;
+        let found = self.queue_row(id).await?;
         let row = claimed(&found, token)?;
         let spec = self.queue_spec(&row.queue)?;
+        self.settle_outside(&spec, &row, outcome).await
+    }
+
+    async fn settle_outside(&self, spec: &Queue, row: &Claimed, outcome: Outcome) -> Result<()> {
+        let (id, token) = (row.handle.task, row.handle.token);
         let dice = Dice::new(clock::mono().0 ^ token).share();
-        let settlement = settle(&spec, &row, outcome, clock::wall(), dice);
+        let settlement = settle(spec, row, outcome, clock::wall(), dice);
         let store = self.queue_store_soon().await?;
         let request = Request::Settle(Box::new(settlement.clone()), clock::wall());
         match store.get(request).await? {
@@ -133,7 +161,7 @@ impl Handle {
                 });
             }
         }
-        state.tell_settled(&row, &settlement);
+        state.tell_settled(row, &settlement);
         Ok(())
     }
 }

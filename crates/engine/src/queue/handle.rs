@@ -1,12 +1,15 @@
 //! How anything outside pushes, looks and changes.
 
-use super::push::{queued, task_of};
+use super::alerts::WINDOW;
+use super::push::{fits, misfit, queued, task_of};
+use super::redact;
 use super::service::{QueueNews, due};
 use crate::clock;
 use crate::handle::{Handle, Result};
 use crate::info::{Actor, Error, Event};
 use crate::owner::{Message, lock};
 use gaffer_core::name::JobId;
+use gaffer_core::queue::alert::Alert;
 use gaffer_core::queue::dispatch::Input;
 use gaffer_core::queue::spec::{Queue, QueueId};
 use gaffer_core::queue::task::{Failure, TaskId, TaskState};
@@ -95,6 +98,8 @@ pub struct QueueInfo {
     pub outbox_trouble: Option<String>,
     /// What it did since this daemon began.
     pub stats: super::stats::QueueStats,
+    /// What an operator should know.
+    pub alerts: Vec<Alert>,
 }
 
 /// A task of a queue with its attempts.
@@ -113,6 +118,16 @@ impl From<StoreError> for Error {
             StoreError::Closed(_) | StoreError::Duplicate { .. } => Error::WrongState(error.to_string()),
         }
     }
+}
+
+/// A key that is made of what is not shown is not shown either.
+fn may_show(spec: &Queue, mut error: StoreError) -> StoreError {
+    if let StoreError::Duplicate { key, .. } = &mut error
+        && redact::hides_keys(spec)
+    {
+        *key = redact::MASK.into();
+    }
+    error
 }
 
 /// The store answered something else than it was asked.
@@ -195,7 +210,8 @@ impl Handle {
             tasks.push(task);
         }
         let store = self.queue_store_soon().await?;
-        let Answer::Pushed(pushed) = store.get(Request::Push(tasks, now)).await? else {
+        let answer = store.get(Request::Push(tasks, now)).await;
+        let Answer::Pushed(pushed) = answer.map_err(|error| may_show(&spec, error))? else {
             return astray();
         };
         self.tell_pushed(queue, pushes, &pushed, by);
@@ -240,7 +256,12 @@ impl Handle {
         let Answer::Counts(counts) = store.get(Request::Counts(id.clone())).await? else {
             return astray();
         };
-        let state = lock(&self.state);
+        let hour_ago = Wall(clock::wall().0.saturating_sub(WINDOW));
+        let Answer::Signs(signs) = store.get(Request::Signs(id.clone(), hour_ago)).await? else {
+            return astray();
+        };
+        let mut state = lock(&self.state);
+        let alerts = state.queue_alerts(id, &counts, signs);
         let defined = state.queues.defined.get(id);
         let defined = defined.ok_or_else(|| Error::QueueNotFound(format!("queue {id} is gone")))?;
         Ok(QueueInfo {
@@ -259,11 +280,20 @@ impl Handle {
             done_per_min: state.queues.done_per_min(id),
             outbox_trouble: state.queues.outboxes.trouble(id),
             stats: state.queues.stats(id),
+            alerts,
         })
     }
 
-    /// One task with its attempts.
+    /// One task with its attempts, as it may be shown.
     pub async fn queue_task(&self, id: TaskId) -> Result<QueueSelf> {
+        let mut found = self.queue_row(id).await?;
+        let masks = lock(&self.state).queue_masks(&found.row.queue);
+        masks.row(&mut found.row);
+        Ok(found)
+    }
+
+    /// The same, with all that is in it.
+    pub(super) async fn queue_row(&self, id: TaskId) -> Result<QueueSelf> {
         let store = self.queue_store_soon().await?;
         match store.get(Request::Task(id)).await? {
             Answer::Task(Some(found)) => {
@@ -286,11 +316,16 @@ impl Handle {
         }
     }
 
-    /// Tasks, newest first.
+    /// Tasks, newest first, as they may be shown.
     pub async fn queue_tasks(&self, filter: Filter) -> Result<Vec<TaskRow>> {
         let store = self.queue_store_soon().await?;
         match store.get(Request::Tasks(filter)).await? {
-            Answer::Tasks(rows) => Ok(rows),
+            Answer::Tasks(mut rows) => {
+                let state = lock(&self.state);
+                rows.iter_mut()
+                    .for_each(|row| state.queue_masks(&row.queue).row(row));
+                Ok(rows)
+            }
             _ => astray(),
         }
     }
@@ -305,7 +340,7 @@ impl Handle {
             waiting.push(tx);
         }
         // Asked for after that: nothing ends unseen in between.
-        let found = self.queue_task(id).await;
+        let found = self.queue_row(id).await;
         let over = match found {
             Ok(found) if found.row.state.is_final() => Some(outcome_of(&found.row)),
             Ok(_) => None,
@@ -411,6 +446,14 @@ impl Handle {
 
     /// Another payload: of a waiting task, or in a new one that takes the place of one that is over. The number of the task that runs.
     pub async fn queue_edit(&self, id: TaskId, payload: &Value) -> Result<TaskId> {
+        let found = self.queue_row(id).await?;
+        lock(&self.state).queue_masks(&found.row.queue).check(payload)?;
+        if let Some(spec) = JobId::parse(&found.row.queue)
+            .ok()
+            .and_then(|queue| self.queue_spec(&queue).ok())
+        {
+            fits(&spec, found.row.kind.as_deref(), payload).map_err(|why| misfit(&why))?;
+        }
         let store = self.queue_store_soon().await?;
         let text = payload.to_string().into();
         let answer = store.get(Request::Edit(id, text, clock::wall())).await?;

@@ -10,10 +10,12 @@
 //! | `listen` | what they say |
 //! | `push` | from what a caller says to a task of the store |
 //! | `output` | which part of a seat's output is whose |
+//! | `redact` | what is not shown of payloads |
 //! | `outbox` | tasks that applications keep in files of their own |
 //! | `handler` | functions of this process |
 //! | `dag` | runs of tasks of steps |
 //! | `stats` | what queues did |
+//! | `alerts` | what an operator should know |
 //! | `claims` | workers that are not ours |
 //! | `handle` | how anything outside pushes, looks and changes |
 //!
@@ -21,6 +23,7 @@
 //! `queue:SESSION.QUEUE/SEAT`; its stamp says which attempt of which task it works on. What becomes of it is in its journal like that of any
 //! run: a daemon that was killed finds living workers and adopts them, and takes over how dead ones ended.
 
+mod alerts;
 mod claims;
 mod dag;
 mod defined;
@@ -31,6 +34,7 @@ mod opening;
 mod outbox;
 mod output;
 mod push;
+mod redact;
 mod resident;
 pub(crate) mod service;
 mod stats;

@@ -1,6 +1,7 @@
 //! From what a caller says to a task of the store.
 
 use super::handle::NewPush;
+use super::redact;
 use super::worker::payload_at;
 use crate::info::{Actor, Error, Event};
 use gaffer_core::queue::spec::{Conflict, Queue, QueueId, Unique};
@@ -12,6 +13,7 @@ use std::sync::Arc;
 
 /// A task as its queue takes it; the error names what is wrong with it.
 pub(crate) fn task_of(queue: &QueueId, spec: &Queue, push: &NewPush, now: Wall) -> Result<NewTask, Error> {
+    redact::check(spec, &push.payload)?;
     let payload = push.payload.to_string();
     if u64::try_from(payload.len()).unwrap_or(u64::MAX) > spec.max_payload {
         return Err(Error::Invalid(format!(
@@ -33,6 +35,7 @@ pub(crate) fn task_of(queue: &QueueId, spec: &Queue, push: &NewPush, now: Wall) 
     {
         return Err(Error::Invalid("a kind has 1 to 255 characters".to_owned()));
     }
+    fits(spec, push.kind.as_deref(), &push.payload).map_err(|why| misfit(&why))?;
     let run_at = push.at.or_else(|| push.delay.map(|delay| now.plus(delay)));
     let limit_key = spec
         .throttle
@@ -60,6 +63,19 @@ pub(crate) fn task_of(queue: &QueueId, spec: &Queue, push: &NewPush, now: Wall) 
         begin_by: spec.expires.map(|time| run_at.unwrap_or(now).plus(time)),
         full: spec.full,
     })
+}
+
+/// A payload is refused for what it looks like.
+pub(super) fn misfit(why: &str) -> Error {
+    Error::Invalid(format!("the payload does not fit the schema of its queue: {why}"))
+}
+
+/// A payload is as the schema of its queue or kind says, or what is wrong with it.
+pub(super) fn fits(spec: &Queue, kind: Option<&str>, payload: &Value) -> Result<(), String> {
+    match &spec.work(kind).schema {
+        Some(schema) => gaffer_config::check_payload(schema, payload),
+        None => Ok(()),
+    }
 }
 
 /// A row of an outbox as its queue takes it. Whoever wrote it cannot be told anything: what is wrong with it shows when it is its

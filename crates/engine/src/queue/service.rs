@@ -105,6 +105,10 @@ pub(crate) struct Queues {
     pub(super) begun: BTreeMap<TaskId, Mono>,
     /// When waiting tasks of a queue were last given a new rank.
     aged: BTreeMap<QueueId, Mono>,
+    /// When this daemon began to look.
+    pub(super) since: Wall,
+    /// The log of the store's file is too large since then.
+    pub(super) log_since: Option<Wall>,
     /// The end of the node goes on with its jobs when the queues are done: all of them, by whom.
     pub(super) then_shutdown: Option<(bool, io::Actor)>,
 }
@@ -136,6 +140,8 @@ impl Queues {
             minutes: Minutes::default(),
             begun: BTreeMap::new(),
             aged: BTreeMap::new(),
+            since: clock::wall(),
+            log_since: None,
             then_shutdown: None,
         }
     }

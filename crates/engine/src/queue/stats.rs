@@ -62,6 +62,8 @@ pub struct QueueStats {
 pub(super) struct Counted {
     pub stats: QueueStats,
     rate: Rate,
+    /// When a task was last finished, however.
+    finished: Option<Wall>,
 }
 
 /// What was done in this minute and is not in the store yet.
@@ -155,7 +157,11 @@ impl Queues {
                 _ => row.retried += u64::from(retried),
             }
         }
-        let Counted { stats, rate } = self.counted.entry(queue.clone()).or_default();
+        let Counted {
+            stats,
+            rate,
+            finished,
+        } = self.counted.entry(queue.clone()).or_default();
         if let Some(begun) = begun {
             stats.took.observe(clock::mono().since(begun));
         }
@@ -165,6 +171,9 @@ impl Queues {
         }
         if stale {
             return;
+        }
+        if settlement.state.is_final() {
+            *finished = Some(clock::wall());
         }
         match settlement.state {
             TaskState::Done => {
@@ -187,6 +196,11 @@ impl Queues {
             .get(queue)
             .map(|counted| counted.stats)
             .unwrap_or_default()
+    }
+
+    /// When a task was last finished, as far as this daemon knows.
+    pub(super) fn last_finished(&self, queue: &QueueId) -> Option<Wall> {
+        self.counted.get(queue)?.finished
     }
 
     /// Tasks done in the last minute: those of this one, and the share of the one before that is not yet a minute ago.

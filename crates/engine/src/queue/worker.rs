@@ -1,6 +1,7 @@
 //! From a claimed task to a run, and from its end to an outcome.
 
 use super::opening::slot;
+use super::push::fits;
 use super::service::{Worker, ended};
 use crate::facts::RunFacts;
 use crate::launch::{bounds_of, choose_ports, message_of, stop_of};
@@ -59,6 +60,7 @@ impl State {
         let Some(spec) = self.queues.spec(&row.queue).cloned() else {
             return Err(Outcome::NotHanded);
         };
+        fits(&spec, row.kind.as_deref(), &payload).map_err(|why| fatal("bad-arguments", why))?;
         match spec.work(row.kind.as_deref()).by.clone() {
             By::Cmd(_) if spec.resident => self.hand_resident(seat, &spec, &row, &payload),
             By::Cmd(launch) => {

@@ -1,7 +1,7 @@
 //! One transaction for all that came together.
 
 use super::session::Session;
-use super::{PATIENCE, Trouble, changes, claim, failed, minutes, moves, push, rows, schema, settle};
+use super::{PATIENCE, Trouble, changes, claim, failed, minutes, moves, push, rows, schema, settle, signs};
 use crate::port::{Answer, Cancelled, NewTask, Request, StoreError};
 use gaffer_core::queue::task::Settlement;
 use gaffer_core::time::Wall;
@@ -142,6 +142,7 @@ fn reads_only(request: &Request) -> bool {
             | Request::Task(_)
             | Request::Tasks(_)
             | Request::Counts(_)
+            | Request::Signs(..)
             | Request::Minutes(..)
             | Request::Moved(_)
     )
@@ -261,5 +262,6 @@ async fn perform(session: &Session, request: &Request) -> Result<Answer, Trouble
         Request::Task(id) => rows::task(session, *id).await,
         Request::Tasks(filter) => rows::tasks(session, filter).await,
         Request::Counts(queue) => rows::counts(session, queue).await,
+        Request::Signs(queue, since) => signs::signs(session, queue, *since).await,
     }
 }

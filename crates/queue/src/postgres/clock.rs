@@ -61,7 +61,8 @@ pub(super) fn to_database(request: &mut Request, by: i64) {
         | Request::Again(_, now)
         | Request::Edit(_, _, now)
         | Request::Prune(now, _)
-        | Request::Age(_, _, now) => add(now, by),
+        | Request::Age(_, _, now)
+        | Request::Signs(_, now) => add(now, by),
         Request::Tasks(filter) => add_to(&mut filter.since, by),
         Request::Orphans { .. }
         | Request::Remove(_)
@@ -126,6 +127,11 @@ pub(super) fn to_node(answer: &mut Answer, by: i64) {
         }
         Answer::Tasks(rows) => rows.iter_mut().for_each(|one| row(one, by)),
         Answer::Counts(counts) => add_to(&mut counts.oldest, by),
+        // Minutes are those of the nodes that counted.
+        Answer::Signs(signs) => {
+            signs.died.iter_mut().for_each(|(_, first)| add(first, by));
+            signs.kinds.iter_mut().for_each(|(_, at)| add(at, by));
+        }
         _ => {}
     }
 }
@@ -133,7 +139,7 @@ pub(super) fn to_node(answer: &mut Answer, by: i64) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::rows::Counts;
+    use crate::rows::{Counts, Signs};
     use gaffer_core::name::JobId;
 
     #[test]
@@ -164,6 +170,18 @@ mod tests {
                 ..
             })
         ));
+        let mut answer = Answer::Signs(Signs {
+            died: Some((1, Wall(5_300))),
+            finished: Some(now),
+            kinds: vec![(None, Wall(5_400))],
+            ..Signs::default()
+        });
+        to_node(&mut answer, 300);
+        let Answer::Signs(signs) = answer else {
+            panic!("signs")
+        };
+        assert_eq!((signs.died, signs.finished), (Some((1, now)), Some(now)));
+        assert_eq!(signs.kinds, [(None, Wall(5_100))]);
         let queue = JobId::parse("q").expect("a name");
         let mut age = Request::Age(queue, gaffer_core::time::Duration::from_secs(1), now);
         to_database(&mut age, -300);

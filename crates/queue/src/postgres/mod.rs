@@ -28,6 +28,7 @@ mod rows;
 mod schema;
 mod session;
 mod settle;
+mod signs;
 
 use crate::port::{Done, Request, StoreError};
 use session::Session;

@@ -7,7 +7,11 @@ use tokio_postgres::Client;
 pub(super) const CHANNEL: &str = "gaffer_queue";
 
 /// Numbers are never reused; a migration is never edited once released.
-const MIGRATIONS: &[&str] = &[include_str!("schema_1.sql"), include_str!("schema_2.sql")];
+const MIGRATIONS: &[&str] = &[
+    include_str!("schema_1.sql"),
+    include_str!("schema_2.sql"),
+    include_str!("schema_3.sql"),
+];
 
 /// Brings the database to this version. Nodes that start together wait for each other.
 pub(super) async fn migrate(client: &Client) -> Result<(), StoreError> {

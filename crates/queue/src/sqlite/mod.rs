@@ -19,6 +19,7 @@ mod read;
 mod schedule;
 mod schema;
 mod settle;
+mod signs;
 
 use crate::port::{Answer, Done, Request, StoreError};
 use crate::rows::Mode;
@@ -101,7 +102,7 @@ impl Sqlite {
     /// See [`crate::Store::ask`]. Lists and counts do not wait for what is being written.
     pub fn ask(&self, request: Request, done: Done) {
         let given_back = match request {
-            Request::Tasks(_) | Request::Counts(_) => {
+            Request::Tasks(_) | Request::Counts(_) | Request::Signs(..) => {
                 self.reader.send((request, done)).err().map(|error| error.0.1)
             }
             request => match self.writer.send(Message::Ask(request, done)) {
@@ -311,6 +312,7 @@ impl Writer {
             Request::Task(id) => read::task(connection, *id).map_err(failed),
             Request::Tasks(filter) => read::tasks(connection, filter).map_err(failed),
             Request::Counts(queue) => read::counts(connection, queue).map_err(failed),
+            Request::Signs(queue, since) => signs::signs(connection, queue, *since).map_err(failed),
         }
     }
 
@@ -357,7 +359,8 @@ fn needs_sync(request: &Request) -> bool {
         | Request::Schedules
         | Request::Task(_)
         | Request::Tasks(_)
-        | Request::Counts(_) => false,
+        | Request::Counts(_)
+        | Request::Signs(..) => false,
     }
 }
 
@@ -366,6 +369,7 @@ fn serve_reads(connection: &Connection, reads: &Receiver<(Request, Done)>) {
         let answer = match &request {
             Request::Tasks(filter) => read::tasks(connection, filter),
             Request::Counts(queue) => read::counts(connection, queue),
+            Request::Signs(queue, since) => signs::signs(connection, queue, *since),
             // Nothing else is sent here.
             _ => Err(rusqlite::Error::InvalidQuery),
         };

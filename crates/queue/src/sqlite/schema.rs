@@ -61,6 +61,9 @@ const MIGRATIONS: &[&str] = &[
         PRIMARY KEY (queue, minute, kind)) WITHOUT ROWID;",
     // 5: rows of outboxes that were taken, and may still be there.
     "CREATE TABLE outbox (source TEXT PRIMARY KEY, ids TEXT NOT NULL) WITHOUT ROWID;",
+    // 6: what was given up lately is found without the rest.
+    "DROP INDEX task_dead;
+     CREATE INDEX task_dead ON task (queue, finished_at) WHERE state IN ('dead', 'lost');",
 ];
 
 /// The lock of the one process that may lead a file. It holds the pid of that process for whoever comes second.

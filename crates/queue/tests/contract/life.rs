@@ -238,6 +238,58 @@ pub async fn lists_and_counts_are_what_is_there(store: Asked) {
     assert_eq!(rows.len(), 1);
 }
 
+pub async fn signs_are_what_alerts_are_made_from(store: Asked) {
+    let signs = async |since: Wall| match store.ask(Request::Signs(queue(), since)).await {
+        Answer::Signs(mut signs) => {
+            signs.log_bytes = None;
+            signs.kinds.sort();
+            signs
+        }
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(signs(NOW).await, Signs::default(), "an empty queue has none");
+    for _ in 0..3 {
+        store.id(task("1")).await;
+    }
+    let (rows, _) = store.claim(|claim| claim.count = 2).await;
+    for row in &rows {
+        store
+            .settle(row, Outcome::Fatal(Failure::of("exit:3", "exit 3")))
+            .await;
+    }
+    let mut other = task("2");
+    other.kind = Some("b".into());
+    other.run_at = Some(Wall(NOW.0 - 7));
+    store.id(other).await;
+    let minute = |minute: i64, done: u64| MinuteRow {
+        queue: queue().to_string(),
+        minute: Wall(NOW.0 + minute * 60_000),
+        done,
+        begun: 1,
+        ..MinuteRow::default()
+    };
+    store
+        .ask(Request::Count(vec![minute(-70, 1), minute(-2, 1)], Vec::new()))
+        .await;
+    store.id(task("3")).await;
+    store.ask(Request::Count(vec![minute(-1, 0)], Vec::new())).await;
+    let hour = Wall(NOW.0 - 3_600_000);
+    let before = |ms: i64| Wall(NOW.0 - ms);
+    assert_eq!(
+        signs(hour).await,
+        Signs {
+            died: Some((2, NOW)),
+            finished: Some(before(60_000)),
+            waiting: vec![(before(60_000), 2), (NOW, 3)],
+            kinds: vec![(None, NOW), (Some("b".to_owned()), before(7))],
+            log_bytes: None,
+        }
+    );
+    assert_eq!(signs(Wall(NOW.0 + 1)).await.died, None, "none since then");
+    store.ask(Request::Again(rows[0].handle.task, NOW)).await;
+    assert_eq!(signs(hour).await.died, Some((1, NOW)), "one runs again");
+}
+
 pub async fn tasks_that_are_too_late_are_in_nobodys_way(store: Asked) {
     let mut late = task("1");
     late.begin_by = Some(Wall(NOW.0 - 1));

@@ -6,7 +6,7 @@ use gaffer_core::queue::task::{Claimed, Failure, Settlement, TaskId, TaskState};
 use gaffer_core::queue::{outcome, outcome::Outcome};
 use gaffer_core::time::{Duration, Wall};
 use gaffer_queue::port::{Answer, Cancelled, Claim, Key, Moving, NewTask, Pushed, Request, Tick};
-use gaffer_queue::rows::{Filter, MinuteRow, Mode, ScheduleRow, TaskRow};
+use gaffer_queue::rows::{Filter, MinuteRow, Mode, ScheduleRow, Signs, TaskRow};
 use gaffer_queue::sqlite::Sqlite;
 use gaffer_queue::{Store, StoreError};
 use gaffer_testkit::postgres::Postgres;
@@ -180,6 +180,7 @@ contract! {
         scenario_15_waiting_is_worth_priority
         a_closed_queue_takes_nothing_and_modes_are_remembered
         lists_and_counts_are_what_is_there
+        signs_are_what_alerts_are_made_from
         tasks_that_are_too_late_are_in_nobodys_way
         scenario_11_a_tick_is_pushed_once_by_whoever_comes_first
         scenario_13_a_tick_that_meets_its_key_moves_on_and_says_so

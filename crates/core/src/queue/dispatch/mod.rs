@@ -53,6 +53,8 @@ struct Lane {
     up: BTreeSet<u32>,
     /// Tasks by seat.
     seats: BTreeMap<u32, TaskId>,
+    /// A worker has nothing to do since then; none: all are busy.
+    free_since: Option<Mono>,
     /// Claimed beyond the free seats (`batch`), in the order of the claim.
     ahead: Vec<TaskId>,
 }
@@ -111,6 +113,7 @@ impl Dispatch {
             self.renew(now, &mut out);
         }
         self.end(now, &mut out);
+        self.lanes.values_mut().for_each(|lane| lane.note_free(now.mono));
         out
     }
 
@@ -143,6 +146,13 @@ impl Dispatch {
     pub fn busy(&self, queue: &QueueId) -> u32 {
         let lane = self.lanes.get(queue);
         lane.map_or(0, |lane| u32::try_from(lane.seats.len()).unwrap_or(u32::MAX))
+    }
+
+    /// Workers of this node that have nothing to do, and since when there is one; none: all are busy, or others do the work.
+    pub fn free(&self, queue: &QueueId) -> Option<(u32, Mono)> {
+        let lane = self.lanes.get(queue)?;
+        let busy = u32::try_from(lane.seats.len()).unwrap_or(u32::MAX);
+        Some((lane.spec.workers.saturating_sub(busy), lane.free_since?))
     }
 
     /// The definition in force.
@@ -233,6 +243,7 @@ impl Dispatch {
             again_at: None,
             up: BTreeSet::new(),
             seats: BTreeMap::new(),
+            free_since: None,
             ahead: Vec::new(),
         });
         lane.spec = spec;
@@ -603,6 +614,13 @@ impl Dispatch {
 }
 
 impl Lane {
+    /// Remembers since when a worker is free. One that does not come up is not busy either.
+    fn note_free(&mut self, now: Mono) {
+        let works_here = self.spec.is_ours() || self.up.contains(&0);
+        let is_free = works_here && self.seats.len() < self.spec.workers as usize;
+        self.free_since = is_free.then(|| self.free_since.unwrap_or(now));
+    }
+
     /// Where a task could be handed to now.
     fn free_seat(&self) -> Option<u32> {
         (0..self.spec.workers).find(|seat| !self.seats.contains_key(seat) && self.can_take(*seat))
