@@ -1,7 +1,7 @@
 //! Keys of `[queue.X]` and `[queue.X.kind.K]`: the run keys of a step, with other defaults, and what only queues have.
 
 use crate::diff::ChangeClass::{Daemon as D, Live as L, NextStart as N};
-use crate::keys::{Key, Use, key, not_yet, table};
+use crate::keys::{JOB, Key, Use, key, not_yet, table};
 use crate::keys_task::step_keys;
 use crate::kind::Type;
 use std::sync::LazyLock;
@@ -110,12 +110,23 @@ static KIND: LazyLock<Vec<Key>> = LazyLock::new(|| {
 static QUEUE: LazyLock<Vec<Key>> = LazyLock::new(|| {
     let mut keys = QUEUE_ONLY.to_vec();
     keys.extend(KIND.iter());
+    // Of resident workers.
+    let probes = JOB.iter().filter(|key| {
+        let first = key.path.split('.').next();
+        matches!(first, Some("ready" | "health"))
+    });
+    keys.extend(probes);
     keys
 });
 
 /// Keys of `[queue.X]`.
 pub(crate) fn queue_keys() -> &'static [Key] {
     &QUEUE
+}
+
+/// Keys of what a queue, or a kind of it, runs.
+pub(crate) fn work_keys(is_resident: bool) -> &'static [Key] {
+    if is_resident { &QUEUE } else { &KIND }
 }
 
 /// Keys of `[queue.X.kind.K]`.

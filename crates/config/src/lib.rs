@@ -44,6 +44,7 @@ mod launch;
 mod legacy;
 mod merge;
 mod node;
+mod overlay;
 mod payload;
 mod plugin;
 mod procfile;

@@ -8,10 +8,11 @@ use crate::defs::{Front, JobDef, QueueDef, Scope, TaskDef};
 use crate::env_text::Variables;
 use crate::host::Host;
 use crate::keys::{JOB, Key, Use};
-use crate::keys_queue::{is_queue_only, kind_keys, queue_keys};
+use crate::keys_queue::{is_queue_only, queue_keys, work_keys};
 use crate::keys_task::{is_task_only, step_keys};
 use crate::kind::env_value;
 use crate::node::{Entry, Item, Node, Span, Table};
+use crate::overlay::overlay_job;
 use crate::report::Report;
 use crate::source::{Unread, plain};
 use crate::template::{escape_templates, split_words, substitute};
@@ -111,8 +112,6 @@ type Templates = BTreeMap<String, Vec<(Table, Span)>>;
 
 /// Keys whose texts are templates.
 const TEMPLATED: &[&str] = &["argv0", "cwd", "env", "env_file", "stdin"];
-/// Kinds of probes: a later one replaces an inherited one of another kind.
-const PROBES: &[&str] = &["http", "tcp", "cmd", "log", "notify", "after", "heartbeat"];
 
 impl Merger<'_> {
     /// All jobs, tasks and queues that exist under the selected profiles.
@@ -330,9 +329,24 @@ impl Merger<'_> {
             below,
             gone,
         } = self.inherit(scope, &scope.defaults_queue, templates, layers);
+        let is_resident = table.get("resident").and_then(Node::as_bool) == Some(true);
         table.0.retain(|name, _| !is_queue_only(name));
-        self.misfits(&mut table, layers, kind_keys(), &format!("queue `{name}`"));
         self.prefix = format!("{path}.");
+        for key in ["ready", "health"] {
+            let own = layers.iter().rev().find_map(|layer| layer.0.get(key));
+            if let Some(entry) = own.filter(|_| !is_resident) {
+                let message = format!("`{key}` is of resident workers");
+                let place = format!("{path}.{key}");
+                self.report
+                    .error(entry.key, &place, message, "add resident = true");
+            }
+        }
+        self.misfits(
+            &mut table,
+            layers,
+            work_keys(is_resident),
+            &format!("queue `{name}`"),
+        );
         self.place_of_work(&mut table, span);
         self.fill(&mut table, path);
         let layers = self.layers(&mut table, scope, &below, &gone, path);
@@ -771,30 +785,4 @@ pub(crate) fn without(layers: &mut Vec<Layer>, gone: &[String]) {
 /// Is a script asked for?
 pub(crate) fn is_shell(node: Option<&Node>) -> bool {
     node.is_some_and(|node| node.as_bool() != Some(false))
-}
-
-/// Lays a level over: as any table, but a probe of one kind replaces a probe of another.
-fn overlay_job(table: &mut Table, level: &Table) {
-    // Half of one schema and half of another is none.
-    if level.get("schema").is_some() {
-        table.remove("schema");
-    }
-    for key in ["ready", "health"] {
-        let Some(new) = level.get_table(key) else { continue };
-        if !new.iter().any(|(name, _)| PROBES.contains(&name)) {
-            continue;
-        }
-        if let Some(Entry {
-            node: Node {
-                item: Item::Table(old),
-                ..
-            },
-            ..
-        }) = table.0.get_mut(key)
-        {
-            old.0
-                .retain(|name, _| !PROBES.contains(&name.as_str()) && name != "shell");
-        }
-    }
-    table.overlay(level);
 }

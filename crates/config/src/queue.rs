@@ -19,6 +19,7 @@ use gaffer_core::queue::schema::Schema;
 use gaffer_core::queue::spec::{
     By, Conflict, Delivery, OnStop, PayloadBy, Queue, Throttle, Unique, Unknown, Work,
 };
+use gaffer_core::queue::vigil::Probing;
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
@@ -149,6 +150,7 @@ pub(crate) fn resolve(
     let keep_running = merged.work.table.get("keep_running").and_then(Node::as_bool) == Some(true);
     let mut spec = Queue {
         logs: logs(&merged.work, &path, world, report),
+        probing: probing(&merged.work, &path, world, report),
         work,
         keep_running,
         ..Queue::of(By::Others)
@@ -237,6 +239,19 @@ fn logs(
 ) -> gaffer_core::job::Logs {
     let named = Named::queue();
     resolver(merged, path, &named, world, report).logs()
+}
+
+/// How resident workers are asked; others have neither of the keys.
+fn probing(merged: &MergedStep, path: &str, world: &mut World<'_>, report: &mut Report) -> Probing {
+    let named = Named::queue();
+    let mut resolver = resolver(merged, path, &named, world, report);
+    let (ready, within) = resolver.ready();
+    Probing {
+        ready,
+        within,
+        health: resolver.health(),
+        restarts: resolver.word("health.action") != Some("alert"),
+    }
 }
 
 /// What is done for a task, and what was typed of it.

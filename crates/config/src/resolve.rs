@@ -248,7 +248,7 @@ impl Resolver<'_, '_> {
         })
     }
 
-    fn ready(&mut self) -> (Option<Probe>, Duration) {
+    pub(crate) fn ready(&mut self) -> (Option<Probe>, Duration) {
         let within = self.duration("ready.within").unwrap_or(Duration::from_secs(60));
         if self.table.get_table("ready").is_none() {
             return (None, within);
@@ -270,7 +270,7 @@ impl Resolver<'_, '_> {
         (Some(self.probe("ready", kind, every, timeout, 1)), within)
     }
 
-    fn health(&mut self) -> Option<Probe> {
+    pub(crate) fn health(&mut self) -> Option<Probe> {
         self.table.get_table("health")?;
         let kind = self.probe_kind("health", &["http", "tcp", "cmd", "heartbeat"])?;
         Some(self.probe("health", kind, Duration::from_secs(10), Duration::from_secs(5), 3))

@@ -4,8 +4,10 @@ mod fixture;
 
 use fixture::toml;
 use gaffer_config::{LoadedQueue, StoredHost, load_queue_json};
+use gaffer_core::job::ProbeKind;
 use gaffer_core::queue::schema::Kind;
 use gaffer_core::queue::spec::{By, Conflict, Delivery, OnStop, PayloadBy, Unknown};
+use gaffer_core::queue::vigil::Probing;
 use std::time::Duration;
 
 fn loaded(text: &str) -> Vec<LoadedQueue> {
@@ -116,6 +118,21 @@ fn what_is_kept_means_the_same() {
 }
 
 #[test]
+fn resident_workers_are_asked_and_others_inherit_nothing_of_it() {
+    let text = "[defaults]\nhealth = { tcp = \"localhost:1\", failures = 9 }\n\
+        [queue.q]\ncmd = \"a\"\nresident = true\nready = { http = \"http://127.0.0.1:$PORT/up\", within = \"5s\" }\nport = \"auto\"\n";
+    let queue = one(text);
+    let probing = &queue.spec.probing;
+    assert_eq!(probing.within, Duration::from_secs(5));
+    assert!(matches!(&probing.ready, Some(probe) if matches!(probe.kind, ProbeKind::Http(_))));
+    assert!(matches!(&probing.health, Some(probe) if probe.failures == 9));
+    let again = load_queue_json("default", "q", &queue.typed, &StoredHost).expect("kept");
+    assert_eq!(again.spec, queue.spec);
+    let plain = one("[defaults]\nhealth.tcp = \"localhost:1\"\n[queue.q]\ncmd = \"a\"\n");
+    assert_eq!(plain.spec.probing, Probing::default());
+}
+
+#[test]
 fn a_queue_without_work_is_for_workers_outside() {
     let queue = one("[queue.ext]\n");
     assert_eq!(queue.spec.work.by, By::Others);
@@ -167,6 +184,14 @@ fn mistakes_are_told_with_what_to_do() {
         ("cmd = \"a\"\ndelivery = \"exactly-once\"", "at-least-once"),
         ("cmd = \"a\"\ninstances = 3", "unknown key `instances`"),
         ("cmd = \"a\"\nkind.k.nice = 100", "nice"),
+        (
+            "cmd = \"a\"\nready.notify = true",
+            "`ready` is of resident workers",
+        ),
+        (
+            "cmd = \"a\"\nresident = true\nhealth = { every = \"1s\" }",
+            "`health` has no probe",
+        ),
         ("redact = [\"card..number\"]", "write names with dots"),
         (
             "schema = \"none.json\"",

@@ -253,25 +253,58 @@ fn free_port() -> std::io::Result<u16> {
     Ok(TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port())
 }
 
+/// Other words for the environment of a run.
+pub(crate) struct Asked<'a> {
+    cmd: &'a [String],
+    shell: Option<&'a str>,
+}
+
+impl Asked<'_> {
+    /// A launch with these words.
+    pub(crate) fn of(&self, launch: &Launch) -> Launch {
+        let mut launch = launch.clone();
+        launch.cmd = self.cmd.to_vec();
+        launch.shell = self.shell.map(str::to_owned);
+        launch.wrap.clear();
+        launch.argv0 = None;
+        launch
+    }
+}
+
+/// An active probe, filled in by whoever knows the run.
+pub(crate) fn question_of(
+    kind: &ProbeKind,
+    program: &dyn Fn(&Asked<'_>) -> Result<Program, String>,
+) -> Result<Option<Question>, String> {
+    let one = |text: &String| -> Result<String, String> {
+        let asked = Asked {
+            cmd: std::slice::from_ref(text),
+            shell: None,
+        };
+        let mut words = program(&asked)?.argv.into_iter();
+        words.next().ok_or_else(|| "it is empty".to_owned())
+    };
+    Ok(match kind {
+        ProbeKind::Http(url) => Some(Question::Http(one(url)?)),
+        ProbeKind::Tcp(address) => Some(Question::Tcp(one(address)?)),
+        ProbeKind::Cmd { cmd, shell } => {
+            let shell = shell.as_deref();
+            Some(Question::Cmd(program(&Asked { cmd, shell })?))
+        }
+        ProbeKind::Log(_) | ProbeKind::Notify | ProbeKind::After(_) | ProbeKind::Heartbeat(_) => None,
+    })
+}
+
 impl State {
     /// The environment and words of a run, made again: for probes and `stop.cmd`.
-    pub(crate) fn program_for(
-        &self,
-        run: RunId,
-        cmd: &[String],
-        shell: Option<&str>,
-    ) -> Result<Program, String> {
+    fn program_for(&self, run: RunId, asked: &Asked<'_>) -> Result<Program, String> {
         let facts = self.runs.runs.get(&run).ok_or("the run is not known")?;
         let slot: Slot = facts
             .slot
             .parse()
             .map_err(|_| "the slot is not known".to_owned())?;
         let meta = self.jobs.get(&slot.job).ok_or("the job is not known")?;
-        let mut launch = (*meta.spec.launch).clone();
-        launch.cmd = cmd.to_vec();
-        launch.shell = shell.map(str::to_owned);
-        launch.wrap.clear();
-        launch.argv0 = None;
+        let launch = asked.of(&meta.spec.launch);
         let ports = ports_of(&facts.label);
         let expanded = expand(self, &launch, &slot, run, facts.attempt, &ports)?;
         let mut env = expanded.env;
@@ -290,22 +323,7 @@ impl State {
 
     /// An active probe of a run, filled in.
     pub(crate) fn question(&self, run: RunId, kind: &ProbeKind) -> Result<Option<Question>, String> {
-        let one = |text: &String| -> Result<String, String> {
-            let program = self.program_for(run, std::slice::from_ref(text), None)?;
-            program
-                .argv
-                .into_iter()
-                .next()
-                .ok_or_else(|| "it is empty".to_owned())
-        };
-        Ok(match kind {
-            ProbeKind::Http(url) => Some(Question::Http(one(url)?)),
-            ProbeKind::Tcp(address) => Some(Question::Tcp(one(address)?)),
-            ProbeKind::Cmd { cmd, shell } => {
-                Some(Question::Cmd(self.program_for(run, cmd, shell.as_deref())?))
-            }
-            ProbeKind::Log(_) | ProbeKind::Notify | ProbeKind::After(_) | ProbeKind::Heartbeat(_) => None,
-        })
+        question_of(kind, &|asked| self.program_for(run, asked))
     }
 
     /// `stop.cmd`: run beside the run, bounded by the stop's own timeout.
@@ -314,7 +332,11 @@ impl State {
             .slot_of(run)
             .and_then(|slot| self.jobs.get(&slot.job))
             .map_or(std::time::Duration::from_secs(30), |meta| meta.spec.stop.timeout);
-        match self.program_for(run, &cmd, None) {
+        let asked = Asked {
+            cmd: &cmd,
+            shell: None,
+        };
+        match self.program_for(run, &asked) {
             Ok(program) => crate::probes::run_beside(program, timeout),
             Err(text) => tracing::warn!(run = %run, text, "stop.cmd cannot be run"),
         }

@@ -193,11 +193,7 @@ impl State {
             Message::Task { id, input } => self.feed_task(&id, input),
             Message::TaskWritten { id, commands } => self.task_written(&id, commands),
             Message::Queue(news) => self.queue_news(news),
-            Message::Probed { run, role, verdict } => self.feed(Input::Probed {
-                run,
-                role,
-                result: verdict,
-            }),
+            Message::Probed { run, role, verdict } => self.probed(run, role, verdict),
         }
     }
 

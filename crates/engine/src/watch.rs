@@ -1,7 +1,7 @@
 //! What is watched for each run: probes under way, log patterns, and what programs say by `notify`.
 
 use crate::logs::{Chunk, LogReader};
-use crate::notify::{Note, Notify, foreign_user};
+use crate::notify::{Note, Notify, foreign};
 use crate::owner::Message;
 use crate::probes;
 use crate::state::State;
@@ -9,6 +9,8 @@ use gaffer_core::io::{Input, ProbeRole};
 use gaffer_core::job::{Job, Probe, ProbeKind};
 use gaffer_core::name::RunId;
 use std::collections::HashMap;
+use std::path::Path;
+use std::sync::Arc;
 use tokio::sync::mpsc::UnboundedSender;
 
 /// Longest line that a pattern is tried on; the rest of a longer one is not looked at.
@@ -38,7 +40,8 @@ impl Watches {
         }
     }
 
-    fn add(&mut self, run: RunId, task: tokio::task::AbortHandle) {
+    /// A task that ends with the interest in a run.
+    pub fn add(&mut self, run: RunId, task: tokio::task::AbortHandle) {
         let tasks = self.tasks.entry(run).or_default();
         tasks.retain(|task| !task.is_finished());
         tasks.push(task);
@@ -74,7 +77,9 @@ impl State {
             ProbeRole::Health => spec.health.clone(),
         }?;
         if let ProbeKind::Log(pattern) = &probe.kind {
-            return self.watch_log(run, role, pattern);
+            let dir = crate::logs::directory(&self.settings.logs_dir(), &self.slot_of(run)?);
+            let result = Err(self.watch_lines(run, role, pattern, &dir).err()?);
+            return Some(Input::Probed { run, role, result });
         }
         match self.question(run, &probe.kind) {
             Ok(Some(question)) => {
@@ -92,28 +97,34 @@ impl State {
         }
     }
 
-    fn watch_log(&mut self, run: RunId, role: ProbeRole, pattern: &str) -> Option<Input> {
-        let failed = |text: String| {
-            Some(Input::Probed {
-                run,
-                role,
-                result: Err(text.into()),
-            })
+    /// Waits for a line in what a run writes into a folder.
+    pub fn watch_lines(
+        &mut self,
+        run: RunId,
+        role: ProbeRole,
+        pattern: &str,
+        dir: &Path,
+    ) -> Result<(), Arc<str>> {
+        let pattern = regex_lite::Regex::new(pattern);
+        let pattern = pattern.map_err(|error| -> Arc<str> { format!("log pattern: {error}").into() })?;
+        let Some(facts) = self.runs.runs.get(&run) else {
+            return Ok(());
         };
-        let pattern = match regex_lite::Regex::new(pattern) {
-            Ok(pattern) => pattern,
-            Err(error) => return failed(format!("log pattern: {error}")),
-        };
-        let slot = self.slot_of(run)?;
-        let facts = self.runs.runs.get(&run)?;
-        let dir = crate::logs::directory(&self.settings.logs_dir(), &slot);
         for (stream, from) in [("stdout", facts.out.0), ("stderr", facts.err.0)] {
-            let reader = LogReader::open(&dir, stream);
+            let reader = LogReader::open(dir, stream);
             let (owner, pattern) = (self.owner.clone(), pattern.clone());
             let task = tokio::spawn(find_line(reader, from, pattern, owner, run, role));
             self.watches.add(run, task.abort_handle());
         }
-        None
+        Ok(())
+    }
+
+    /// An answer about a run, of a job or a worker.
+    pub fn probed(&mut self, run: RunId, role: ProbeRole, result: Result<Arc<str>, Arc<str>>) {
+        if self.queues.has_run(run) {
+            return self.resident_probed(run, role, result);
+        }
+        self.feed(Input::Probed { run, role, result });
     }
 
     /// A note from a program: only from a process of a live run, by the socket that is its own, and only what its job declared.
@@ -121,27 +132,32 @@ impl State {
         let Some(run) = self.run_of_process(note.pid) else {
             return;
         };
-        let Some(spec) = self
-            .slot_of(run)
-            .and_then(|slot| self.jobs.get(&slot.job))
-            .map(|meta| meta.spec.clone())
-        else {
+        let Some((ready, health, user)) = self.speaks(run) else {
             return;
         };
-        if foreign_user(&spec) != note.user {
+        if user != note.user {
             return;
         }
         for line in note.text.lines() {
             let (role, probe) = match line {
-                "READY=1" => (ProbeRole::Ready, &spec.ready),
-                "WATCHDOG=1" => (ProbeRole::Health, &spec.health),
+                "READY=1" => (ProbeRole::Ready, &ready),
+                "WATCHDOG=1" => (ProbeRole::Health, &health),
                 _ => continue,
             };
             if probe.as_ref().is_some_and(is_notify) {
-                let result = Ok(format!("notify {line}").into());
-                self.feed(Input::Probed { run, role, result });
+                self.probed(run, role, Ok(format!("notify {line}").into()));
             }
         }
+    }
+
+    /// What a run may say by `notify`, and as whom.
+    fn speaks(&self, run: RunId) -> Option<(Option<Probe>, Option<Probe>, Option<u32>)> {
+        if self.queues.has_run(run) {
+            return self.resident_speaks(run);
+        }
+        let slot = self.slot_of(run)?;
+        let spec = &self.jobs.get(&slot.job)?.spec;
+        Some((spec.ready.clone(), spec.health.clone(), foreign(&spec.launch)))
     }
 
     /// The run that a process belongs to: by its cgroup, else by descent from a main process.

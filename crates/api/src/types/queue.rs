@@ -56,7 +56,7 @@ pub struct Queue {
 /// Something that an operator should know about a queue.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct QueueAlert {
-    /// `unknown-kind oldest stalled backlog dead wal`.
+    /// `unknown-kind oldest stalled unhealthy backlog dead wal`.
     pub code: String,
     /// One sentence.
     pub text: String,

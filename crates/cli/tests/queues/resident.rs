@@ -128,3 +128,104 @@ fn what_a_resident_worker_did_is_not_lost_with_the_daemon() {
     wait_state(&node, next, "done");
     node.stop(SOON);
 }
+
+#[test]
+fn a_worker_gets_nothing_before_it_is_ready() {
+    let mut node = resident(
+        "workers = 1\nready = { cmd = [\"sh\", \"-c\", \"echo asked >> asked; test -e open && test $$PORT -gt 0\"], every = \"20ms\" }\n\
+         port = \"auto\"\n",
+    );
+    let root = node.root().to_owned();
+    let id = push(&node, &["r", r#"{"n": 4}"#]);
+    wait_until(SOON, "it was asked", || lines(&root.join("asked")).len() >= 3);
+    assert_eq!(
+        (state(&node, id), root.join("begun").exists()),
+        ("queued".to_owned(), false)
+    );
+    std::fs::write(root.join("open"), "").expect("written");
+    wait_state(&node, id, "done");
+    let asked = lines(&root.join("asked")).len();
+    let id = push(&node, &["r", r#"{"n": 5}"#]);
+    wait_state(&node, id, "done");
+    assert_eq!(lines(&root.join("asked")).len(), asked, "it is ready once");
+    node.stop(SOON);
+}
+
+#[test]
+fn a_worker_that_is_not_ready_in_time_is_replaced() {
+    let mut node = resident(
+        "workers = 1\nready = { log = \"^a worker begins$\", within = \"2s\" }\n\
+         stop.timeout = \"100ms\"\nretry = { attempts = 1 }\n",
+    );
+    let file = node.root().join("worker.py");
+    let good = std::fs::read_to_string(&file).expect("a file");
+    let id = push(&node, &["r", r#"{"n": 4}"#]);
+    wait_state(&node, id, "done");
+    std::fs::write(&file, good.replace("a worker begins", "nothing of the kind")).expect("written");
+    push(&node, &["r", r#"{"die": true}"#]);
+    wait_until(SOON, "it is told in the log", || {
+        node.log().contains("not ready within 2")
+    });
+    std::fs::write(&file, good).expect("written");
+    let id = push(&node, &["r", r#"{"n": 5}"#]);
+    wait_state(&node, id, "done");
+    node.stop(SOON);
+}
+
+#[test]
+fn a_worker_that_is_not_well_is_replaced_and_its_task_runs_again() {
+    let mut node = resident(
+        "workers = 1\nhealth = { cmd = [\"sh\", \"-c\", \"test ! -e sick\"], every = \"50ms\", failures = 2 }\n\
+         stop.timeout = \"100ms\"\nretry = { delay = \"20ms\" }\n",
+    );
+    let root = node.root().to_owned();
+    let id = push(&node, &["r", r#"{"wait": "go", "n": 1}"#]);
+    wait_until(SOON, "it began", || !lines(&root.join("begun")).is_empty());
+    std::fs::write(root.join("sick"), "").expect("written");
+    wait_until(SOON, "an attempt is over", || {
+        show(&node, id)["attempts"][0].is_object()
+    });
+    std::fs::remove_file(root.join("sick")).expect("removed");
+    let first = show(&node, id)["attempts"][0].clone();
+    assert_eq!(
+        (&first["outcome"], &first["error"]["kind"]),
+        (&json!("crashed"), &json!("unhealthy"))
+    );
+    let why = first["error"]["message"].as_str().unwrap_or_default().to_owned();
+    assert!(why.starts_with("health check failed 2 times: cmd sh "), "{why}");
+    std::fs::write(root.join("go"), "").expect("written");
+    wait_state(&node, id, "done");
+    node.stop(SOON);
+}
+
+#[test]
+fn a_worker_without_a_heartbeat_may_only_be_told() {
+    let mut node = resident(
+        "workers = 1\nready.notify = true\nhealth = { heartbeat = \"200ms\", action = \"alert\" }\n",
+    );
+    let root = node.root().to_owned();
+    let id = push(&node, &["r", r#"{"n": 1}"#]);
+    let speaks = "import os, socket\n\
+        s = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)\n\
+        s.sendto(b'READY=1', os.environ['NOTIFY_SOCKET'])\nassert os.environ['WATCHDOG_USEC'] == '200000'\n";
+    std::fs::write(root.join("worker.py"), format!("{speaks}{WORKER}")).expect("written");
+    // The first one says nothing, and is not ready in a minute.
+    let kill = |node: &Node| {
+        for one in node.job_processes() {
+            if let Some(pid) = rustix::process::Pid::from_raw(one.pid.cast_signed()) {
+                let _gone = rustix::process::kill_process(pid, Signal::KILL);
+            }
+        }
+    };
+    wait_until(SOON, "a worker lives", || !node.job_processes().is_empty());
+    assert_eq!(state(&node, id), "queued");
+    kill(&node);
+    wait_state(&node, id, "done");
+    wait_until(SOON, "an alert", || {
+        let (_, queue) = node.http("GET", "/v1/queues/default/r", None);
+        queue["alerts"][0]["text"] == "a resident worker is not well: no heartbeat for 0.2s"
+    });
+    let id = push(&node, &["r", r#"{"n": 2}"#]);
+    wait_state(&node, id, "done");
+    node.stop(SOON);
+}

@@ -5,6 +5,7 @@
 //! | `unknown-kind` | a task waits for its kind to be defined (`unknown_kind = "wait"`) | it has waited [`KIND_WAITS`] |
 //! | `oldest` | a task waits although a worker is free | both are so for [`TASK_WAITS`] |
 //! | `stalled` | tasks wait and none is finished | [`NONE_FINISHED`] |
+//! | `unhealthy` | a resident worker is not well (`health.action = "alert"`) | it is so |
 //! | `backlog` | more wait with every minute | [`BACKLOG_GROWS`] |
 //! | `dead` | tasks were given up | the first of the last hour was |
 //! | `wal` | the log of the store's file is not emptied | it was first seen above [`LOG_BYTES`] |
@@ -13,6 +14,7 @@
 //! because somebody wants it to, and one with `throttle` because its file says so.
 
 use crate::time::{Duration, Wall};
+use std::sync::Arc;
 
 /// Longest time that a task waits beside a free worker.
 pub const TASK_WAITS: Duration = Duration::from_secs(60);
@@ -28,7 +30,15 @@ const SAMPLES_APART: Duration = Duration::from_secs(180);
 pub const LOG_BYTES: u64 = 64 << 20;
 
 /// All codes, in the order in which they are told.
-pub const CODES: [&str; 6] = ["unknown-kind", "oldest", "stalled", "backlog", "dead", "wal"];
+pub const CODES: [&str; 7] = [
+    "unknown-kind",
+    "oldest",
+    "stalled",
+    "unhealthy",
+    "backlog",
+    "dead",
+    "wal",
+];
 
 /// Something that an operator should know.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -62,6 +72,8 @@ pub struct Signs {
     pub free: Option<(u32, Wall)>,
     /// When a task was last finished, or when somebody began to look.
     pub finished: Wall,
+    /// Since when a resident worker is not well, and why.
+    pub unwell: Option<(Wall, Arc<str>)>,
     /// How many waited at some times, oldest first.
     pub samples: Vec<(Wall, u64)>,
     /// Tasks given up in the last hour, and when the first of them was.
@@ -76,6 +88,7 @@ pub fn alerts(signs: &Signs, now: Wall) -> Vec<Alert> {
         unknown_kind(signs, now),
         oldest(signs, now),
         stalled(signs, now),
+        unhealthy(signs),
         backlog(signs, now),
         dead(signs),
         wal(signs),
@@ -126,6 +139,15 @@ fn stalled(signs: &Signs, now: Wall) -> Option<Alert> {
             words(now.since(began))
         ),
         since: over(began, NONE_FINISHED, now)?,
+    })
+}
+
+fn unhealthy(signs: &Signs) -> Option<Alert> {
+    let (since, why) = signs.unwell.as_ref().filter(|_| !signs.paused)?;
+    Some(Alert {
+        code: "unhealthy",
+        text: format!("a resident worker is not well: {why}"),
+        since: *since,
     })
 }
 
@@ -315,6 +337,7 @@ mod tests {
             paused: true,
             unknown: Some(("new".to_owned(), START)),
             free: Some((1, START)),
+            unwell: Some((at(9), "no heartbeat for 5s".into())),
             waiting: 99,
             samples: (0..20).map(|minute| (at(minute * 60), minute)).collect(),
             died: Some((2, at(7))),

@@ -1,6 +1,7 @@
 //! A queue as the machines see it: resolved, complete.
 
 use super::schema::Schema;
+use super::vigil::Probing;
 use crate::job::{ExitClass, ExitMatch, Launch, Logs, Retry, Stop};
 use crate::name::JobId;
 use crate::time::Duration;
@@ -29,6 +30,8 @@ pub struct Queue {
     pub resident: bool,
     /// Tasks at once in a resident worker.
     pub slots: u32,
+    /// How resident workers are asked whether they are ready, and well.
+    pub probing: Probing,
     /// How a command worker gets the payload.
     pub input: PayloadBy,
     /// The last line of JSON on stdout is the result.
@@ -247,6 +250,7 @@ impl Queue {
             kinds: BTreeMap::new(),
             resident: false,
             slots: 1,
+            probing: Probing::default(),
             input: PayloadBy::Stdin,
             result_stdout: false,
             fifo: false,

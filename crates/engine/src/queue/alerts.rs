@@ -37,6 +37,7 @@ impl State {
                 .map(|(kind, at)| (kind.clone().unwrap_or_default(), *at)),
             free: free.map(|(free, since)| (free, back(now.wall, now.mono.since(since)))),
             finished: finished.map_or(self.queues.since, |at| at.max(self.queues.since)),
+            unwell: self.queues.residents.unwell(id),
             samples: found.waiting,
             died: found.died,
             log: found.log_bytes.zip(self.queues.log_since),

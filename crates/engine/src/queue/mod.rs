@@ -7,6 +7,7 @@
 //! | `opening` | the store, opened when it is first needed; recovery |
 //! | `worker` | from a claimed task to a run, and from its end to an outcome |
 //! | `resident` | workers that are kept and fed |
+//! | `vigil` | whether they are ready, and well |
 //! | `listen` | what they say |
 //! | `push` | from what a caller says to a task of the store |
 //! | `output` | which part of a seat's output is whose |
@@ -38,6 +39,7 @@ mod redact;
 mod resident;
 pub(crate) mod service;
 mod stats;
+mod vigil;
 mod worker;
 
 pub use claims::Lease;

@@ -30,8 +30,9 @@ use gaffer_core::queue::dispatch::Input;
 use gaffer_core::queue::outcome::Outcome;
 use gaffer_core::queue::spec::{By, Queue, QueueId};
 use gaffer_core::queue::task::{Claimed, Failure, Handle, TaskId};
+use gaffer_core::queue::vigil::Vigil;
 use gaffer_core::retry::{Ended, History, Verdict};
-use gaffer_core::time::{Duration, Mono};
+use gaffer_core::time::{Duration, Mono, Wall};
 use gaffer_shim::message::{Stdin, ToShim};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
@@ -43,6 +44,12 @@ const PIECE: usize = 60 << 10;
 /// A worker that lives, or whose last words are still read.
 pub(super) struct Resident {
     pub run: RunId,
+    /// Whether it is ready, and well.
+    pub vigil: Option<Vigil>,
+    /// It is replaced: not `ready`, or not well; why.
+    pub given_up: Option<(&'static str, Arc<str>)>,
+    /// It is not well, which is only told.
+    pub unwell: Option<(Wall, Arc<str>)>,
     /// It can be given tasks.
     up: bool,
     /// Its stdin is closed, or will be: it gets nothing any more.
@@ -64,7 +71,7 @@ pub(super) struct Resident {
     read: bool,
     /// Where its stdout ends, once that is known.
     last: watch::Sender<Option<u64>>,
-    definition: Arc<Queue>,
+    pub definition: Arc<Queue>,
 }
 
 /// A place for a resident worker.
@@ -95,6 +102,17 @@ pub(super) struct Residents {
     pub closing: bool,
 }
 
+impl Resident {
+    /// When it has to be asked how it is.
+    pub fn asked_at(&self) -> Option<Mono> {
+        let vigil = self
+            .vigil
+            .as_ref()
+            .filter(|_| !self.leaving && self.end.is_none())?;
+        vigil.deadline()
+    }
+}
+
 impl Residents {
     /// When one of them has to be looked at.
     pub fn next_deadline(&self, lease: impl Fn(&QueueId) -> Option<Duration>) -> Option<Mono> {
@@ -103,12 +121,13 @@ impl Residents {
             let resident = place.current.as_ref()?;
             let silent = lease(queue).map(|lease| resident.heard.plus(lease));
             let silent = silent.filter(|_| !resident.tasks.is_empty() && !resident.leaving);
-            [resident.kill_at, silent].into_iter().flatten().min()
+            let all = [resident.kill_at, silent, resident.asked_at()];
+            all.into_iter().flatten().min()
         });
         tries.chain(lives).min()
     }
 
-    fn at(&mut self, run: RunId) -> Option<&mut Resident> {
+    pub fn at(&mut self, run: RunId) -> Option<&mut Resident> {
         let place = self.by_run.get(&run)?;
         self.places
             .get_mut(place)?
@@ -190,6 +209,9 @@ impl State {
             Ok(shim) => shim,
             Err(why) => return self.resident_failed(queue, n, spec, &why),
         };
+        if let Err(why) = self.open_worker_notify(spec, launch) {
+            return self.resident_failed(queue, n, spec, &why);
+        }
         let dir = log_dir(&self.settings.logs_dir(), queue, &format!("r{}", n + 1));
         let made = spawn_message(self, queue, spec, launch, (run, &slot, after), &dir, None, n);
         let mut message = match made {
@@ -198,7 +220,8 @@ impl State {
         };
         message.stdin = Stdin::Pipe;
         self.queues.seats.insert(slot.clone(), run);
-        let facts = RunFacts::begin(run, &slot, [0, 0], 1, shim);
+        let mut facts = RunFacts::begin(run, &slot, [0, 0], 1, shim);
+        facts.label.clone_from(&message.label);
         self.runs.runs.insert(run, Box::new(facts));
         self.place_resident(queue, n, run, spec.clone());
         if let Some(connection) = self
@@ -217,6 +240,9 @@ impl State {
         let place = residents.places.entry((queue.clone(), n)).or_default();
         place.current = Some(Resident {
             run,
+            vigil: None,
+            given_up: None,
+            unwell: None,
             up: false,
             leaving: false,
             kill_at: None,
@@ -260,7 +286,10 @@ impl State {
             return;
         };
         match input {
-            io::Input::Started { .. } => self.resident_up(&queue, n, run),
+            io::Input::Started { .. } => {
+                self.follow_resident(&queue, n, run);
+                self.watch_resident(run);
+            }
             io::Input::StartFailed { text, .. } | io::Input::NotStarted { text, .. } => {
                 self.resident_gone(&queue, n, run);
                 if let Some(spec) = self.queues.spec(&queue).cloned() {
@@ -290,8 +319,8 @@ impl State {
         }
     }
 
-    fn resident_up(&mut self, queue: &QueueId, n: u32, run: RunId) {
-        self.follow_resident(queue, n, run);
+    /// It can be given tasks.
+    pub(super) fn resident_up(&mut self, queue: &QueueId, n: u32, run: RunId) {
         if let Some(resident) = self.queues.residents.at(run)
             && !resident.leaving
         {
@@ -422,7 +451,7 @@ impl State {
     }
 
     /// Its stdin is closed; it is killed if it does not leave in time.
-    fn send_away(&mut self, queue: &QueueId, n: u32) {
+    pub(super) fn send_away(&mut self, queue: &QueueId, n: u32) {
         let key = (queue.clone(), n);
         let Some(place) = self.queues.residents.places.get_mut(&key) else {
             return;
@@ -514,12 +543,14 @@ impl State {
         let Some(end) = &resident.end else {
             return;
         };
-        if !resident.leaving {
+        if !resident.leaving || resident.given_up.is_some() {
+            // One that was never ready did not live.
+            let was_ready = resident.vigil.as_ref().is_none_or(Vigil::is_ready);
             let ended = Ended {
                 at: clock::mono(),
                 ok: false,
                 never_ran: false,
-                healthy: end.lived,
+                healthy: if was_ready { end.lived } else { Duration::ZERO },
             };
             place.next_try = Some(clock::mono().plus(pause(&mut place.history, ended)));
             tracing::warn!(%queue, worker = n + 1, status = ?end.status, "a resident worker ended");
@@ -543,6 +574,7 @@ impl State {
         {
             place.current = None;
         }
+        self.watches.end(run);
         self.queues.settled(run);
         if let Some(facts) = self.runs.runs.get_mut(&run) {
             facts.settled = true;
@@ -631,6 +663,7 @@ impl State {
         for run in kill {
             self.kill_tree(run);
         }
+        self.tick_vigils(now);
         self.tend_residents();
     }
 
@@ -667,6 +700,7 @@ fn differs(old: &Queue, new: &Queue) -> bool {
         || old.slots != new.slots
         || old.resident != new.resident
         || old.logs != new.logs
+        || old.probing != new.probing
 }
 
 /// Pause before the next one is started: that of jobs.
@@ -696,6 +730,9 @@ fn unanswered(resident: &Resident, task: TaskId, end: &End) -> Outcome {
     if resident.silent {
         let why = "its worker was not heard of for as long as its lease";
         return Outcome::Crashed(Failure::of("heartbeat", why));
+    }
+    if let Some((kind, why)) = &resident.given_up {
+        return Outcome::Crashed(Failure::of(*kind, why.clone()));
     }
     match Outcome::of_end(&resident.definition.work, end) {
         Outcome::Done(_) if resident.leaving => Outcome::NotHanded,

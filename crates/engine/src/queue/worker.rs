@@ -7,7 +7,7 @@ use crate::facts::RunFacts;
 use crate::launch::{bounds_of, choose_ports, message_of, stop_of};
 use crate::owner::Message;
 use crate::state::State;
-use gaffer_config::{QueueRun, Redaction, RunContext};
+use gaffer_config::{Expanded, QueueRun, Redaction, RunContext};
 use gaffer_core::io::End;
 use gaffer_core::job::Launch;
 use gaffer_core::name::RunId;
@@ -17,6 +17,7 @@ use gaffer_core::queue::task::{Claimed, Failure};
 use gaffer_shim::message::{Spawn, Stdin, ToShim};
 use gaffer_shim::stream::{ReadAt, StreamReader};
 use serde_json::Value;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -232,8 +233,10 @@ pub(super) fn spawn_message(
     seat: u32,
 ) -> Result<Spawn, String> {
     let ports = choose_ports(launch, seat)?;
-    let text = run.to_string();
-    let mut added = vec![("GAFFER_NODE_ID".to_owned(), state.node_id.clone())];
+    let mut added = match task {
+        Some(_) => Vec::new(),
+        None => super::vigil::variables(state, spec, launch)?,
+    };
     if let Some((row, _)) = task {
         payload_variables(spec, launch, dir, row, &mut added)?;
     }
@@ -246,21 +249,13 @@ pub(super) fn spawn_message(
         payload: &|path| payload_at(task?.1, path),
     };
     let attempt = row.map_or(1, |row| row.attempt);
-    let context = RunContext {
-        node: &state.settings.node,
-        job: queue,
-        instance: None,
-        run: &text,
-        attempt,
-        ports: &ports,
-        base_env: &state.base_env,
-        shell: &state.tuning.shell,
-        task: None,
-        queue: Some(&known),
-        added: &added,
-    };
-    let expanded = gaffer_config::expand(launch, &context).map_err(|error| error.to_string())?;
+    let expanded = expand_worker(state, queue, launch, run, (attempt, &ports), &added, &known)?;
     let mut message = message_of(state, launch, expanded);
+    let label: Vec<String> = ports
+        .iter()
+        .map(|(name, port)| format!("{name}={port}"))
+        .collect();
+    message.label = label.join(",");
     message.run = crate::shims::wire(run);
     slot.clone_into(&mut message.slot);
     message.after = after.map(crate::shims::wire);
@@ -269,6 +264,34 @@ pub(super) fn spawn_message(
     message.bounds = bounds_of(&spec.logs);
     message.stop = stop_of(&spec.work(known.kind).stop);
     Ok(message)
+}
+
+/// Words and environment of a worker.
+pub(super) fn expand_worker(
+    state: &State,
+    queue: &QueueId,
+    launch: &Launch,
+    run: RunId,
+    (attempt, ports): (u32, &BTreeMap<String, u16>),
+    more: &[(String, String)],
+    known: &QueueRun<'_>,
+) -> Result<Expanded, String> {
+    let mut added = vec![("GAFFER_NODE_ID".to_owned(), state.node_id.clone())];
+    added.extend_from_slice(more);
+    let context = RunContext {
+        node: &state.settings.node,
+        job: queue,
+        instance: None,
+        run: &run.to_string(),
+        attempt,
+        ports,
+        base_env: &state.base_env,
+        shell: &state.tuning.shell,
+        task: None,
+        queue: Some(known),
+        added: &added,
+    };
+    gaffer_config::expand(launch, &context).map_err(|error| error.to_string())
 }
 
 fn payload_variables(
