@@ -11,8 +11,9 @@ use futures_util::stream::{self, BoxStream, StreamExt};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::{Bytes, Incoming};
 use hyper::client::conn::http1::{self, SendRequest};
-use hyper::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HOST, HeaderMap, HeaderValue, LINK};
-use hyper::{Method, Request, Response};
+use hyper::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue, LINK};
+use hyper::http::response;
+use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -129,6 +130,32 @@ struct Call {
     accept: &'static str,
     body: Option<(&'static str, Bytes)>,
     headers: Vec<(&'static str, String)>,
+    /// Headers of somebody else's request, which say themselves what is accepted and what the body is.
+    passed: Option<Vec<(HeaderName, String)>>,
+}
+
+/// A request as somebody else made it, to be sent on with the credential of this client.
+#[derive(Clone, Debug)]
+pub struct RawCall {
+    /// Method.
+    pub method: Method,
+    /// With the query, as it stands in a request.
+    pub path: String,
+    /// Headers; none of them is a credential.
+    pub headers: Vec<(HeaderName, String)>,
+    /// Body.
+    pub body: Bytes,
+}
+
+/// An answer as it came.
+#[derive(Clone, Debug)]
+pub struct RawAnswer {
+    /// Status, also of a refusal.
+    pub status: StatusCode,
+    /// Headers.
+    pub headers: HeaderMap,
+    /// The whole body.
+    pub body: Bytes,
 }
 
 impl Call {
@@ -139,6 +166,7 @@ impl Call {
             accept: "application/json",
             body: None,
             headers: Vec::new(),
+            passed: None,
         }
     }
 
@@ -319,6 +347,19 @@ impl Client {
         }
     }
 
+    /// Sends a request on; its answer may have so many bytes.
+    pub async fn raw(&self, raw: RawCall, bytes_max: usize) -> Result<RawAnswer, ClientError> {
+        let mut call = Call::new(raw.method, &raw.path);
+        call.body = Some(("", raw.body));
+        call.passed = Some(raw.headers);
+        let (head, body) = self.answered(call, bytes_max).await?;
+        Ok(RawAnswer {
+            status: head.status,
+            headers: head.headers,
+            body,
+        })
+    }
+
     async fn document<T: DeserializeOwned>(&self, call: Call) -> Result<T, ClientError> {
         let (_, body) = self.answer(call).await?;
         read(&body)
@@ -326,18 +367,23 @@ impl Client {
 
     /// Sends and reads the whole answer; the connection is kept.
     async fn answer(&self, call: Call) -> Result<(HeaderMap, Bytes), ClientError> {
+        let (head, body) = self.answered(call, ANSWER_BYTES_MAX).await?;
+        match head.status.is_success() {
+            true => Ok((head.headers, body)),
+            false => Err(refusal(head.status.as_u16(), &body)),
+        }
+    }
+
+    async fn answered(&self, call: Call, bytes_max: usize) -> Result<(response::Parts, Bytes), ClientError> {
         let (sender, response) = self.send(&call).await?;
         let (head, body) = response.into_parts();
-        let body = Limited::new(body, ANSWER_BYTES_MAX)
+        let body = Limited::new(body, bytes_max)
             .collect()
             .await
             .map_err(|error| ClientError::Protocol(format!("the answer broke off: {error}")))?
             .to_bytes();
         *self.inner.kept.lock().await = Some(sender);
-        match head.status.is_success() {
-            true => Ok((head.headers, body)),
-            false => Err(refusal(head.status.as_u16(), &body)),
-        }
+        Ok((head, body))
     }
 
     /// Sends on a connection of its own and leaves the body to the caller.
@@ -386,11 +432,18 @@ impl Client {
             .method(call.method.clone())
             .uri(&call.path)
             .header(HOST, self.inner.endpoint.authority())
-            .header(ACCEPT, call.accept)
             // A form on a foreign page cannot send this header.
             .header("x-gaffer", "1");
         for (name, value) in &call.headers {
             builder = builder.header(*name, value);
+        }
+        match &call.passed {
+            None => builder = builder.header(ACCEPT, call.accept),
+            Some(passed) => {
+                for (name, value) in passed {
+                    builder = builder.header(name, value);
+                }
+            }
         }
         let has_own = call.headers.iter().any(|(name, _)| *name == AUTHORIZATION_NAME);
         if !has_own && let Some(value) = self.bearer()? {
@@ -399,7 +452,9 @@ impl Client {
         let body = match &call.body {
             None => Bytes::new(),
             Some((kind, bytes)) => {
-                builder = builder.header(CONTENT_TYPE, *kind);
+                if call.passed.is_none() {
+                    builder = builder.header(CONTENT_TYPE, *kind);
+                }
                 bytes.clone()
             }
         };
@@ -484,7 +539,7 @@ fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, ClientError> {
 }
 
 /// The error in a body, or one made of its status where a body is not ours.
-fn refusal(status: u16, body: &[u8]) -> ClientError {
+pub fn refusal(status: u16, body: &[u8]) -> ClientError {
     match serde_json::from_slice::<ErrorBody>(body) {
         Ok(ErrorBody { error }) => ClientError::Api(Box::new(error), status),
         Err(_) => {
@@ -525,7 +580,7 @@ impl OldError {
 }
 
 /// The target of `rel="next"` in a `Link` header.
-fn next_link(text: &str) -> Option<String> {
+pub fn next_link(text: &str) -> Option<String> {
     text.split(',').find_map(|link| {
         let (target, parameters) = link.trim().strip_prefix('<')?.split_once('>')?;
         parameters.contains("rel=\"next\"").then(|| target.to_owned())

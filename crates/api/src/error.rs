@@ -146,6 +146,10 @@ codes! {
     BadHost = "bad-host", 403, 5;
     /// The shim of that run does not answer.
     Unreachable = "unreachable", 503, 1;
+    /// Another node does not answer, or cannot be asked.
+    NodeUnreachable = "node-unreachable", 502, 1;
+    /// Another node's answer cannot be used: too long, or of another form.
+    BadAnswer = "bad-answer", 502, 1;
     /// A wait came to its end.
     TimedOut = "timed-out", 408, 1;
     /// The store cannot be written: full or read-only.

@@ -334,6 +334,25 @@ fn segment(text: &str) -> String {
     escaped
 }
 
+/// Does a pattern name a node? A star stands for any text.
+pub fn matches_name(pattern: &str, name: &str) -> bool {
+    let mut parts = pattern.split('*');
+    let Some(mut rest) = parts.next().and_then(|first| name.strip_prefix(first)) else {
+        return false;
+    };
+    let mut parts: Vec<&str> = parts.collect();
+    let Some(last) = parts.pop() else {
+        return rest.is_empty();
+    };
+    for part in parts {
+        match rest.find(part) {
+            Some(at) => rest = &rest[at + part.len()..],
+            None => return false,
+        }
+    }
+    rest.ends_with(last)
+}
+
 /// Asks one look-up service.
 #[derive(Clone)]
 pub struct Lookup {
@@ -480,5 +499,20 @@ mod tests {
             ["web", "s.web", "s/web", "a.b.c"].map(full_name),
             ["default.web", "s.web", "s.web", "a.b.c"]
         );
+    }
+
+    #[test]
+    fn nodes_are_chosen_by_name_or_pattern() {
+        for (pattern, name, fits) in [
+            ("alpha", "alpha", true),
+            ("alpha", "alpha2", false),
+            ("al*", "alpha", true),
+            ("*pha", "alpha", true),
+            ("a*p*a", "alpha", true),
+            ("a*x*a", "alpha", false),
+            ("*", "", true),
+        ] {
+            assert_eq!(matches_name(pattern, name), fits, "{pattern} {name}");
+        }
     }
 }

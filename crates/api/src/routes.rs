@@ -2,11 +2,13 @@
 
 use crate::client::{Client, ClientError, ItemStream, WebSocket};
 use crate::types::{
-    ActionRequest, ApplyRequest, Doctor, Event, Health, Instance, Job, JobsRequest, LogLine, Node, Operation,
-    Plan, Run, RunRequest, RunStats, ScaleRequest, Session, ShutdownRequest, SignalRequest, Stats,
+    ActionRequest, ApplyRequest, Doctor, Event, Health, Instance, Job, JobsRequest, KnownNode, LogLine, Node,
+    OfNode, Operation, Plan, Run, RunRequest, RunStats, ScaleRequest, Session, ShutdownRequest,
+    SignalRequest, Stats,
 };
 use hyper::body::Bytes;
 use hyper::header::HeaderMap;
+use serde::Serialize;
 use serde_json::Value;
 use std::time::Duration;
 
@@ -42,6 +44,11 @@ pub fn query(parameters: &[(&str, Option<String>)]) -> String {
         }
     }
     text
+}
+
+fn of_nodes(path_and_query: &str, pattern: &str) -> String {
+    let sign = if path_and_query.contains('?') { '&' } else { '?' };
+    format!("{path_and_query}{sign}node={}", escape(pattern))
 }
 
 /// `?wait=`: how long the daemon may hold the answer until the operation is over; none: it answers at once.
@@ -358,12 +365,12 @@ impl Client {
     }
 
     /// The nodes that are known here.
-    pub async fn nodes(&self) -> Result<Vec<Node>> {
+    pub async fn nodes(&self) -> Result<Vec<KnownNode>> {
         self.get_list("/v1/nodes").await
     }
 
     /// A node by its name.
-    pub async fn node_named(&self, node: &str) -> Result<Node> {
+    pub async fn node_named(&self, node: &str) -> Result<KnownNode> {
         self.get(&format!("/v1/nodes/{}", escape(node))).await
     }
 
@@ -375,6 +382,22 @@ impl Client {
     /// Metrics in the text form of Prometheus.
     pub async fn metrics(&self) -> Result<Bytes> {
         self.get_bytes("/metrics").await.map(|(_, text)| text)
+    }
+
+    /// GET at all nodes that the pattern chooses: what came of it at each. The daemon that is asked asks the others, with
+    /// the tokens of its own file; only an admin may have that done.
+    pub async fn get_of_nodes(&self, path_and_query: &str, pattern: &str) -> Result<Vec<OfNode>> {
+        self.get(&of_nodes(path_and_query, pattern)).await
+    }
+
+    /// The same for a POST.
+    pub async fn post_of_nodes<B: Serialize + ?Sized>(
+        &self,
+        path_and_query: &str,
+        body: &B,
+        pattern: &str,
+    ) -> Result<Vec<OfNode>> {
+        self.post(&of_nodes(path_and_query, pattern), body).await
     }
 
     /// What is defined on the node, as a `gaffer.toml`.

@@ -5,9 +5,12 @@ use serde_json::Value;
 use std::collections::BTreeMap;
 use utoipa::ToSchema;
 
+pub mod node;
 pub mod queue;
 pub mod schedule;
 pub mod task;
+
+pub use node::{KnownNode, OfNode};
 
 /// A job: `GET /v1/jobs/{session}/{job}`.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
@@ -515,11 +518,20 @@ pub struct PlanKey {
     pub class: String,
 }
 
-/// `GET /v1/nodes/{node}` and `/v1/node`.
+/// `GET /v1/node`.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
 pub struct Node {
     /// Name.
     pub node: String,
+    /// `up`, `draining` or `drained`.
+    #[serde(default)]
+    pub state: String,
+    /// Why it is so, in a sentence.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// Stable word for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason_code: Option<String>,
     /// `[gaffer] labels`.
     #[serde(default)]
     pub labels: BTreeMap<String, String>,

@@ -99,6 +99,8 @@ async fn call_node(client: &Client) {
     let _ = client.node().await;
     let _ = client.nodes().await;
     let _ = client.node_named("n").await;
+    let _ = client.get_of_nodes("/v1/jobs", "*").await;
+    let _ = client.post_of_nodes("/v1/node/reload", &json!({}), "*").await;
     let _ = client.health().await;
     let _ = client.metrics().await;
     let _ = client.config().await;

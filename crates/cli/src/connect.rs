@@ -58,6 +58,16 @@ pub fn client_with(globals: &Globals, credential: Option<String>) -> Result<Clie
 
 /// A client for another daemon: with this credential, else with that of a login there.
 pub fn client_at(globals: &Globals, endpoint: Endpoint, token: Option<String>) -> Result<Client, Failure> {
+    client_of(globals, endpoint, token, None)
+}
+
+/// The same, for a daemon whose certificate is of these authorities unless an option names others.
+pub fn client_of(
+    globals: &Globals,
+    endpoint: Endpoint,
+    token: Option<String>,
+    ca: Option<PathBuf>,
+) -> Result<Client, Failure> {
     let typed = &globals.credentials;
     let (stored, folder) = credentials::find(&endpoint)?;
     let token = token.or_else(|| stored.key.clone());
@@ -68,7 +78,7 @@ pub fn client_at(globals: &Globals, endpoint: Endpoint, token: Option<String>) -
         None => (kept.cert, typed.keyfile.clone().or(kept.key)),
     };
     let tls = TlsOptions {
-        ca: typed.cacert.clone().or(kept.ca),
+        ca: typed.cacert.clone().or(ca).or(kept.ca),
         cert,
         key,
     };

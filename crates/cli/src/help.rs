@@ -270,11 +270,12 @@ pub const NODE_SHOW: &str = "Examples:
   gaffer node show alpha -L http://10.0.0.7:5010";
 /// Examples of `node add`.
 pub const NODE_ADD: &str = "\
---token-file names the file with the token that it takes; --label, repeatable, is what to choose it by.
+--token-file names the file with the token that it takes, --cacert that of the authorities of its certificate;
+--label, repeatable, is what to choose it by.
 
 Examples:
-  gaffer node add alpha http://10.0.1.1:5000 --label zone=eu
-  gaffer node add beta http://10.0.1.2:5000 --token-file ~/.config/gaffer/beta.token";
+  gaffer node add alpha https://10.0.1.1:5000 --label zone=eu
+  gaffer node add beta https://10.0.1.2:5000 --token-file ~/.config/gaffer/beta.token --cacert ca.pem";
 /// Examples of `node rm`.
 pub const NODE_RM: &str = "Examples:
   gaffer node rm alpha";

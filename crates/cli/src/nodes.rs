@@ -1,16 +1,19 @@
-//! Nodes that a command can go to: those that look-up services know, else those of the user's own file.
+//! Nodes that a command can go to: those that look-up services know, else those of the user's own file and of the
+//! `gaffer.toml` in front of the user.
 //!
 //! A look-up service says only where nodes claim to be, so a token goes to nobody but this machine: elsewhere it would
-//! be handed to whoever registered. What the user's file says of a node is the user's own word.
+//! be handed to whoever registered. What the user's file says of a node is the user's own word. A `gaffer.toml` is what
+//! somebody has checked out: its nodes get tokens from its own folder only.
 
 use crate::commands::lookup::Services;
 use crate::context::Context;
 use crate::failure::Failure;
 use crate::out::Out;
 use futures_util::future::join_all;
+use gaffer_api::lookup::matches_name;
 use gaffer_api::types::Node;
 use gaffer_api::{Client, Endpoint};
-use gaffer_config::{UserNodes, user_nodes};
+use gaffer_config::{UserNode, UserNodes, project_nodes, user_nodes};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -26,8 +29,8 @@ pub struct Known {
     pub url: String,
     /// Talks to it.
     pub client: Client,
-    /// Its labels as the user's file says them; none: it is to be asked.
-    labels: Option<BTreeMap<String, String>>,
+    /// Its labels as a file says them; none: it is to be asked.
+    pub labels: Option<BTreeMap<String, String>>,
 }
 
 /// The user's file: `$GAFFER_CONFIG`, else `gaffer/config.toml` where the user's configuration is.
@@ -62,7 +65,7 @@ pub fn read(out: &Out, path: &Path) -> Result<(String, UserNodes), Failure> {
     Ok((text, nodes))
 }
 
-/// All nodes: of the look-up services that are named, else of the user's file.
+/// All nodes: of the look-up services that are named, else of files.
 pub async fn all(here: &Context) -> Result<Vec<Known>, Failure> {
     match here.globals.fleet.lookup.as_slice() {
         [] => of_file(here),
@@ -71,25 +74,78 @@ pub async fn all(here: &Context) -> Result<Vec<Known>, Failure> {
 }
 
 fn of_file(here: &Context) -> Result<Vec<Known>, Failure> {
-    let Some(path) = file() else {
-        return Ok(Vec::new());
-    };
     let mut known = Vec::new();
-    for (name, node) in read(&here.out, &path)?.1 {
-        let endpoint = Endpoint::parse(&node.url)
-            .map_err(|error| Failure::usage(format!("{}: [node.{name}]: {error}", path.display())))?;
-        let token = match &node.token_file {
-            Some(file) => crate::connect::token_in(file)?,
-            None => crate::connect::token(&here.globals)?.filter(|_| is_here(&endpoint)),
-        };
-        known.push(Known {
-            client: crate::connect::client_at(&here.globals, endpoint, token)?,
-            url: node.url,
-            labels: Some(node.labels).filter(|labels| !labels.is_empty()),
-            name,
-        });
+    let mut own = UserNodes::new();
+    if let Some(path) = file() {
+        own = read(&here.out, &path)?.1;
+        for (name, node) in &own {
+            let token = crate::connect::token(&here.globals)?;
+            known.push(named(here, &path, name, node, token)?);
+        }
     }
+    let Some(path) = project() else {
+        return Ok(known);
+    };
+    for (name, node) in of_project(&here.out, &path)? {
+        // What the user has said himself counts more than what lies in a folder.
+        if !own.contains_key(&name) {
+            known.push(named(here, &path, &name, &node, None)?);
+        }
+    }
+    known.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(known)
+}
+
+/// A node of a file; `token` is that of the options, for nodes on this machine.
+fn named(
+    here: &Context,
+    path: &Path,
+    name: &str,
+    node: &UserNode,
+    token: Option<String>,
+) -> Result<Known, Failure> {
+    let endpoint = Endpoint::parse(&node.url)
+        .map_err(|error| Failure::usage(format!("{}: [node.{name}]: {error}", path.display())))?;
+    let token = match &node.token_file {
+        Some(file) => crate::connect::token_in(file)?,
+        None => token.filter(|_| is_here(&endpoint)),
+    };
+    Ok(Known {
+        client: crate::connect::client_of(&here.globals, endpoint, token, node.ca.clone())?,
+        url: node.url.clone(),
+        labels: Some(node.labels.clone()).filter(|labels| !labels.is_empty()),
+        name: name.to_owned(),
+    })
+}
+
+/// The `gaffer.toml` in front of the user.
+pub fn project() -> Option<PathBuf> {
+    let is_toml = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "toml");
+    crate::file::find(None).filter(is_toml)
+}
+
+/// The nodes of a `gaffer.toml`. It may come from anybody, so it cannot have files from elsewhere sent away as tokens.
+pub fn of_project(out: &Out, path: &Path) -> Result<UserNodes, Failure> {
+    let text = std::fs::read_to_string(path)
+        .map_err(|error| Failure::usage(format!("{} cannot be read: {error}", path.display())))?;
+    let nodes = project_nodes(path, &text).map_err(|wrong| crate::file::invalid(out, &wrong))?;
+    let folder = path.parent().map(std::fs::canonicalize);
+    for (name, node) in &nodes {
+        let Some(file) = &node.token_file else { continue };
+        let real = std::fs::canonicalize(file);
+        let inside = match (&folder, &real) {
+            (Some(Ok(folder)), Ok(real)) => real.starts_with(folder),
+            _ => false,
+        };
+        if !inside {
+            let message = format!(
+                "{}: [node.{name}]: token_file is not a file below this folder",
+                path.display()
+            );
+            return Err(Failure::usage(message).hint("name such a node in your own file:  gaffer node add"));
+        }
+    }
+    Ok(nodes)
 }
 
 async fn of_services(here: &Context, services: &Services) -> Result<Vec<Known>, Failure> {
@@ -211,45 +267,6 @@ fn is_here(endpoint: &Endpoint) -> bool {
         Endpoint::Unix(_) => true,
         Endpoint::Tcp(host, _) | Endpoint::Tls(host, _) => {
             host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
-        }
-    }
-}
-
-/// `web*`: stars stand for any text.
-fn matches_name(pattern: &str, name: &str) -> bool {
-    let mut parts = pattern.split('*');
-    let Some(mut rest) = parts.next().and_then(|first| name.strip_prefix(first)) else {
-        return false;
-    };
-    let mut parts: Vec<&str> = parts.collect();
-    let Some(last) = parts.pop() else {
-        return rest.is_empty();
-    };
-    for part in parts {
-        match rest.find(part) {
-            Some(at) => rest = &rest[at + part.len()..],
-            None => return false,
-        }
-    }
-    rest.ends_with(last)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn nodes_are_chosen_by_name_or_pattern() {
-        for (pattern, name, fits) in [
-            ("alpha", "alpha", true),
-            ("alpha", "alpha2", false),
-            ("al*", "alpha", true),
-            ("*pha", "alpha", true),
-            ("a*p*a", "alpha", true),
-            ("a*x*a", "alpha", false),
-            ("*", "", true),
-        ] {
-            assert_eq!(matches_name(pattern, name), fits, "{pattern} {name}");
         }
     }
 }

@@ -244,6 +244,59 @@ fn nodes_can_be_named_in_a_file_of_ones_own() {
 }
 
 #[test]
+fn a_gaffer_toml_names_nodes_whose_tokens_are_in_its_folder() {
+    let fleet = Fleet::start();
+    let dir = tempfile::tempdir().expect("a folder");
+    let elsewhere = tempfile::NamedTempFile::new().expect("a file");
+    let url = |node: &Node| format!("http://{}", node.addresses()[0]);
+    let ps = |more: &str, words: &[&str]| {
+        let text = format!(
+            "[job.broken]\nnothing = 1\n[node.two]\nurl = \"{}\"\nlabels = {{ n = \"two\" }}\n{more}",
+            url(&fleet.beta)
+        );
+        std::fs::write(dir.path().join("gaffer.toml"), text).expect("written");
+        let config = dir.path().join("config.toml");
+        let own = format!("[node.one]\nurl = \"{}\"\n", url(&fleet.alpha));
+        std::fs::write(&config, own).expect("written");
+        let mut command = Command::new(env!("CARGO_BIN_EXE_gaffer"));
+        command
+            .env_clear()
+            .current_dir(dir.path())
+            .env("GAFFER_CONFIG", config);
+        command
+            .args(["--session", "shop"])
+            .args(words)
+            .output()
+            .expect("gaffer runs")
+    };
+    let text = |output: &Output| {
+        let both = [output.stdout.as_slice(), output.stderr.as_slice()].concat();
+        String::from_utf8_lossy(&both).into_owned()
+    };
+    let said = text(&ps("", &["node", "ls"]));
+    assert!(said.contains("one ") && said.contains("n=two"), "{said}");
+    let said = text(&ps("", &["ps", "--all-nodes", "only"]));
+    assert!(said.contains("two "), "{said}");
+    std::fs::write(dir.path().join("token"), "nobody knows it").expect("written");
+    let refused = ps("token_file = \"token\"\n", &["ps", "--all-nodes", "only"]);
+    assert!(
+        text(&refused).contains("credential is not known"),
+        "{}",
+        text(&refused)
+    );
+    let outside = format!("token_file = {:?}\n", elsewhere.path());
+    let refused = ps(&outside, &["ps", "--all-nodes"]);
+    assert_eq!(refused.status.code(), Some(2));
+    assert!(
+        text(&refused).contains("not a file below this folder"),
+        "{}",
+        text(&refused)
+    );
+    let theirs = ps("", &["node", "rm", "two"]);
+    assert_eq!(theirs.status.code(), Some(4), "{}", text(&theirs));
+}
+
+#[test]
 fn one_of_two_services_killed_is_no_difference_and_a_killed_node_is_one() {
     let mut fleet = Fleet::start();
     fleet.services[0].kill9();

@@ -83,10 +83,14 @@ pub fn load(bundle: &Bundle, host: &dyn Host) -> Result<Config, Diagnostics> {
     let mut source = Gathered(bundle);
     let mut front = front(bundle, &mut source, &mut report);
     let daemon_section = front.daemon.as_ref().map(|(_, span)| origin(&report, *span));
-    let daemon = match &front.daemon {
+    let mut daemon = match &front.daemon {
         Some((table, _)) => crate::daemon::settings(table, host, &mut report),
         None => DaemonSettings::default(),
     };
+    for (name, (table, span)) in std::mem::take(&mut front.nodes) {
+        let node = crate::user_nodes::resolve(&name, &table, span, &mut report);
+        daemon.nodes.extend(node.map(|node| (name, node)));
+    }
     let webhooks = std::mem::take(&mut front.webhooks).into_values();
     let webhooks = webhooks.filter_map(|def| crate::webhook::resolve(def, &mut report));
     let webhooks = webhooks.collect();

@@ -3,6 +3,7 @@
 use crate::host::Host;
 use crate::node::{Item, Node, Table};
 use crate::report::Report;
+use crate::user_nodes::UserNodes;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -52,6 +53,8 @@ pub struct DaemonSettings {
     pub advertise: Option<String>,
     /// URLs of look-up services.
     pub lookup: Vec<String>,
+    /// `[node.X]` of the same file: other nodes, which this one may ask.
+    pub nodes: UserNodes,
     /// URL of the database of the queues; none: a file in the state directory.
     pub queue_store: Option<String>,
     /// Log level.
@@ -171,6 +174,7 @@ impl Default for DaemonSettings {
             backlog: 1024,
             advertise: None,
             lookup: Vec::new(),
+            nodes: UserNodes::new(),
             queue_store: None,
             log_level: LogLevel::Info,
             log_to: "stderr".to_owned(),

@@ -90,6 +90,8 @@ pub(crate) struct Front {
     /// Names of `[vars]` of all files.
     pub declared_vars: BTreeSet<String>,
     pub daemon: Option<(Table, Span)>,
+    /// `[node.X]` by name, each with its place.
+    pub nodes: BTreeMap<String, (Table, Span)>,
     pub webhooks: BTreeMap<(String, String), WebhookDef>,
     pub schedules: BTreeMap<(String, String), ScheduleDef>,
     pub session: String,

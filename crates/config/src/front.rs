@@ -61,6 +61,7 @@ pub(crate) fn front(bundle: &Bundle, source: &mut dyn Source, report: &mut Repor
         vars: BTreeMap::new(),
         declared_vars: BTreeSet::new(),
         daemon: None,
+        nodes: BTreeMap::new(),
         webhooks: BTreeMap::new(),
         schedules: BTreeMap::new(),
         session: "default".to_owned(),
@@ -255,9 +256,10 @@ impl Loader<'_> {
                         }
                     }
                 }
-                "webhook" | "schedule" => {
+                "webhook" | "schedule" | "node" => {
                     let check = match name.as_str() {
                         "webhook" => crate::webhook::check,
+                        "node" => crate::user_nodes::check,
                         _ => crate::schedule::check,
                     };
                     for (object, entry) in &mut table.0 {
@@ -448,6 +450,7 @@ impl Loader<'_> {
                 }
             }
         }
+        self.nodes(&mut tree);
         self.webhooks(&mut tree, index);
         self.objects(&mut tree, index, procfile);
         self.schedules(&mut tree, index);

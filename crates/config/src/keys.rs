@@ -288,12 +288,13 @@ pub(crate) const WEBHOOK: &[Key] = &[
     key("session", Type::Name, "of the file", L, Run, "session of this object"),
 ];
 
-/// Keys of `[node.X]` in the user's own file.
+/// Keys of `[node.X]`.
 #[rustfmt::skip] // A table reads better as one.
 pub(crate) const NODE: &[Key] = &[
-    key("url", Type::Text, "", D, Run, "where it is: `http://HOST:PORT` or `unix:PATH`; required"),
-    key("token_file", Type::Path, "", D, Run, "file with the token that it takes; no other node is given it"),
-    key("labels", Type::Map, "what the node says", D, Run, "to choose it by, with `--label`"),
+    key("url", Type::Text, "", L, Run, "where it is: `https://HOST:PORT`, `http://HOST:PORT` or `unix:PATH`; required"),
+    key("token_file", Type::Path, "", L, Run, "file with the token that it takes; no other node is given it, and it leaves this machine by TLS only"),
+    key("ca", Type::Path, "the system's", L, Run, "PEM file of the authorities that its certificate is of"),
+    key("labels", Type::Map, "what the node says", L, Run, "to choose it by, with `--label`"),
 ];
 
 /// Keys of `plugin.toml`.
@@ -327,7 +328,7 @@ pub(crate) const TOP: &[Key] = &[
     table("schedule", None, L, Run, "`[schedule.X]`: a calendar or interval that starts a task, pushes to a queue, or acts on a job; see docs/schedules.md"),
     not_yet("socket", "shared sockets"),
     table("webhook", None, L, Run, "`[webhook.X]`: events are sent by HTTP; see docs/webhooks.md"),
-    not_yet("node", "other nodes"),
+    table("node", None, L, Run, "`[node.X]`: another node; see docs/lookup.md"),
 ];
 
 /// Old and other programs' names, with what to write instead.

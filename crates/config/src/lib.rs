@@ -96,5 +96,5 @@ pub use thermos::{
     Destination, Logger, Resources, ThermosContext, ThermosTask, is_thermos, load_thermos, load_thermos_json,
 };
 pub use units::{UnitError, format_duration, format_size, parse_duration, parse_size, shell_quote};
-pub use user_nodes::{UserNode, UserNodes, is_node_name, user_nodes, with_node, without_node};
+pub use user_nodes::{UserNode, UserNodes, is_node_name, project_nodes, user_nodes, with_node, without_node};
 pub use webhook::{Webhook, WebhookFormat};

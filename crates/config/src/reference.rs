@@ -61,7 +61,7 @@ pub fn reference_markdown() -> String {
     section(&mut out, "`[queue.X.kind.K]`", kind_keys());
     section(&mut out, "`[schedule.X]`", schedule_keys());
     section(&mut out, "`[webhook.X]`", WEBHOOK);
-    section(&mut out, "`[node.X]` in the user's own `config.toml`", NODE);
+    section(&mut out, "`[node.X]`, also in the user's own `config.toml`", NODE);
     section(&mut out, "`[gaffer]`", DAEMON);
     section(&mut out, "`plugin.toml`", PLUGIN);
     out.push_str(FILES);

@@ -1,6 +1,6 @@
 //! JSON Schema of `gaffer.toml`, from the table of keys, for editors.
 
-use crate::keys::{DAEMON, JOB, Key, TOP, Use, WEBHOOK};
+use crate::keys::{DAEMON, JOB, Key, NODE, TOP, Use, WEBHOOK};
 use crate::keys_queue::{kind_keys, queue_keys};
 use crate::keys_schedule::schedule_keys;
 use crate::keys_task::{step_keys, task_keys, template_keys};
@@ -17,6 +17,7 @@ pub fn schema_json() -> String {
     top.insert("template".to_owned(), object("template"));
     top.insert("schedule".to_owned(), object("schedule"));
     top.insert("webhook".to_owned(), object("webhook"));
+    top.insert("node".to_owned(), object("node"));
     top.insert("profile".to_owned(), object("profile"));
     top.insert("gaffer".to_owned(), json!({ "$ref": "#/$defs/gaffer" }));
     top.insert("defaults".to_owned(), json!({ "$ref": "#/$defs/defaults" }));
@@ -56,6 +57,7 @@ pub fn schema_json() -> String {
             "gaffer": closed(properties(DAEMON, "", &|_| true)),
             "schedule": closed(properties(schedule_keys(), "", &|_| true)),
             "webhook": closed(properties(WEBHOOK, "", &|_| true)),
+            "node": closed(properties(NODE, "", &|_| true)),
         },
     });
     let mut text = serde_json::to_string_pretty(&schema).unwrap_or_default();

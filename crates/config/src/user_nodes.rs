@@ -1,26 +1,30 @@
-//! Nodes that a user has named: `[node.X]` of the user's own file, `config.toml`.
+//! Nodes that a user has named: `[node.X]` of a `gaffer.toml`, or of the user's own file, `config.toml`.
 //!
-//! A person edits that file too, so adding appends and removing takes out lines: everything else stays as it was
+//! A person edits the own file too, so adding appends and removing takes out lines: everything else stays as it was
 //! written. What comes out is read again before anybody is given it.
 
 use crate::check::Checked;
 use crate::diagnostic::Diagnostics;
 use crate::diff::{quoted_key, toml_value};
 use crate::keys::NODE;
-use crate::node::Node;
+use crate::kind;
+use crate::node::{Node, Span, Table};
 use crate::report::Report;
 use crate::toml_text;
 use serde_json::Value;
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
-/// A node of the user's file.
+/// A node that a file names.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct UserNode {
     /// `http://HOST:PORT`, `https://HOST:PORT` or `unix:PATH`.
     pub url: String,
     /// File with the token that this node takes.
     pub token_file: Option<PathBuf>,
+    /// PEM file of the authorities that its certificate is of; none: those of the system.
+    pub ca: Option<PathBuf>,
     /// Labels to choose it by; what is not said here, the node itself says.
     pub labels: BTreeMap<String, String>,
 }
@@ -32,7 +36,7 @@ pub type UserNodes = BTreeMap<String, UserNode>;
 pub fn user_nodes(path: &Path, text: &str) -> Result<UserNodes, Diagnostics> {
     let mut report = Report::new(path.parent().unwrap_or(Path::new("/")));
     let file = report.add_file(path, text);
-    let nodes = read(text, file, path, &mut report);
+    let nodes = read(text, file, &mut report);
     let failed = report.has_errors();
     match nodes.filter(|_| !failed) {
         Some(nodes) => Ok(nodes),
@@ -40,66 +44,120 @@ pub fn user_nodes(path: &Path, text: &str) -> Result<UserNodes, Diagnostics> {
     }
 }
 
-fn read(text: &str, file: u32, path: &Path, report: &mut Report) -> Option<UserNodes> {
+/// `[node.X]` of a `gaffer.toml`, without a look at the rest of it: nodes can be asked also while that has errors.
+pub fn project_nodes(path: &Path, text: &str) -> Result<UserNodes, Diagnostics> {
+    let mut report = Report::new(path.parent().unwrap_or(Path::new("/")));
+    let file = report.add_file(path, text);
+    let nodes = toml_text::parse(text, file, &mut report).map(|table| tables(&table, &mut report));
+    let failed = report.has_errors();
+    nodes.filter(|_| !failed).ok_or_else(|| report.finish())
+}
+
+fn read(text: &str, file: u32, report: &mut Report) -> Option<UserNodes> {
     let table = toml_text::parse(text, file, report)?;
-    let folder = path.parent().unwrap_or(Path::new("/"));
     // Logins are in it, too: who shows their keys reads them.
     let others = table.iter().filter(|(key, _)| *key != "node" && *key != "login");
     for (key, entry) in others {
         let message = format!("there is no `{key}` in this file");
         report.error(entry.key, key, message, "it has [node.X] and [login.X] only");
     }
+    Some(tables(&table, report))
+}
+
+fn tables(table: &Table, report: &mut Report) -> UserNodes {
     let mut nodes = UserNodes::new();
     let Some(all) = table.get("node") else {
-        return Some(nodes);
+        return nodes;
     };
     let Some(all) = all.as_table() else {
         report.error(all.span, "node", "`node` is no table", "[node.alpha]");
-        return None;
+        return nodes;
     };
     for (name, entry) in all.iter() {
         let place = format!("node.{name}");
-        if !is_node_name(name) {
-            let message = format!("`{}` is no name of a node", name.escape_debug());
-            report.error(entry.key, &place, message, "letters, digits, `.`, `-` and `_`");
-        }
-        let Some(one) = entry.node.as_table() else {
+        let Some(table) = entry.node.as_table() else {
             let message = format!("`{place}` is no table");
             report.error(entry.node.span, &place, message, "[node.alpha]");
             continue;
         };
-        Checked {
-            keys: NODE,
-            path: &place,
-            what: "a node",
-            without: None,
-            written: false,
+        check_keys(table, &format!("{place}."), report);
+        if let Some(node) = resolve(name, table, entry.key, report) {
+            nodes.insert(name.to_owned(), node);
         }
-        .check(one, report);
-        let word = |key: &str| one.get(key).and_then(Node::as_str);
-        if word("url").is_none_or(str::is_empty) {
-            let span = one.get("url").map_or(entry.key, |node: &Node| node.span);
-            report.error(
-                span,
-                &place,
-                "a node needs a `url`",
-                "url = \"http://10.0.1.1:5000\"",
-            );
-        }
-        let labels = one
-            .get_table("labels")
-            .into_iter()
-            .flat_map(|labels| labels.iter());
-        let labels =
-            labels.filter_map(|(key, entry)| Some((key.to_owned(), entry.node.as_str()?.to_owned())));
-        let node = UserNode {
-            url: word("url").unwrap_or_default().to_owned(),
-            token_file: word("token_file").map(|path| folder.join(path)),
-            labels: labels.collect(),
-        };
-        nodes.insert(name.to_owned(), node);
     }
-    Some(nodes)
+    nodes
+}
+
+fn check_keys(table: &Table, path: &str, report: &mut Report) {
+    Checked {
+        keys: NODE,
+        path,
+        what: "a node",
+        without: None,
+        written: false,
+    }
+    .check(table, report);
+}
+
+/// Known keys with values of the right kind.
+pub(crate) fn check(table: &mut Table, path: &str, name: &str, report: &mut Report) {
+    check_keys(table, &format!("{path}node.{name}."), report);
+}
+
+/// Gives a checked table its meaning.
+pub(crate) fn resolve(name: &str, table: &Table, span: Span, report: &mut Report) -> Option<UserNode> {
+    let place = format!("node.{name}");
+    if !is_node_name(name) {
+        let message = format!("`{}` is no name of a node", name.escape_debug());
+        report.error(span, &place, message, "letters, digits, `.`, `-` and `_`");
+        return None;
+    }
+    let word = |key: &str| table.get(key).and_then(Node::as_str);
+    let url = word("url").unwrap_or_default();
+    let url_span = table.get("url").map_or(span, |node: &Node| node.span);
+    if url.is_empty() {
+        report.error(
+            url_span,
+            &place,
+            "a node needs a `url`",
+            "url = \"https://10.0.1.1:5000\"",
+        );
+        return None;
+    }
+    if word("token_file").is_some() && is_in_clear(url) {
+        let message = "`token_file` would be shown to everybody on the way to this `url`";
+        let help = "write https:// (a token goes in clear to this machine only)";
+        report.error(url_span, &format!("{place}.url"), message, help);
+        return None;
+    }
+    let labels = table.get_table("labels").into_iter().flat_map(Table::iter);
+    let labels = labels.filter_map(|(key, entry)| Some((key.to_owned(), kind::scalar(&entry.node)?)));
+    Some(UserNode {
+        url: url.to_owned(),
+        token_file: file(table, "token_file", report),
+        ca: file(table, "ca", report),
+        labels: labels.collect(),
+    })
+}
+
+fn file(table: &Table, key: &str, report: &Report) -> Option<PathBuf> {
+    let node = table.get(key)?;
+    let folder = report.folder_of(node.span).unwrap_or(Path::new("/"));
+    Some(folder.join(node.as_str()?))
+}
+
+/// Would a credential leave this machine without TLS?
+fn is_in_clear(url: &str) -> bool {
+    if url.starts_with("unix:") || url.starts_with('/') || url.starts_with("https://") {
+        return false;
+    }
+    let authority = url.strip_prefix("http://").unwrap_or(url);
+    let host = match authority.strip_prefix('[') {
+        Some(rest) => rest.split(']').next().unwrap_or_default(),
+        None => authority.split([':', '/']).next().unwrap_or_default(),
+    };
+    let is_loopback = |ip: IpAddr| ip.to_canonical().is_loopback();
+    host != "localhost" && !host.parse::<IpAddr>().is_ok_and(is_loopback)
 }
 
 /// Letters, digits, `.`, `-`, `_`: what a name of a node in this file is made of.
@@ -125,6 +183,9 @@ pub fn with_node(text: &str, name: &str, node: &UserNode) -> String {
     ));
     if let Some(path) = &node.token_file {
         text.push_str(&format!("token_file = {}\n", value(&path.to_string_lossy())));
+    }
+    if let Some(path) = &node.ca {
+        text.push_str(&format!("ca = {}\n", value(&path.to_string_lossy())));
     }
     if !node.labels.is_empty() {
         let labels: Vec<String> = node
@@ -173,8 +234,9 @@ mod tests {
 
     fn alpha() -> UserNode {
         UserNode {
-            url: "http://a:5000".to_owned(),
+            url: "https://a:5000".to_owned(),
             token_file: Some("/c/token".into()),
+            ca: Some("/c/ca.pem".into()),
             labels: [("zone".to_owned(), "eu".to_owned())].into(),
         }
     }
@@ -198,11 +260,37 @@ mod tests {
     }
 
     #[test]
+    fn a_token_goes_without_tls_to_this_machine_only() {
+        for url in [
+            "http://127.0.0.1:1",
+            "http://[::1]:1",
+            "localhost:1",
+            "unix:/x",
+            "/x",
+            "https://a",
+        ] {
+            assert!(!is_in_clear(url), "{url}");
+        }
+        for url in [
+            "http://a",
+            "a:5000",
+            "http://127.0.0.1.evil",
+            "http://[fe80::1]:5000",
+        ] {
+            assert!(is_in_clear(url), "{url}");
+        }
+    }
+
+    #[test]
     fn what_is_wrong_is_named() {
         for (text, wanted) in [
             ("[node.x]\n", "needs a `url`"),
             ("[node.x]\nurl = \"a\"\ntoken = \"b\"", "token"),
             ("[job.x]\ncmd = \"x\"", "there is no `job`"),
+            (
+                "[node.x]\nurl = \"http://10.0.0.1:5000\"\ntoken_file = \"t\"",
+                "shown to everybody",
+            ),
             ("[node.\"a b\"]\nurl = \"a\"", "no name of a node"),
         ] {
             let error = nodes(text).expect_err(text);

@@ -437,7 +437,13 @@ listen = "x""#, "1:2 `socket` is not yet supported [socket] | leave it out"),
     (r#"[webhook.x]
 url = "x""#, r#"2:7 `url` begins with http:// or https:// ["x"] | url = "http://127.0.0.1:8080/hook""#),
     (r#"[node.x]
-url = "x""#, "1:2 `node` is not yet supported [node] | leave it out"),
+labels = { zone = "eu" }"#, "1:7 a node needs a `url` [x] | url = \"https://10.0.1.1:5000\""),
+    (r#"[node.x]
+url = "http://10.0.0.1:5000"
+token_file = "t""#, r#"2:7 `token_file` would be shown to everybody on the way to this `url` ["http://10.0.0.1:5000"] | write https:// (a token goes in clear to this machine only)"#),
+    (r#"[node.x]
+url = "unix:/x"
+adress = "x""#, "3:1 unknown key `adress` in a node [adress]"),
     (r#"[jobs.web]
 cmd = "x""#, "1:2 unknown table `jobs` in the file [jobs] | use `job`"),
     (r#"cmd = "x""#, "1:1 unknown key `cmd` in the file [cmd] | put it into [job.NAME], or into [defaults] for all: defaults.cmd"),

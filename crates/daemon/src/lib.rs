@@ -10,6 +10,7 @@ pub mod bound;
 pub mod checkpoint;
 mod console;
 pub mod doctor;
+pub mod fleet;
 pub mod guard;
 pub mod http;
 pub mod journal;

@@ -199,10 +199,11 @@ fn app(
     wishes: mpsc::Sender<DaemonWish>,
 ) -> App {
     let node = handle.node().name;
+    let origin = origin(&plan.daemon, bound, &plan.socket);
     App {
         handle: handle.clone(),
         keyring,
-        live: RwLock::new(Arc::new(reload::live(&plan.daemon, &node, bound, tls))),
+        live: RwLock::new(Arc::new(reload::live(&plan.daemon, &node, bound, origin, tls))),
         node: node.into(),
         config: plan.file.as_ref().map(|file| file.path.clone()),
         answers: Answers::default(),
@@ -213,6 +214,7 @@ fn app(
             .cgroup_base()
             .and_then(|base| Some(base.file_name()?.to_str()?.to_owned())),
         requests: AtomicU64::new(0),
+        fleet: crate::fleet::Fleet::default(),
         plugins: crate::plugins::Plugins::new(plugins_dir(plan)),
         setup: crate::doctor::Setup {
             state_dir: plan.engine.state_dir.clone(),

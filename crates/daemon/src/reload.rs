@@ -113,7 +113,7 @@ impl Life<'_> {
         if !later.is_empty() {
             tracing::warn!(keys = %later.join(","), "config.later");
         }
-        let live = live(&daemon, &self.app.node, &self.bound, tls);
+        let live = live(&daemon, &self.app.node, &self.bound, origin, tls);
         self.app.change(|now| *now = Live { later, ..live });
         self.plan.file = Some(file);
         self.plan.binds = binds;
@@ -137,6 +137,7 @@ pub(crate) fn live(
     daemon: &DaemonSettings,
     node: &str,
     bound: &Bound,
+    origin: String,
     tls: Option<Arc<rustls::ServerConfig>>,
 ) -> Live {
     let scheme = if tls.is_some() { "https" } else { "http" };
@@ -153,6 +154,9 @@ pub(crate) fn live(
         .with_legacy_origins(&daemon.legacy_origins),
         listen: bound.shown(scheme),
         tls,
+        nodes: daemon.nodes.clone(),
+        lookup: daemon.lookup.clone(),
+        origin,
         labels: daemon.labels.clone(),
         metrics: daemon.metrics,
         legacy_api: daemon.legacy_api,

@@ -541,6 +541,9 @@ fn shim(info: &ShimInfo) -> types::Shim {
 pub fn node(info: &NodeInfo, labels: BTreeMap<String, String>, listen: Vec<String>) -> types::Node {
     types::Node {
         node: info.name.clone(),
+        state: "up".to_owned(),
+        reason: None,
+        reason_code: None,
         labels,
         version: env!("CARGO_PKG_VERSION").to_owned(),
         pid: std::process::id(),

@@ -37,7 +37,7 @@ pub enum NodeCommand {
     Add {
         /// How you call it
         name: String,
-        /// http://HOST:PORT or unix:PATH
+        /// https://HOST:PORT, http://HOST:PORT or unix:PATH
         url: String,
     },
     /// Take a node out of your own file; the node itself is not touched
@@ -92,7 +92,7 @@ async fn listed(known: &Known) -> Listed {
             one.up_ms = Some(about.up_ms);
             one.jobs = Some(about.jobs);
             one.runs = Some(about.runs);
-            one.labels = about.labels;
+            one.labels = known.labels.clone().unwrap_or(about.labels);
         }
         Err(failure) => {
             one.status = if failure.exit == 69 {
@@ -216,19 +216,19 @@ fn add(ctx: &Context, name: &str, url: &str) -> Result<u8, Failure> {
         let (key, value) = nodes::pair(label)?;
         labels.insert(key.to_owned(), value.to_owned());
     }
-    let token_file = match &ctx.globals.credentials.token_file {
-        None => None,
-        Some(file) => Some(
-            std::path::absolute(file)
-                .map_err(|error| Failure::usage(format!("{}: {error}", file.display())))?,
-        ),
+    let absolute = |file: &Option<PathBuf>| {
+        let file = file.as_ref().map(std::path::absolute).transpose();
+        file.map_err(|error| Failure::usage(format!("a path cannot be made absolute: {error}")))
     };
     let node = UserNode {
         url: url.to_owned(),
-        token_file,
+        token_file: absolute(&ctx.globals.credentials.token_file)?,
+        ca: absolute(&ctx.globals.credentials.cacert)?,
         labels,
     };
-    write(&path, &with_node(&text, name, &node))?;
+    let text = with_node(&text, name, &node);
+    gaffer_config::user_nodes(&path, &text).map_err(|wrong| crate::file::invalid(&ctx.out, &wrong))?;
+    write(&path, &text)?;
     ctx.out.say(&format!("{name} is in {}", path.display()));
     Ok(0)
 }
@@ -237,6 +237,12 @@ fn rm(ctx: &Context, name: &str) -> Result<u8, Failure> {
     let path = own_file()?;
     let (text, nodes) = nodes::read(&ctx.out, &path)?;
     if !nodes.contains_key(name) {
+        if let Some(project) = nodes::project()
+            && nodes::of_project(&ctx.out, &project)?.contains_key(name)
+        {
+            let message = format!("{name} is in {}", project.display());
+            return Err(Failure::conflict(message).hint(format!("take [node.{name}] out there")));
+        }
         return Err(
             Failure::not_found(format!("no node `{name}` in {}", path.display()))
                 .hint("what there is:  gaffer node ls"),

@@ -56,6 +56,23 @@ impl Loader<'_> {
         true
     }
 
+    /// Nodes are in no session.
+    pub(super) fn nodes(&mut self, tree: &mut Table) {
+        let Some(Item::Table(all)) = tree.remove("node").map(|node| node.item) else {
+            return;
+        };
+        for (name, Entry { key, node }) in all.0 {
+            let Item::Table(table) = node.item else { continue };
+            if let Some((_, first)) = self.front.nodes.get(&name) {
+                let help = format!("first in {}", self.report.place(*first));
+                let message = format!("node `{name}` is defined twice");
+                self.report.error(key, &format!("node.{name}"), message, &help);
+                continue;
+            }
+            self.front.nodes.insert(name, (table, key));
+        }
+    }
+
     pub(super) fn webhooks(&mut self, tree: &mut Table, scope: usize) {
         for object in self.take_all(tree, "webhook", scope) {
             let first = self.front.webhooks.get(&object.id()).map(|first| first.span);

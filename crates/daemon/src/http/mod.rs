@@ -62,6 +62,8 @@ pub struct App {
     pub connections: watch::Sender<usize>,
     /// Numbers requests.
     pub requests: AtomicU64,
+    /// What is remembered of other nodes.
+    pub fleet: crate::fleet::Fleet,
     /// Plugins.
     pub plugins: crate::plugins::Plugins,
     /// What doctor needs to know of how we were started.
@@ -77,6 +79,12 @@ pub struct Live {
     pub tls: Option<Arc<rustls::ServerConfig>>,
     /// Where we listen, as shown.
     pub listen: Vec<String>,
+    /// `[node.X]`: other nodes.
+    pub nodes: gaffer_config::UserNodes,
+    /// `[gaffer] lookup`.
+    pub lookup: Vec<String>,
+    /// URL under which others reach this node.
+    pub origin: String,
     /// `[gaffer] labels`.
     pub labels: BTreeMap<String, String>,
     /// `[gaffer] metrics`.

@@ -1,6 +1,7 @@
 //! The node itself: what it is, plans, configuration, health, its end.
 
 use crate::access::Access;
+use crate::fleet;
 use crate::http::body::Json;
 use crate::http::operations::{Outcome, WaitQuery, outcome};
 use crate::http::page::{self, Labels};
@@ -14,7 +15,10 @@ use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use gaffer::info::{ApplyOptions, ApplySource};
 use gaffer_api::error::{Code, ErrorBody};
-use gaffer_api::types::{self, ApplyRequest, Doctor, Health, Node, Operation, Plan, ShutdownRequest};
+use gaffer_api::lookup::matches_name;
+use gaffer_api::types::{
+    self, ApplyRequest, Doctor, Health, KnownNode, Node, Operation, Plan, ShutdownRequest,
+};
 use gaffer_config::Bundle;
 use gaffer_core::name::{JobId, Name};
 use hyper::StatusCode;
@@ -47,39 +51,79 @@ pub async fn node(State(app): State<Shared>) -> Json<Node> {
 pub struct NodesQuery {
     /// Only nodes with this label of `[gaffer] labels`, `zone=eu`. Several with commas.
     label: Option<String>,
+    /// Only nodes with this name or pattern, `eu-*`. Several with commas.
+    node: Option<String>,
     /// Items of a page: 200, at most 1000.
     limit: Option<usize>,
     /// From the `Link` of the page before.
     cursor: Option<String>,
 }
 
-/// All nodes that this one knows: itself.
+/// This node as one of those it knows.
+fn itself(app: &Shared) -> KnownNode {
+    KnownNode {
+        url: app.live().origin.clone(),
+        known_by: "self".to_owned(),
+        age_ms: Some(0),
+        ..this_node(app).into()
+    }
+}
+
+/// This node and those that it knows: by `[node.X]` of its file and by its look-up services. Each is asked how it is. Who
+/// may not read all jobs sees this node only.
 #[utoipa::path(get, path = "/v1/nodes", tag = "nodes", params(NodesQuery),
-    responses((status = 200, body = Vec<Node>), (status = "default", body = ErrorBody)))]
-pub async fn nodes(State(app): State<Shared>, Query(query): Query<NodesQuery>) -> Answer<Json<Vec<Node>>> {
+    responses((status = 200, body = Vec<KnownNode>), (status = "default", body = ErrorBody)))]
+pub async fn nodes(
+    State(app): State<Shared>,
+    Extension(access): Extension<Access>,
+    Query(query): Query<NodesQuery>,
+) -> Answer<(HeaderMap, Json<Vec<KnownNode>>)> {
     let labels = Labels::parse(query.label.as_deref())?;
-    let mut nodes = vec![this_node(&app)];
-    nodes.retain(|node| labels.are_of(&BTreeMap::new(), &node.labels));
-    // One node never fills a page: there is no next one.
     let limit = page::limit(query.limit, page::USUAL)?;
-    page::cut(
-        &mut nodes,
-        |node| node.node.clone(),
-        limit,
-        query.cursor.as_deref(),
-    );
-    Ok(Json(nodes))
+    let patterns: Vec<&str> = query.node.iter().flat_map(|text| text.split(',')).collect();
+    let is_named = |name: &str| patterns.is_empty() || patterns.iter().any(|one| matches_name(one, name));
+    let mut others = match access.may_read_all() {
+        true => fleet::others(&app).await,
+        false => Vec::new(),
+    };
+    others.retain(|other| is_named(&other.name));
+    let mut nodes = fleet::look_at(&app, others).await;
+    nodes.extend(Some(itself(&app)).filter(|own| is_named(&own.node)));
+    nodes.retain(|node| labels.are_of(&BTreeMap::new(), &node.labels));
+    // Two nodes may have one name.
+    let key = |node: &KnownNode| format!("{} {}", node.node, node.url);
+    let next = page::cut(&mut nodes, key, limit, query.cursor.as_deref());
+    let parameters = [
+        ("label", query.label),
+        ("node", query.node),
+        ("limit", query.limit.map(|limit| limit.to_string())),
+    ];
+    Ok((page::link("/v1/nodes", &parameters, next), Json(nodes)))
 }
 
 /// A node by its name.
 #[utoipa::path(get, path = "/v1/nodes/{node}", tag = "nodes", params(("node" = String, Path)),
-    responses((status = 200, body = Node), (status = "default", body = ErrorBody)))]
-pub async fn node_named(State(app): State<Shared>, Path(name): Path<String>) -> Answer<Json<Node>> {
-    if *app.node != *name {
-        let message = format!("no node `{}`", name.escape_debug());
-        return Err(Refusal::new(Code::NodeNotFound, message).hint(format!("this node is `{}`", app.node)));
+    responses((status = 200, body = KnownNode), (status = "default", body = ErrorBody)))]
+pub async fn node_named(
+    State(app): State<Shared>,
+    Extension(access): Extension<Access>,
+    Path(name): Path<String>,
+) -> Answer<Json<KnownNode>> {
+    if *app.node == *name {
+        return Ok(Json(itself(&app)));
     }
-    Ok(Json(this_node(&app)))
+    let mut others = match access.may_read_all() {
+        true => fleet::others(&app).await,
+        false => Vec::new(),
+    };
+    others.retain(|other| other.name == name);
+    match fleet::look_at(&app, others).await.into_iter().next() {
+        Some(node) => Ok(Json(node)),
+        None => {
+            let message = format!("no node `{}`", name.escape_debug());
+            Err(Refusal::new(Code::NodeNotFound, message).hint(format!("this node is `{}`", app.node)))
+        }
+    }
 }
 
 /// Ends the daemon. The answer comes before the end.

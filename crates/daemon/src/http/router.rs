@@ -19,13 +19,16 @@ use utoipa_axum::routes;
         title = "gaffer",
         description = "The native API of gafferd: jobs are launched, kept alive, watched, scaled, logged and stopped. \
             Errors have one shape; lists are bare arrays with `Link` for the next page; a changing request answers 202 \
-            with an operation or, with `?wait=30s`, its outcome.",
+            with an operation or, with `?wait=30s`, its outcome. \
+            With `?node=PATTERN` an admin has a request carried out at all nodes that the pattern chooses: the answer is a \
+            list of `OfNode`, one for each.",
         license(name = "Apache-2.0 OR MIT")
     ),
     components(schemas(
         gaffer_api::types::AttachMessage,
         gaffer_api::types::StreamRequest,
         gaffer_api::types::StreamItem,
+        gaffer_api::types::OfNode,
     ))
 )]
 struct Document;

@@ -7,6 +7,7 @@
 use crate::access::Access;
 use crate::access::identify::identify;
 use crate::access::slot::{Bounded, Slot};
+use crate::fleet::relay;
 use crate::guard;
 use crate::http::idempotency::{Asked, Digest, Remembered, Turn};
 use crate::http::{App, Shared, body};
@@ -256,12 +257,21 @@ async fn carry_out(app: &Shared, router: Router, parts: Parts, body: Body) -> Re
     let changes = !matches!(parts.method, Method::GET | Method::HEAD);
     let key = parts.headers.get("idempotency-key").filter(|_| changes).cloned();
     match key {
-        None => route(router, parts, body).await,
+        None => routed(app, router, parts, body).await,
         Some(key) => once(app, router, parts, body, &key).await,
     }
 }
 
-async fn route(router: Router, parts: Parts, body: Body) -> Response {
+/// At this node, or at all that `?node=` chooses.
+async fn routed(app: &Shared, router: Router, parts: Parts, body: Body) -> Response {
+    match relay::asked(&parts) {
+        None => route(router, parts, body).await,
+        Some(asked) => relay::over_nodes(app, router, parts, body, asked).await,
+    }
+}
+
+/// Carries a request out at this node.
+pub async fn route(router: Router, parts: Parts, body: Body) -> Response {
     let routed = router.oneshot(Request::from_parts(parts, body));
     let guarded = AssertUnwindSafe(tokio::time::timeout(ANSWER_TIME_MAX, routed)).catch_unwind();
     match guarded.await {
@@ -304,7 +314,7 @@ async fn once(app: &Shared, router: Router, parts: Parts, body: Body, key: &Head
         Ok(Turn::First) => {
             let own = app.clone();
             let carried = tokio::spawn(async move {
-                let response = render(route(router, parts, Body::from(body)).await, "");
+                let response = render(routed(&own, router, parts, Body::from(body)).await, "");
                 keep(&own, &key, response).await
             });
             carried.await.unwrap_or_else(|_| {
@@ -361,7 +371,7 @@ fn finish(response: Response, id: &str) -> Response {
 }
 
 /// Errors of ours and of the router in one shape.
-fn render(mut response: Response, id: &str) -> Response {
+pub fn render(mut response: Response, id: &str) -> Response {
     let status = response.status();
     let refusal = response.extensions_mut().remove::<Refusal>();
     let is_json = response

@@ -111,7 +111,7 @@ impl Drop for Registrar {
 }
 
 /// The port of the look-up service where the URL names none.
-fn with_port(url: &str) -> String {
+pub(crate) fn with_port(url: &str) -> String {
     let url = url.trim_end_matches('/');
     let host = url.rsplit("//").next().unwrap_or_default();
     let has_port = host
