@@ -206,11 +206,8 @@ pub fn only(bundle: &mut Bundle, config: &Config, names: &[String]) -> Result<()
         wanted.insert(id.clone());
     }
     loop {
-        let needs = wanted
-            .iter()
-            .filter_map(|id| config.jobs.get(id))
-            .flat_map(|job| job.spec.after.keys());
-        let more: Vec<_> = needs.filter(|id| !wanted.contains(*id)).cloned().collect();
+        let needs = wanted.iter().flat_map(|id| config.comes_after(id));
+        let more: Vec<_> = needs.filter(|id| !wanted.contains(id)).collect();
         if more.is_empty() {
             break;
         }

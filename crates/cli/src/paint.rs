@@ -139,11 +139,10 @@ fn in_ascii(glyph: &'static str) -> &'static str {
 fn state_in_utf8(state: &str) -> (&'static str, Role) {
     match state {
         "running" | "success" | "done" | "good" => ("●", Role::Ok),
-        "starting" | "stopping" | "pending" => ("◐", Role::Busy),
+        "starting" | "stopping" | "pending" | "active" | "cleaning" | "finalizing" => ("◐", Role::Busy),
         "degraded" | "paused" | "limited" => ("◐", Role::Warn),
-        "backoff" | "flapping" | "failed" | "stop-stuck" | "unreachable" | "unknown" | "bad" => {
-            ("✗", Role::Bad)
-        }
+        "backoff" | "flapping" | "failed" | "stop-stuck" | "unreachable" | "unknown" | "bad" | "killed"
+        | "lost" | "corrupt" => ("✗", Role::Bad),
         "waiting" => ("○", Role::Busy),
         _ => ("○", Role::Dim),
     }

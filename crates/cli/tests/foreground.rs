@@ -420,3 +420,83 @@ fn many_jobs_share_one_stream_of_lines() {
     running.signal(Signal::INT);
     assert_eq!(running.end(), 0, "{}", place.said());
 }
+
+#[test]
+fn a_task_comes_before_its_job_and_is_told_with_what_it_writes() {
+    let text = "session = \"shop\"\n[task.migrate]\nshell = true\ncmd = \"echo step one; echo oh >&2; test -e go || exit 3\"\n\
+                [job.worker]\ncmd = \"FIXTURE run\"\nafter = [\"migrate\"]\n";
+    let place = Place::new("gaffer.toml", text);
+    let running = place.start(&["start"]);
+    running.until("migrate   | step one");
+    running.until("✗ failed");
+    running.until("exit 3");
+    running.until("worker.1 ○ waiting   for migrate");
+    running.signal(Signal::INT);
+    assert_eq!(running.end(), 0, "{}", place.said());
+    std::fs::write(place.root.path().join("shop/go"), "").expect("a file");
+    let running = place.start(&["start"]);
+    running.until("migrate   ● success");
+    running.until("worker.1 ● running");
+    running.signal(Signal::INT);
+    assert_eq!(running.end(), 0, "{}", place.said());
+    let said = place.said();
+    let place_of = |text: &str| said.find(text).unwrap_or_else(|| panic!("{text}: {said}"));
+    assert!(place_of("migrate   ! oh") < place_of("● success"), "{said}");
+    assert!(place_of("● success") < place_of("● running"), "{said}");
+    assert_eq!(place.private(), 0);
+    assert_gone(place.root.path());
+}
+
+#[test]
+fn a_file_of_tasks_ends_with_them_and_with_their_result() {
+    let text =
+        "[task.release]\nstart = true\nshell = true\ncmd = \"test -e go\"\n[task.other]\ncmd = \"true\"\n";
+    let place = Place::new("gaffer.toml", text);
+    let failed = place.run(&["start"]);
+    let text = format!(
+        "{}{}",
+        String::from_utf8_lossy(&failed.stdout),
+        String::from_utf8_lossy(&failed.stderr)
+    );
+    assert_eq!(failed.status.code(), Some(1), "{text}");
+    assert!(text.contains("task other does not start by itself"), "{text}");
+    assert!(!text.contains("task release does not"), "{text}");
+    std::fs::write(place.root.path().join("shop/go"), "").expect("a file");
+    assert_eq!(place.run(&["start"]).status.code(), Some(0));
+    assert_gone(place.root.path());
+}
+
+#[test]
+fn ctrl_c_ends_a_task_in_order_and_a_second_time_kills_it() {
+    let script = "trap 'echo asked; ENDS' TERM; echo up; while true; do sleep 0.05; done";
+    let text =
+        format!("[task.t]\nstart = true\nshell = true\ncmd = \"{script}\"\n[job.w]\ncmd = \"FIXTURE run\"\n");
+    let place = Place::new("gaffer.toml", &text.replace("ENDS", "exit 0"));
+    let running = place.start(&["start"]);
+    running.until("| up");
+    running.signal(Signal::INT);
+    assert_eq!(running.end(), 0, "{}", place.said());
+    assert!(place.said().contains("all"), "{}", place.said());
+    assert_gone(place.root.path());
+    let place = Place::new("gaffer.toml", &text.replace("ENDS", "true"));
+    let running = place.start(&["start"]);
+    running.until("| up");
+    running.signal(Signal::INT);
+    running.until("| asked");
+    running.signal(Signal::INT);
+    assert_eq!(running.end(), 0, "{}", place.said());
+    assert_gone(place.root.path());
+}
+
+#[test]
+fn a_killed_foreground_leaves_nothing_of_its_tasks() {
+    let text = "[task.t]\nstart = true\nshell = true\ncmd = \"echo up; while true; do sleep 0.05; done\"\n";
+    let place = Place::new("gaffer.toml", text);
+    let running = place.start(&["start"]);
+    running.until("| up");
+    running.signal(Signal::KILL);
+    running.end();
+    wait_until(SOON, "nothing is left", || {
+        of_node(place.root.path(), &place.root.path().join("state")).is_empty()
+    });
+}

@@ -1,5 +1,6 @@
 //! A whole configuration, resolved: what [`load`] gives back.
 
+use crate::after::{self, On, Wait, Who};
 use crate::bundle::Bundle;
 use crate::check::{Checked, lengthen};
 use crate::daemon::DaemonSettings;
@@ -12,7 +13,7 @@ use crate::merge::{Layer, Merged, Merger, is_shell, without};
 use crate::node::{Item, Node, Span, Table};
 use crate::queue::LoadedQueue;
 use crate::report::Report;
-use crate::resolve::{Resolved, Resolver, Wait, World};
+use crate::resolve::{Resolved, Resolver, World};
 use crate::schedule::LoadedSchedule;
 use crate::source::Gathered;
 use crate::task::LoadedTask;
@@ -49,6 +50,25 @@ pub struct Config {
     pub warnings: Vec<Diagnostic>,
     /// The first file, absolute.
     pub file: PathBuf,
+}
+
+impl Config {
+    /// Jobs that a job comes after, by itself or by a task between them.
+    pub fn comes_after(&self, job: &JobId) -> BTreeSet<JobId> {
+        let Some(job) = self.jobs.get(job) else {
+            return BTreeSet::new();
+        };
+        let mut jobs: BTreeSet<JobId> = job.spec.after.keys().cloned().collect();
+        let mut open: Vec<&JobId> = job.spec.after_tasks.keys().collect();
+        let mut seen = BTreeSet::new();
+        while let Some(id) = open.pop() {
+            if let (true, Some(task)) = (seen.insert(id), self.tasks.get(id)) {
+                jobs.extend(task.after.keys().cloned());
+                open.extend(task.after_tasks.keys());
+            }
+        }
+        jobs
+    }
 }
 
 /// A job: what it means, and what was typed.
@@ -119,13 +139,13 @@ pub fn load(bundle: &Bundle, host: &dyn Host) -> Result<Config, Diagnostics> {
     }
     let tasks = all.tasks.into_iter();
     let tasks = tasks.filter_map(|task| crate::task::resolve(task, &mut world, &mut report));
-    let tasks: BTreeMap<JobId, LoadedTask> = tasks.map(|task| (task.id.clone(), task)).collect();
+    let mut tasks: BTreeMap<JobId, LoadedTask> = tasks.map(|task| (task.id.clone(), task)).collect();
     let queues = all.queues.into_iter();
     let queues = queues.filter_map(|queue| crate::queue::resolve(queue, &mut world, &mut report));
     let queues: BTreeMap<JobId, LoadedQueue> = queues.map(|queue| (queue.id.clone(), queue)).collect();
     crate::schedule::check_targets(&schedules, &drafts, &tasks, &queues, &mut report);
     check_counts(bundle, &drafts, &mut report);
-    dependencies(&mut drafts, &mut report);
+    dependencies(&mut drafts, &mut tasks, &mut report);
     overlapping_ports(&drafts, &mut report);
     let session = Name::parse(&session).unwrap_or_else(|_| Name::default_session());
     let jobs = drafts
@@ -169,9 +189,7 @@ struct Draft {
     id: JobId,
     job: Job,
     waits: Vec<Wait>,
-    after: BTreeMap<JobId, Condition>,
-    /// Places of what it waits for.
-    places: BTreeMap<JobId, Span>,
+    after: BTreeMap<On, (Condition, Span)>,
     table: Table,
     layers: Vec<Layer>,
     /// Digest of what the files of variables said: now, or when the definition was stored.
@@ -188,11 +206,11 @@ impl Draft {
         if let Some(typed) = typed.as_object_mut()
             && !self.after.is_empty()
         {
-            typed.insert("after".to_owned(), after_typed(&self.id, &self.after));
+            typed.insert("after".to_owned(), after::typed(&self.id, &self.after));
         }
         let origin = self.from_file.then(|| origin(report, self.span));
         let mut job = self.job;
-        job.after = self.after;
+        (job.after, job.after_tasks) = after::split(&self.after);
         LoadedJob {
             spec: Arc::new(job),
             typed,
@@ -201,28 +219,6 @@ impl Draft {
             profiles: self.profiles,
         }
     }
-}
-
-/// `after` with names that mean the same without the file: `b.c` is a job of session `b` there.
-fn after_typed(id: &JobId, after: &BTreeMap<JobId, Condition>) -> Value {
-    let name = |other: &JobId| match other.session == id.session && !other.job.as_str().contains('.') {
-        true => other.job.to_string(),
-        false => other.to_string(),
-    };
-    let word = |condition: &Condition| match condition {
-        Condition::Started => "started",
-        Condition::Ready => "ready",
-        Condition::Done => "done",
-        Condition::Ended => "ended",
-    };
-    if after.values().all(|condition| *condition == Condition::Ready) {
-        return after.keys().map(name).collect();
-    }
-    let pairs: BTreeMap<String, &str> = after
-        .iter()
-        .map(|(other, condition)| (name(other), word(condition)))
-        .collect();
-    json!(pairs)
 }
 
 /// The table, with what gaffer has found out: `[env]` under the files of variables, and the user of that moment.
@@ -302,7 +298,6 @@ fn draft(
         files,
         waits,
         after: BTreeMap::new(),
-        places: BTreeMap::new(),
         table: std::mem::take(&mut merged.table),
         layers: std::mem::take(&mut merged.layers),
         profiles: std::mem::take(&mut merged.profiles),
@@ -333,144 +328,40 @@ fn check_counts(bundle: &Bundle, drafts: &BTreeMap<JobId, Draft>, report: &mut R
     }
 }
 
-/// Names in `after` become jobs; circles are refused.
-fn dependencies(drafts: &mut BTreeMap<JobId, Draft>, report: &mut Report) {
-    let ids: BTreeSet<JobId> = drafts.keys().cloned().collect();
-    let mut all: BTreeMap<JobId, BTreeMap<JobId, (Condition, Span)>> = BTreeMap::new();
-    for (id, draft) in drafts.iter() {
-        let mut found = BTreeMap::new();
-        for wait in &draft.waits {
-            match lookup(id, wait, &ids) {
-                Ok(other) => {
-                    found.insert(other, (wait.condition, wait.span));
-                }
-                Err((message, help)) => {
-                    let path = format!("job.{}.after", id.job);
-                    report.error(wait.span, &path, message, &help);
-                }
-            }
-        }
-        for (other, (condition, span)) in &found {
-            let ends = drafts
-                .get(other)
-                .is_none_or(|other| other.job.restart != Restart::Always);
-            if matches!(condition, Condition::Done | Condition::Ended) && !ends {
-                let message = format!(
-                    "job `{}` waits for `{}` to end, which is always restarted",
-                    id.job, other.job
-                );
-                let path = format!("job.{}.after", id.job);
-                report.error(*span, &path, message, "give it restart = \"on-failure\"");
-            }
-        }
-        all.insert(id.clone(), found);
-    }
-    if let Some(circle) = circle(&all) {
-        let (first, next) = (&circle[0], &circle[1]);
-        let span = all
-            .get(first)
-            .and_then(|after| after.get(next))
-            .map_or(Span::NONE, |(_, span)| *span);
-        let names: Vec<String> = circle.iter().map(|id| format!("`{}`", id.job)).collect();
-        let message = format!("jobs wait for each other in a circle: {}", names.join(" → "));
-        report.error(
-            span,
-            &format!("job.{}.after", first.job),
-            message,
-            "one of them has to start first",
-        );
-    }
-    for (id, found) in all {
-        let Some(draft) = drafts.get_mut(&id) else {
-            continue;
-        };
-        draft.places = found.iter().map(|(id, (_, span))| (id.clone(), *span)).collect();
-        draft.after = found
-            .into_iter()
-            .map(|(id, (condition, _))| (id, condition))
-            .collect();
-    }
-}
-
-/// The job that a name in `after` means: one of the own session, else `session.job`.
-fn lookup(id: &JobId, wait: &Wait, ids: &BTreeSet<JobId>) -> Result<JobId, (String, String)> {
-    let missing = |help: String| {
-        (
-            format!("job `{}` waits for `{}`, which does not exist", id.job, wait.name),
-            help,
-        )
-    };
-    if wait.name.starts_with("task:") {
-        return Err((
-            format!("`after` with `{}` is not yet supported", wait.name),
-            "name a job".to_owned(),
-        ));
-    }
-    if let Ok(name) = JobName::parse(&wait.name) {
-        let own = JobId {
-            session: id.session.clone(),
-            job: name,
-        };
-        if ids.contains(&own) {
-            return Ok(own);
-        }
-    }
-    if wait.name.contains('.')
-        && let Ok(other) = JobId::parse(&wait.name)
-    {
-        // A session that is not in these files may be known to the daemon.
-        if ids.contains(&other) || !ids.iter().any(|id| id.session == other.session) {
-            return Ok(other);
-        }
-    }
-    let own = ids
+/// Names in `after` become jobs and tasks.
+fn dependencies(
+    drafts: &mut BTreeMap<JobId, Draft>,
+    tasks: &mut BTreeMap<JobId, LoadedTask>,
+    report: &mut Report,
+) {
+    let endless = drafts
         .iter()
-        .filter(|other| other.session == id.session && *other != id)
-        .map(|other| other.job.as_str());
-    let help = match crate::suggest::nearest(&wait.name, own) {
-        Some(near) => format!("did you mean `{near}`?"),
-        None => {
-            let elsewhere = ids.iter().find(|other| other.job.as_str() == wait.name);
-            elsewhere
-                .map(|other| format!("did you mean `{other}`?"))
-                .unwrap_or_default()
-        }
-    };
-    Err(missing(help))
-}
-
-type After = BTreeMap<JobId, BTreeMap<JobId, (Condition, Span)>>;
-
-/// A circle in the graph, its first job repeated at the end. Iterative: files may be long.
-fn circle(all: &After) -> Option<Vec<JobId>> {
-    let mut done: BTreeSet<&JobId> = BTreeSet::new();
-    for start in all.keys() {
-        let mut path: Vec<&JobId> = vec![start];
-        let mut on_path: BTreeSet<&JobId> = BTreeSet::from([start]);
-        let mut iters = vec![all[start].keys()];
-        while let Some(iter) = iters.last_mut() {
-            let Some(next) = iter.next() else {
-                iters.pop();
-                if let Some(id) = path.pop() {
-                    on_path.remove(id);
-                    done.insert(id);
+        .filter(|(_, draft)| draft.job.restart == Restart::Always);
+    let endless: BTreeSet<JobId> = endless.map(|(id, _)| id.clone()).collect();
+    let jobs = drafts.iter().map(|(id, draft)| (id, &draft.waits[..]));
+    let of_tasks = tasks.iter().map(|(id, task)| (id, &task.waits[..]));
+    let found = after::resolve(jobs.collect(), of_tasks.collect(), &endless, report);
+    let starting = after::named(&found, |task| tasks.get(task).is_some_and(|task| task.start));
+    for (who, after) in found {
+        match who {
+            On::Job(id) => {
+                if let Some(draft) = drafts.get_mut(&id) {
+                    draft.after = after;
                 }
-                continue;
-            };
-            if on_path.contains(next) {
-                let at = path.iter().position(|id| *id == next)?;
-                return Some(path[at..].iter().copied().chain([next]).cloned().collect());
             }
-            if let Some((next, after)) = all.get_key_value(next)
-                && !done.contains(next)
-            {
-                path.push(next);
-                on_path.insert(next);
-                iters.push(after.keys());
+            On::Task(id) => {
+                if let Some(task) = tasks.get_mut(&id) {
+                    task.comes_after(&after);
+                }
             }
         }
     }
-    None
+    for id in starting {
+        if let Some(task) = tasks.get_mut(&id) {
+            task.start_if_unsaid();
+        }
+    }
+    tasks.values().for_each(|task| task.check_start(report));
 }
 
 /// Two jobs with one port: the second would not start.
@@ -575,7 +466,8 @@ fn job_json(
         &mut report,
     );
     let loaded = draft.map(|(id, mut draft)| {
-        names_after(&id, &mut draft, &mut report);
+        let who = Who { kind: "job", id: &id };
+        draft.after = after::as_written(&who, &std::mem::take(&mut draft.waits), &mut report);
         draft.from_file = false;
         draft.table.remove("run_as");
         if let Some(kept) = kept {
@@ -606,27 +498,6 @@ fn check_body(session: &str, name: &str, table: &mut Table, report: &mut Report)
         written: true,
     };
     checked.check(table, report);
-}
-
-/// Names in `after` as they are: which jobs there are is known to the engine only.
-fn names_after(id: &JobId, draft: &mut Draft, report: &mut Report) {
-    let path = format!("job.{}.after", id.job);
-    for wait in std::mem::take(&mut draft.waits) {
-        match JobId::parse_in(&wait.name, &id.session) {
-            Ok(other) if other == *id => {
-                report.error(
-                    Span::NONE,
-                    &path,
-                    format!("job `{}` waits for itself", id.job),
-                    "",
-                );
-            }
-            Ok(other) => {
-                draft.after.insert(other, wait.condition);
-            }
-            Err(error) => report.error(Span::NONE, &path, error.to_string(), ""),
-        }
-    }
 }
 
 /// Commands of a PUT that are one text become words, as in files.

@@ -184,7 +184,12 @@ fn after(value: &Value, out: &mut BTreeMap<String, String>) {
     match value {
         Value::Array(names) => {
             for name in names.iter().filter_map(Value::as_str) {
-                out.insert(format!("after.{}", quoted_key(name)), "\"ready\"".to_owned());
+                let usual = if name.starts_with("task:") {
+                    "done"
+                } else {
+                    "ready"
+                };
+                out.insert(format!("after.{}", quoted_key(name)), format!("\"{usual}\""));
             }
         }
         other => flatten("after", other, out),

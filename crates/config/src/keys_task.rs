@@ -43,7 +43,7 @@ const STEP_ONLY: &[Key] = &[
 /// Only tasks have them.
 #[rustfmt::skip] // A table reads better as one.
 const TASK_ONLY: &[Key] = &[
-    not_yet("start", "runs when the session starts or its definition has changed"),
+    key("start", Type::Bool, "", N, Use::Run, "runs by itself, once for each definition: when the session starts, and when it has changed. `true` where a job comes after it"),
     key("params", Type::Params, "{}", N, Use::Run, "names and defaults of `{{params.NAME}}`; `{ required = true }` has none"),
     key("order", Type::Order, "[]", N, Use::Run, "names of steps, each after the one before it; or several such lists"),
     key("concurrency", Type::Count(1), "\"unlimited\"", N, Use::Run, "steps at once"),
@@ -54,7 +54,7 @@ const TASK_ONLY: &[Key] = &[
     key("stop.timeout", Type::Duration, "\"60s\"", N, Use::Run, "budget of `gaffer task kill`"),
     key("unique", Type::Text, "\"none\"", N, Use::Run, "`task`, or a text with templates: at most one active run per key"),
     not_yet("keep", "collected when so old, so many, so large"),
-    not_yet("after", "jobs and tasks that are waited for"),
+    key("after", Type::After, "[]", N, Use::Run, "jobs and tasks, or name → `started`, `ready`, `done`, `ended`: no step begins before"),
     not_yet("priority", "lower first"),
     key("description", Type::Text, "", N, Use::Run, "free text"),
     key("meta", Type::Map, "{}", N, Use::Run, "free table of texts: shown, no effect"),

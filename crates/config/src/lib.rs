@@ -16,6 +16,7 @@
 //! One table of keys drives checks, suggestions, the JSON Schema, the reference page and
 //! the classes of changes that `plan` prints.
 
+mod after;
 mod bundle;
 mod calendar;
 mod check;

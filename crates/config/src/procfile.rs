@@ -8,6 +8,9 @@ use crate::report::Report;
 use crate::template::{Piece, escape_braces, pieces, split_words};
 use std::path::Path;
 
+/// The line that is no job: a task that runs by itself, once for each definition.
+const RELEASE: &str = "release";
+
 /// Words that only a shell understands.
 const SHELL_WORDS: &[&str] = &["&&", "||", "|", ";", "&", ">", ">>", "<", "2>", "2>&1"];
 
@@ -39,12 +42,8 @@ pub(crate) fn tree(
             continue;
         };
         let span = Span::new(file, start..start + name.len());
-        if name == "release" {
-            let message = "`release` is a task, which is not yet supported: the line is skipped";
-            report.warning(span, "task.release", message, "");
-            continue;
-        }
-        if jobs.get(name).is_some() {
+        let release = name == RELEASE;
+        if jobs.get(name).is_some() || (release && tree.get("task").is_some()) {
             report.error(
                 span,
                 &format!("job.{name}"),
@@ -63,6 +62,10 @@ pub(crate) fn tree(
         let mut job = Table::default();
         job.put("cmd", cmd);
         job.put("env_inherit", Node::str("all", span));
+        if release {
+            tree.put("task", task(job, span));
+            continue;
+        }
         job.put("priority", Node::new(Item::Int(i64::from(count)), span));
         if let Some((base, step)) = ports {
             let port = i64::from(base) + i64::from(step) * i64::from(count);
@@ -71,7 +74,7 @@ pub(crate) fn tree(
         jobs.put(name, Node::table(job, span));
         count += 1;
     }
-    if count == 0 && !report.has_errors() {
+    if count == 0 && tree.get("task").is_none() && !report.has_errors() {
         report.error(
             top,
             "",
@@ -81,6 +84,14 @@ pub(crate) fn tree(
     }
     tree.put("job", Node::table(jobs, top));
     tree
+}
+
+/// `release` as the only task, which runs by itself.
+fn task(mut table: Table, span: Span) -> Node {
+    table.put("start", Node::new(Item::Bool(true), span));
+    let mut tasks = Table::default();
+    tasks.put(RELEASE, Node::table(table, span));
+    Node::table(tasks, span)
 }
 
 /// What is wrong with a line: from, to, message, hint.

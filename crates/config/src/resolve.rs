@@ -2,6 +2,7 @@
 //!
 //! Values were checked where they are written; what cannot be read here was told there.
 
+use crate::after::Wait;
 use crate::host::Host;
 use crate::kind;
 use crate::launch;
@@ -9,8 +10,8 @@ use crate::merge::{Layer, is_shell};
 use crate::node::{Item, Node, Span, Table};
 use crate::report::Report;
 use gaffer_core::job::{
-    AfterChange, Batch, Condition, ExitClass, ExitMatch, Flapping, Job, Logs, Probe, ProbeKind, Reload,
-    ReloadHow, Restart, Retry, Scope, Stop,
+    AfterChange, Batch, ExitClass, ExitMatch, Flapping, Job, Logs, Probe, ProbeKind, Reload, ReloadHow,
+    Restart, Retry, Scope, Stop,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -93,13 +94,6 @@ impl Named {
             ..Named::default()
         }
     }
-}
-
-/// A name in `after`, not yet looked up among the jobs.
-pub(crate) struct Wait {
-    pub name: String,
-    pub condition: Condition,
-    pub span: Span,
 }
 
 /// A job whose dependencies are still names.
@@ -194,7 +188,7 @@ impl Resolver<'_, '_> {
         job.logs = self.logs();
         job.description = self.word("description").unwrap_or_default().to_owned();
         job.meta = self.meta();
-        let waits = self.waits();
+        let waits = crate::after::waits(self.table);
         self.consistent(&job);
         Resolved { job, waits }
     }
@@ -469,39 +463,6 @@ impl Resolver<'_, '_> {
             .flat_map(Table::iter)
             .filter_map(|(name, entry)| Some((name.to_owned(), kind::scalar(&entry.node)?)))
             .collect()
-    }
-
-    fn waits(&mut self) -> Vec<Wait> {
-        let Some(node) = self.table.get("after") else {
-            return Vec::new();
-        };
-        let condition = |word: Option<&str>| match word {
-            Some("started") => Condition::Started,
-            Some("done") => Condition::Done,
-            Some("ended") => Condition::Ended,
-            _ => Condition::Ready,
-        };
-        match &node.item {
-            Item::List(_) => node
-                .texts()
-                .into_iter()
-                .map(|(name, span)| Wait {
-                    name: name.to_owned(),
-                    condition: Condition::Ready,
-                    span,
-                })
-                .collect(),
-            Item::Table(table) => table
-                .in_order()
-                .into_iter()
-                .map(|(name, entry)| Wait {
-                    name: name.to_owned(),
-                    condition: condition(entry.node.as_str()),
-                    span: entry.key,
-                })
-                .collect(),
-            _ => Vec::new(),
-        }
     }
 
     /// Combinations that cannot be meant.

@@ -25,14 +25,18 @@ fn file_name(id: &JobId, job: &LoadedJob) -> String {
     format!("{}-{}{at}.service", id.session, id.job)
 }
 
+fn description(id: &JobId, text: &str) -> String {
+    let text = match text.is_empty() {
+        true => format!("{id}"),
+        false => text.replace(['\n', '\r'], " "),
+    };
+    format!("Description={}", text.replace('%', "%%"))
+}
+
 fn unit(config: &Config, id: &JobId, job: &LoadedJob) -> String {
     let spec = &job.spec;
     let mut lines = vec!["[Unit]".to_owned()];
-    let description = match spec.description.is_empty() {
-        true => format!("{id}"),
-        false => spec.description.replace(['\n', '\r'], " "),
-    };
-    lines.push(format!("Description={}", description.replace('%', "%%")));
+    lines.push(description(id, &spec.description));
     for (other, condition) in &spec.after {
         let Some(dependency) = config.jobs.get(other) else {
             continue;
@@ -49,6 +53,8 @@ fn unit(config: &Config, id: &JobId, job: &LoadedJob) -> String {
             ));
         }
     }
+    let tasks = spec.after_tasks.keys();
+    lines.extend(tasks.map(|task| format!("# comes after task {task}, which is no unit")));
     if let Some(flapping) = &spec.flapping {
         lines.push(format!(
             "StartLimitIntervalSec={}",

@@ -1,5 +1,6 @@
 //! A native task: `[task.X]` with its steps, from merged tables to the task of the core, and the same as JSON.
 
+use crate::after::{self, On, Wait, Who};
 use crate::check::{Checked, lengthen};
 use crate::config::{Origin, kept_layers, origin, split_commands, typed};
 use crate::diagnostic::{Diagnostic, Diagnostics};
@@ -12,7 +13,7 @@ use crate::report::Report;
 use crate::resolve::{Named, Resolver, World};
 use crate::template::substitute;
 use crate::{digest, kind};
-use gaffer_core::job::Retry;
+use gaffer_core::job::{After, Condition, Retry};
 use gaffer_core::name::{JobId, JobName, Name};
 use gaffer_core::task::spec::{GraphError, Step, Task, When};
 use serde_json::{Map, Value, json};
@@ -37,8 +38,51 @@ pub struct LoadedTask {
     pub params: BTreeMap<String, Option<String>>,
     /// How many runs may be active.
     pub unique: Unique,
+    /// It runs by itself, once for each definition.
+    pub start: bool,
+    /// Jobs that are waited for.
+    pub after: After,
+    /// Tasks that are waited for.
+    pub after_tasks: After,
+    /// Their names as they were written.
+    pub(crate) waits: Vec<Wait>,
+    /// Where the task is written.
+    pub(crate) span: Span,
     /// Where it is written; none for tasks made without a file.
     pub origin: Option<Origin>,
+}
+
+impl LoadedTask {
+    /// What it comes after is known.
+    pub(crate) fn comes_after(&mut self, found: &BTreeMap<On, (Condition, Span)>) {
+        (self.after, self.after_tasks) = after::split(found);
+        if let (Some(typed), false) = (self.typed.as_object_mut(), found.is_empty()) {
+            typed.insert("after".to_owned(), after::typed(&self.id, found));
+        }
+    }
+
+    /// A job comes after it: it starts by itself, unless it says otherwise.
+    pub(crate) fn start_if_unsaid(&mut self) {
+        if let Some(typed) = self.typed.as_object_mut()
+            && typed.get("start").is_none()
+        {
+            typed.insert("start".to_owned(), json!(true));
+            self.start = true;
+        }
+    }
+
+    /// Nobody gives values to what starts by itself.
+    pub(crate) fn check_start(&self, report: &mut Report) {
+        let missing = self.params.iter().find(|(_, default)| default.is_none());
+        if let (true, Some((name, _))) = (self.start, missing) {
+            let message = format!(
+                "task `{}` starts by itself, and its parameter `{name}` has no value",
+                self.id.job
+            );
+            let help = "give it a default, or the task start = false";
+            report.error(self.span, &format!("task.{}.params", self.id.job), message, help);
+        }
+    }
 }
 
 /// How many runs of a task may be active at once.
@@ -82,7 +126,15 @@ pub fn load_task_json(
         return Err(Diagnostic::error("a task is an object with the keys of [task.X]").into());
     };
     let merged = from_json(session, name, table, host, &mut report);
-    let loaded = resolve(merged, &mut World::new(host), &mut report);
+    let mut loaded = resolve(merged, &mut World::new(host), &mut report);
+    if let Some(loaded) = &mut loaded {
+        let who = Who {
+            kind: "task",
+            id: &loaded.id,
+        };
+        let found = after::as_written(&who, &loaded.waits, &mut report);
+        loaded.comes_after(&found);
+    }
     match loaded {
         Some(mut loaded) if !report.has_errors() => {
             loaded.origin = None;
@@ -205,12 +257,8 @@ pub(crate) fn resolve(
     let path = format!("task.{}", merged.name);
     let id = names(&merged, &path, report)?;
     if merged.steps.is_empty() {
-        report.error(
-            merged.span,
-            &path,
-            format!("task `{}` has no step", merged.name),
-            "give it a `cmd`, or steps",
-        );
+        let message = format!("task `{}` has no step", merged.name);
+        report.error(merged.span, &path, message, "give it a `cmd`, or steps");
         return None;
     }
     let graph = Graph::of(&merged, &path, report);
@@ -256,11 +304,21 @@ pub(crate) fn resolve(
     Some(LoadedTask {
         typed: typed_task(&merged, typed_steps),
         unique: unique(&merged.table),
+        start: starts(&merged.table),
+        after: After::new(),
+        after_tasks: After::new(),
+        waits: after::waits(&merged.table),
+        span: merged.span,
         origin: Some(origin(report, merged.span)),
         spec: Arc::new(spec),
         params,
         id,
     })
+}
+
+fn starts(table: &Table) -> bool {
+    let start = table.get("start").map(|node| &node.item);
+    matches!(start, Some(Item::Bool(true)))
 }
 
 fn params(table: &Table) -> BTreeMap<String, Option<String>> {

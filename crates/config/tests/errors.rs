@@ -367,7 +367,7 @@ const LINES: &[(&str, &str)] = &[
     (r#"after = "db""#, r#"3:9 `after` is a list or a table, not a text ["db"] | write ["db"]"#),
     (r#"after = ["db"]"#, r#"3:10 job `web` waits for `db`, which does not exist ["db"]"#),
     (r#"after = { web = "ready" }"#, "3:11 jobs wait for each other in a circle: `web` → `web` [web] | one of them has to start first"),
-    (r#"after = ["task:x"]"#, r#"3:10 `after` with `task:x` is not yet supported ["task:x"] | name a job"#),
+    (r#"after = ["task:x"]"#, r#"3:10 job `web` waits for `task:x`, which does not exist ["task:x"]"#),
     (r#"after = { db = "reddy" }"#, r#"3:11 job `web` waits for `db`, which does not exist [db]
 3:16 `after` cannot be "reddy" ["reddy"] | did you mean "ready"? (one of "started", "ready", "done", "ended")"#),
     (r#"extends = "T""#, r#"3:11 there is no template `T` ["T"]"#),

@@ -103,11 +103,7 @@ fn odd_lines_of_a_procfile_are_warned_about() {
     let text = "release: bin/migrate\na: cd x && y\nb: K=v prog\nc: prog -p $PORT\n";
     assert_eq!(
         said("Procfile", text),
-        "warning: `release` is a task, which is not yet supported: the line is skipped
-  ┌─ Procfile:1:1
- 1│ release: bin/migrate
-  │ ^^^^^^^
-warning: `&&` is passed to the program as a word: no shell runs this line
+        "warning: `&&` is passed to the program as a word: no shell runs this line
   ┌─ Procfile:2:4
  2│ a: cd x && y
   │    ^^^^^^^^^ write sh -c '…'
@@ -121,6 +117,14 @@ warning: `$PORT` comes from the environment or .env
   │    ^^^^^^^^^^^^^ gaffer gives ports with --port 5000
 "
     );
+}
+
+#[test]
+fn the_release_line_of_a_procfile_is_a_task_that_starts_by_itself() {
+    let config = read(&[("Procfile", "release: bin/migrate\nweb: bin/web\n")]);
+    let task = config.tasks.values().next().expect("a task");
+    assert_eq!((task.id.job.as_str(), task.start), ("release", true));
+    assert_eq!(config.jobs.len(), 1, "and no job");
 }
 
 #[test]

@@ -7,7 +7,7 @@
 use crate::hub::{Hub, Key, Timer, Turn};
 use crate::instance::table::{Level, Phase};
 use crate::instance::{Cx, In, Seat, Want, Why};
-use crate::io::{Actor, Command, Event, How, Reason, Wish, WishState};
+use crate::io::{Actor, Command, Event, How, Reason, TaskStanding, Wish, WishState};
 use crate::job::{AfterChange, Condition, Job, ReloadHow};
 use crate::name::{JobId, Place, RunId, Slot};
 use crate::retry::Crashes;
@@ -57,11 +57,32 @@ pub(crate) struct Standing {
     pub rerun: Option<RunId>,
 }
 
+impl Standing {
+    /// Does a condition hold?
+    pub fn holds(&self, condition: Condition) -> bool {
+        match condition {
+            Condition::Started => self.started,
+            Condition::Ready => self.ready,
+            Condition::Done => self.done,
+            Condition::Ended => self.ended,
+        }
+    }
+}
+
+/// What is waited for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Blocked {
+    /// A job.
+    Job(JobId),
+    /// A task; it may be over, and then nothing comes of waiting.
+    Task { task: JobId, over: bool },
+}
+
 /// What this one needs to know about those it comes after.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Footing {
     /// First condition that does not hold.
-    pub blocked: Option<JobId>,
+    pub blocked: Option<Blocked>,
     /// One that is gone, if that means to stop.
     pub gone: bool,
     /// Runs older than this have to go, if that means to restart.
@@ -647,7 +668,11 @@ impl Group {
         }
     }
 
-    pub fn footing_from(&self, standing_of: impl Fn(&JobId) -> Option<Standing>) -> Footing {
+    pub fn footing_from<'a>(
+        &self,
+        standing_of: impl Fn(&JobId) -> Option<Standing>,
+        task_of: impl Fn(&JobId) -> Option<&'a TaskStanding>,
+    ) -> Footing {
         let Some(spec) = &self.spec else {
             return Footing::default();
         };
@@ -657,19 +682,21 @@ impl Group {
                 gone: true,
                 ..Standing::default()
             });
-            let (holds, can_go) = match condition {
-                Condition::Started => (standing.started, true),
-                Condition::Ready => (standing.ready, true),
-                Condition::Done => (standing.done, false),
-                Condition::Ended => (standing.ended, false),
-            };
-            if !holds && footing.blocked.is_none() {
-                footing.blocked = Some(job.clone());
+            let can_go = matches!(condition, Condition::Started | Condition::Ready);
+            if !standing.holds(*condition) && footing.blocked.is_none() {
+                footing.blocked = Some(Blocked::Job(job.clone()));
             }
             match spec.after_change {
                 AfterChange::Ignore => {}
                 AfterChange::Restart => footing.rerun = footing.rerun.max(standing.rerun),
                 AfterChange::Stop => footing.gone |= can_go && standing.gone,
+            }
+        }
+        for (task, condition) in &spec.after_tasks {
+            let standing = task_of(task);
+            if !standing.is_some_and(|standing| standing.holds(*condition)) && footing.blocked.is_none() {
+                let (task, over) = (task.clone(), standing.is_some_and(TaskStanding::is_over));
+                footing.blocked = Some(Blocked::Task { task, over });
             }
         }
         footing

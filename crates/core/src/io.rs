@@ -4,8 +4,9 @@
 //! journal. Commands are imperative, name their run, and doing one twice is harmless.
 
 use crate::hub::NodeLimits;
-use crate::job::{Job, Launch, Scope};
+use crate::job::{Condition, Job, Launch, Scope};
 use crate::name::{JobId, RunId, Slot};
+use crate::task::record::TaskState;
 use crate::time::{Duration, Wall};
 use std::sync::Arc;
 
@@ -41,6 +42,32 @@ pub struct Stamp {
     pub restart: u64,
     /// [`Launch`] digest.
     pub launch: u64,
+}
+
+/// How a task stands: the newest run of its definition in force.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TaskStanding {
+    /// State of that run; none: there is none yet.
+    pub state: Option<TaskState>,
+    /// Since when.
+    pub since: Wall,
+    /// What is to be said besides: why it cannot run, or what would run it again.
+    pub note: Option<Arc<str>>,
+}
+
+impl TaskStanding {
+    /// Does a condition hold?
+    pub fn holds(&self, condition: Condition) -> bool {
+        match condition {
+            Condition::Ended => self.state.is_some_and(TaskState::is_terminal),
+            Condition::Started | Condition::Ready | Condition::Done => self.state == Some(TaskState::Success),
+        }
+    }
+
+    /// It is over: what does not hold now does not come about by itself.
+    pub fn is_over(&self) -> bool {
+        self.state.is_some_and(TaskState::is_terminal)
+    }
 }
 
 /// What the node machine is told.
@@ -132,6 +159,13 @@ pub enum Input {
         how: How,
         /// Whose doing.
         by: Actor,
+    },
+    /// How a task stands that jobs wait for; none: there is no such task.
+    TaskStood {
+        /// Which.
+        task: JobId,
+        /// Its newest run of the definition in force.
+        standing: Option<TaskStanding>,
     },
     /// Other bounds, from now on.
     Limits(NodeLimits),

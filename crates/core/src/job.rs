@@ -6,6 +6,9 @@ use crate::time::Duration;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+/// What is waited for, and for what of it.
+pub type After = BTreeMap<JobId, Condition>;
+
 /// A job, fully resolved.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Job {
@@ -22,7 +25,9 @@ pub struct Job {
     /// Lower starts first, stops in reverse.
     pub priority: i32,
     /// What must hold before a run starts. Also orders the stop.
-    pub after: BTreeMap<JobId, Condition>,
+    pub after: After,
+    /// Tasks whose newest run must have ended as said before a run starts.
+    pub after_tasks: After,
     /// What a restart or the end of one of `after` means here.
     pub after_change: AfterChange,
     /// Pause between the first starts of instances.
@@ -69,7 +74,8 @@ impl Job {
             scale_min: 0,
             scale_max: None,
             priority: 0,
-            after: BTreeMap::new(),
+            after: After::new(),
+            after_tasks: After::new(),
             after_change: AfterChange::Ignore,
             start_spacing: Duration::ZERO,
             restart: Restart::Always,

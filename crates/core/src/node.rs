@@ -4,9 +4,9 @@
 use crate::group::{Asked, Group};
 use crate::hub::{Hub, Key, NodeLimits, Timer};
 use crate::instance::{FoundRun, In};
-use crate::io::{Actor, Event, How, Input, JobView, Output, Wish, WishState};
-use crate::job::{Job, Launch, ReloadHow};
-use crate::name::{JobId, Place, RunId, Slot};
+use crate::io::{Actor, Event, How, Input, JobView, Output, Reason, TaskStanding, Wish, WishState};
+use crate::job::{After, Job, Launch, ReloadHow};
+use crate::name::{JobId, Name, Place, RunId, Slot};
 use crate::reason;
 use crate::retry::Dice;
 use crate::time::{Duration, Mono, Now};
@@ -27,6 +27,10 @@ pub struct Node {
     pub(crate) by_id: BTreeMap<JobId, Key>,
     /// Who comes after a job.
     pub(crate) dependents: BTreeMap<JobId, BTreeSet<Key>>,
+    /// How tasks stand that jobs wait for.
+    pub(crate) tasks: BTreeMap<JobId, TaskStanding>,
+    /// Who comes after a task.
+    pub(crate) task_dependents: BTreeMap<JobId, BTreeSet<Key>>,
     /// Facts that came before `Recovered`.
     early: Vec<Input>,
     /// Last runs of instances whose job is forgotten: shims remember them, and a new job may have that name.
@@ -65,6 +69,8 @@ impl Node {
             groups: Vec::new(),
             by_id: BTreeMap::new(),
             dependents: BTreeMap::new(),
+            tasks: BTreeMap::new(),
+            task_dependents: BTreeMap::new(),
             early: Vec::new(),
             graves: BTreeMap::new(),
         }
@@ -97,13 +103,46 @@ impl Node {
 
     /// A job as it is at the time of the last input.
     pub fn job_view(&self, job: &JobId) -> Option<JobView> {
-        let group = |job: &JobId| self.by_id.get(job).and_then(|key| self.group(*key));
         let around = Around {
+            node: self,
             hub: &self.hub,
             now: self.hub.now,
-            group: &group,
         };
-        group(job).map(|group| group.view(&around))
+        self.group_of(job).map(|group| group.view(&around))
+    }
+
+    /// The first of `after` that does not hold, for work of a session that is no job: a task.
+    pub fn waits_for(&self, session: &Name, jobs: &After, tasks: &After) -> Option<Reason> {
+        let around = Around {
+            node: self,
+            hub: &self.hub,
+            now: self.hub.now,
+        };
+        if !self.hub.recovered {
+            return Some(reason::waiting_recovery());
+        }
+        let job = jobs.iter().find(|(job, condition)| {
+            let group = self.group_of(job).filter(|group| group.spec.is_some());
+            !group.is_some_and(|group| group.standing.holds(**condition))
+        });
+        if let Some((job, condition)) = job {
+            let words = around.job_words(job, Some(*condition));
+            return Some(reason::waiting_for(job, job.session == *session, &words));
+        }
+        let task = tasks.iter().find(|(task, condition)| {
+            let standing = self.tasks.get(*task);
+            !standing.is_some_and(|standing| standing.holds(**condition))
+        });
+        let (task, _) = task?;
+        Some(reason::waiting_for(
+            task,
+            task.session == *session,
+            &around.task_words(task),
+        ))
+    }
+
+    pub(crate) fn group_of(&self, job: &JobId) -> Option<&Group> {
+        self.by_id.get(job).and_then(|key| self.group(*key))
     }
 
     /// All jobs in name order.
@@ -173,6 +212,7 @@ impl Node {
         match input {
             Input::Tick => {}
             Input::Limits(limits) => self.limit(limits),
+            Input::TaskStood { task, standing } => self.task_stood(&task, standing),
             Input::Recovered => self.recovered(),
             Input::JobPut {
                 job,
@@ -338,6 +378,32 @@ impl Node {
         }
     }
 
+    /// A job comes after others from now on than before.
+    pub(crate) fn depend(&mut self, key: Key, before: Option<&Job>, now: Option<&Job>) {
+        let leave = |all: &mut BTreeMap<JobId, BTreeSet<Key>>, on: &JobId| {
+            if let Some(dependents) = all.get_mut(on) {
+                dependents.remove(&key);
+                if dependents.is_empty() {
+                    all.remove(on);
+                }
+            }
+        };
+        if let Some(spec) = before {
+            spec.after.keys().for_each(|on| leave(&mut self.dependents, on));
+            spec.after_tasks
+                .keys()
+                .for_each(|on| leave(&mut self.task_dependents, on));
+        }
+        if let Some(spec) = now {
+            for on in spec.after.keys() {
+                self.dependents.entry(on.clone()).or_default().insert(key);
+            }
+            for on in spec.after_tasks.keys() {
+                self.task_dependents.entry(on.clone()).or_default().insert(key);
+            }
+        }
+    }
+
     fn job_put(
         &mut self,
         job: &JobId,
@@ -349,14 +415,7 @@ impl Node {
     ) {
         let key = self.key_of(job);
         let before = self.group(key).and_then(|group| group.spec.clone());
-        for on in before.iter().flat_map(|spec| spec.after.keys()) {
-            if let Some(dependents) = self.dependents.get_mut(on) {
-                dependents.remove(&key);
-            }
-        }
-        for on in spec.after.keys() {
-            self.dependents.entry(on.clone()).or_default().insert(key);
-        }
+        self.depend(key, before.as_deref(), Some(spec));
         self.with(key, |group, hub| {
             group.unqueue_all(hub);
             // One that is on its way out is as good as gone.

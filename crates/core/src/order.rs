@@ -97,6 +97,7 @@ fn follows_at_once(spec: &Job) -> bool {
         && spec.restart == Restart::Always
         && spec.exit.fatal.is_empty()
         && spec.after.is_empty()
+        && spec.after_tasks.is_empty()
         && spec.start_spacing.is_zero()
         && !common_count
         && !chosen_port

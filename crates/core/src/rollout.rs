@@ -12,7 +12,7 @@
 //!
 //! A new run that fails ends the roll-out; what is left of the old definition keeps running.
 
-use crate::group::Group;
+use crate::group::{Blocked, Group};
 use crate::hub::Hub;
 use crate::instance::table::{Level, Phase};
 use crate::instance::{Cx, In, Life, Why};
@@ -36,6 +36,10 @@ impl Group {
             self.end_surge(hub);
         }
         if !self.rollout || !hub.recovered || self.removed.is_some() || self.stopping.is_some() {
+            return;
+        }
+        if matches!(self.footing.blocked, Some(Blocked::Task { .. })) {
+            // The task comes before the new definition: until it is done the old runs serve on.
             return;
         }
         let Some(spec) = self.spec.clone() else { return };

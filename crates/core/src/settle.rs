@@ -3,7 +3,7 @@
 use crate::group::Group;
 use crate::hub::{Key, Shutdown, Timer};
 use crate::instance::In;
-use crate::io::{Actor, Command};
+use crate::io::{Actor, Command, TaskStanding};
 use crate::name::{JobId, Place};
 use crate::node::Node;
 
@@ -92,11 +92,7 @@ impl Node {
             group.arm(None, hub);
         });
         let spec = self.group(key).and_then(|group| group.spec.clone());
-        for on in spec.iter().flat_map(|spec| spec.after.keys()) {
-            if let Some(dependents) = self.dependents.get_mut(on) {
-                dependents.remove(&key);
-            }
-        }
+        self.depend(key, spec.as_deref(), None);
         let group = self.groups[key as usize].take();
         let seats = group
             .iter()
@@ -123,7 +119,7 @@ impl Node {
             let other = self.by_id.get(job).and_then(|key| self.group(*key))?;
             other.spec.as_ref().map(|_| other.standing)
         };
-        let footing = group.footing_from(standing);
+        let footing = group.footing_from(standing, |task| self.tasks.get(task));
         if footing == group.footing {
             return;
         }
@@ -132,6 +128,22 @@ impl Node {
             group.queue_all(hub);
             group.reconcile(hub);
         });
+    }
+
+    /// A task stands otherwise: those that wait for it look again.
+    pub(crate) fn task_stood(&mut self, task: &JobId, standing: Option<TaskStanding>) {
+        if self.tasks.get(task) == standing.as_ref() {
+            return;
+        }
+        match standing {
+            Some(standing) => drop(self.tasks.insert(task.clone(), standing)),
+            None => drop(self.tasks.remove(task)),
+        }
+        for dependent in self.task_dependents.get(task).cloned().unwrap_or_default() {
+            self.refresh_footing(dependent);
+            // Its words are others, also where the condition is the same.
+            self.hub.touched.insert(dependent);
+        }
     }
 
     // ── orderly end ──

@@ -1,20 +1,76 @@
 //! What anyone may see of a job, made when somebody looks. Clients derive nothing.
 
-use crate::group::Group;
+use crate::group::{Blocked, Group};
 use crate::hub::Hub;
 use crate::instance::table::{Level, Phase};
 use crate::instance::{Life, Seat, Why};
 use crate::io::{InstanceView, JobView, Progress, Reason, State, WishState};
-use crate::job::{Condition, Job, ProbeKind};
+use crate::job::{Condition, ProbeKind};
 use crate::name::{JobId, Slot};
+use crate::node::Node;
 use crate::reason;
 use crate::time::Now;
 
 /// The node as far as a view needs it.
 pub(crate) struct Around<'a> {
+    pub node: &'a Node,
     pub hub: &'a Hub,
     pub now: Now,
-    pub group: &'a dyn Fn(&JobId) -> Option<&'a Group>,
+}
+
+impl Around<'_> {
+    /// How a job stands that is waited for: `starting for 3s, tcp 127.0.0.1:6379 refused`.
+    pub fn job_words(&self, on: &JobId, condition: Option<Condition>) -> String {
+        let Some(other) = self.node.group_of(on) else {
+            return "there is no such job".into();
+        };
+        let counted = other.seats.iter().filter(|seat| other.counts_in(seat));
+        let worst =
+            counted.min_by_key(|seat| TROUBLE_FIRST.iter().position(|state| *state == state_of(seat)));
+        let Some(seat) = worst else {
+            return "it has no instances".into();
+        };
+        let since = match &seat.life {
+            Life::Starting(live) | Life::Running(live) | Life::Paused(live) => Some(live.started),
+            Life::Waiting { since } => Some(since.wall),
+            _ => None,
+        };
+        let word = word(state_of(seat));
+        let long = since.map(|since| format!(" for {}", reason::span(self.now.wall.since(since))));
+        let long = long.unwrap_or_default();
+        let last = seat
+            .life
+            .live()
+            .and_then(|live| live.probes.as_ref())
+            .and_then(|probes| probes.last.clone());
+        let last = match (&seat.life, last) {
+            (Life::Starting(_), Some(last)) => format!(", {last}"),
+            (Life::Starting(_), None) => other.probe_words(),
+            _ => String::new(),
+        };
+        match condition {
+            Some(Condition::Done) if seat.phase() == Phase::Failed => format!("{word}, it did not succeed"),
+            _ => format!("{word}{long}{last}"),
+        }
+    }
+
+    /// How a task stands that is waited for: `active for 4s`.
+    pub fn task_words(&self, on: &JobId) -> String {
+        let Some(standing) = self.node.tasks.get(on) else {
+            return "there is no such task".into();
+        };
+        let note = |before: &str| match &standing.note {
+            Some(note) => format!("{before}{note}"),
+            None => String::new(),
+        };
+        let long = reason::span(self.now.wall.since(standing.since));
+        match standing.state {
+            None if standing.note.is_none() => "it has not run yet".into(),
+            None => note(""),
+            Some(state) if state.is_terminal() => format!("{} {long} ago{}", state.word(), note("; ")),
+            Some(state) => format!("{} for {long}{}", state.word(), note(", ")),
+        }
+    }
 }
 
 fn state_of(seat: &Seat) -> State {
@@ -174,8 +230,7 @@ impl Group {
             return Some(reason::waiting_recovery());
         }
         if let (Some(on), false) = (&self.footing.blocked, seat.one_off()) {
-            let same = on.session == self.id.session;
-            return Some(reason::waiting_for(on, same, &self.dependency_words(on, around)));
+            return Some(self.blocked_reason(on, around));
         }
         let busy = around.hub.starting.len();
         let full = busy as u64 >= u64::from(around.hub.limits.start_at_once);
@@ -188,43 +243,16 @@ impl Group {
         }
     }
 
-    /// `starting for 3s, tcp 127.0.0.1:6379 refused`.
-    fn dependency_words(&self, on: &JobId, around: &Around<'_>) -> String {
-        let Some(other) = (around.group)(on) else {
-            return "there is no such job".into();
+    /// `waiting for redis: starting for 3s, tcp 127.0.0.1:6379 refused`.
+    fn blocked_reason(&self, blocked: &Blocked, around: &Around<'_>) -> Reason {
+        let (on, words) = match blocked {
+            Blocked::Job(on) => {
+                let condition = self.spec.as_ref().and_then(|spec| spec.after.get(on).copied());
+                (on, around.job_words(on, condition))
+            }
+            Blocked::Task { task, .. } => (task, around.task_words(task)),
         };
-        let condition = self
-            .spec
-            .as_ref()
-            .and_then(|spec: &std::sync::Arc<Job>| spec.after.get(on).copied());
-        let counted = other.seats.iter().filter(|seat| other.counts_in(seat));
-        let worst =
-            counted.min_by_key(|seat| TROUBLE_FIRST.iter().position(|state| *state == state_of(seat)));
-        let Some(seat) = worst else {
-            return "it has no instances".into();
-        };
-        let since = match &seat.life {
-            Life::Starting(live) | Life::Running(live) | Life::Paused(live) => Some(live.started),
-            Life::Waiting { since } => Some(since.wall),
-            _ => None,
-        };
-        let word = word(state_of(seat));
-        let long = since.map(|since| format!(" for {}", reason::span(around.now.wall.since(since))));
-        let long = long.unwrap_or_default();
-        let last = seat
-            .life
-            .live()
-            .and_then(|live| live.probes.as_ref())
-            .and_then(|probes| probes.last.clone());
-        let last = match (&seat.life, last) {
-            (Life::Starting(_), Some(last)) => format!(", {last}"),
-            (Life::Starting(_), None) => other.probe_words(),
-            _ => String::new(),
-        };
-        match condition {
-            Some(Condition::Done) if seat.phase() == Phase::Failed => format!("{word}, it did not succeed"),
-            _ => format!("{word}{long}{last}"),
-        }
+        reason::waiting_for(on, on.session == self.id.session, &words)
     }
 
     fn probe_words(&self) -> String {
@@ -261,9 +289,13 @@ impl Group {
                 failed => return failed,
             }
         }
-        match (&self.aborted, progress) {
-            (Some(aborted), Progress::Done) => Progress::Failed(aborted.clone()),
-            (_, progress) => progress,
+        match (&self.aborted, progress, &self.footing.blocked) {
+            (Some(aborted), Progress::Done, _) => Progress::Failed(aborted.clone()),
+            // The task is over, and not as this job needs it: nothing comes about until somebody runs it again.
+            (_, Progress::Pending, Some(on @ Blocked::Task { over: true, .. })) => {
+                Progress::Failed(self.blocked_reason(on, around))
+            }
+            (_, progress, _) => progress,
         }
     }
 

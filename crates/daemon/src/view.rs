@@ -456,7 +456,11 @@ fn task_change(change: &ObjectChange) -> types::PlanChange {
         "counts from its next run",
         "cannot be started any more; what is active goes on",
     ];
-    object_change("task", change, "next", says)
+    let says = match change.runs {
+        true => ["runs by itself, once", "runs by itself, once more", says[2]],
+        false => says,
+    };
+    object_change("task", change, if change.runs { "start" } else { "next" }, says)
 }
 
 fn queue_change(change: &ObjectChange) -> types::PlanChange {

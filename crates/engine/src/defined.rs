@@ -57,6 +57,7 @@ pub(crate) fn changes<D: InForce, L: Loaded>(
     let change = |(action, id): (PlanAction, &JobId)| ObjectChange {
         action,
         id: id.clone(),
+        runs: false,
         keys: match (in_force.get(id), loaded.get(id)) {
             (Some(old), Some(new)) => diff(old.typed(), new.typed()),
             _ => Vec::new(),

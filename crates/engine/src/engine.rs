@@ -76,6 +76,7 @@ pub struct Engine {
     handle: Handle,
     owner: tokio::task::JoinHandle<()>,
     schedules: tokio::task::JoinHandle<()>,
+    starts: tokio::task::JoinHandle<()>,
     /// Held for life: two engines never share a state directory.
     _lock: File,
 }
@@ -84,6 +85,7 @@ impl Drop for Engine {
     fn drop(&mut self) {
         self.owner.abort();
         self.schedules.abort();
+        self.starts.abort();
         let queues = {
             let mut state = owner::lock(&self.handle.state);
             state.drop_handlers();
@@ -159,10 +161,12 @@ impl Engine {
         let owner = tokio::spawn(owner::run(state.clone(), rx));
         crate::budget::begin(&state);
         let schedules = crate::schedule::begin(&handle);
+        let starts = crate::task::begin_starts(&handle);
         Ok(Engine {
             handle,
             owner,
             schedules,
+            starts,
             _lock: lock,
         })
     }

@@ -394,6 +394,8 @@ pub struct ObjectChange {
     pub id: JobId,
     /// Keys that differ.
     pub keys: Vec<gaffer_config::Change>,
+    /// A task that is run by that.
+    pub runs: bool,
 }
 
 /// One webhook of a plan.

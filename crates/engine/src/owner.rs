@@ -145,6 +145,7 @@ pub(crate) async fn run(state: Arc<Mutex<State>>, mut rx: mpsc::UnboundedReceive
 }
 
 fn end_turn(state: &mut State, looked: &mut Instant) {
+    state.release_tasks();
     state.flush_settled();
     if !state.dirty.is_empty() && looked.elapsed() >= LOOK_EVERY {
         state.look_at_operations();

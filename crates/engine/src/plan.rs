@@ -5,7 +5,8 @@ use crate::info::{Actor, ApplyOptions, Error, PlanAction, PlanChange, PlanInfo, 
 use crate::requests::{Effect, Prepared};
 use crate::state::State;
 use crate::store::{Change, HookRow, OutboxChange};
-use gaffer_config::{ChangeClass, Config, LoadedJob};
+use crate::task::latest_rows;
+use gaffer_config::{ChangeClass, Config, LoadedJob, LoadedTask};
 use gaffer_core::job::{Condition, ReloadHow};
 use gaffer_core::name::JobId;
 use std::collections::BTreeMap;
@@ -63,7 +64,11 @@ impl State {
             changes,
             unchanged,
             runs_ended,
-            tasks: self.task_changes(&draft.config.file.to_string_lossy(), &draft.config.tasks),
+            tasks: self.task_changes(
+                &draft.config.file.to_string_lossy(),
+                &draft.config.tasks,
+                options.no_start,
+            ),
             queues: self.queue_changes(&draft.config.file.to_string_lossy(), &draft.config.queues),
             schedules: self.schedule_changes(&draft.config.file.to_string_lossy(), &draft.config.schedules),
             webhooks: self.hook_changes(&draft.config.file.to_string_lossy(), &draft.config.webhooks),
@@ -206,8 +211,7 @@ impl State {
         }
         let defines = &draft.config;
         if !plan.tasks.is_empty() {
-            let (defined, change) = self.tasks_after(&plan.file, &defines.tasks);
-            prepared.define(Effect::Tasks(defined), change);
+            self.prepare_tasks(prepared, &plan.file, &defines.tasks, options.no_start);
         }
         if !plan.queues.is_empty() {
             let (defined, change) = self.queues_after(&plan.file, &defines.queues);
@@ -230,6 +234,23 @@ impl State {
         }
         prepared.plan = Some(plan);
         Ok(())
+    }
+}
+
+impl State {
+    fn prepare_tasks(
+        &self,
+        prepared: &mut Prepared,
+        file: &str,
+        tasks: &BTreeMap<JobId, LoadedTask>,
+        no_start: bool,
+    ) {
+        let (defined, change) = self.tasks_after(file, tasks);
+        let latest = self.latest_after(&defined, no_start);
+        prepared.changes.push(change);
+        prepared.changes.extend(latest_rows(&latest));
+        // Before the jobs: they wait for a new definition to be run, and not for what the old one has come to.
+        prepared.effects.insert(0, Effect::Tasks(defined, latest));
     }
 }
 
@@ -262,7 +283,7 @@ fn added(job: &JobId, new: &LoadedJob, no_start: bool) -> PlanChange {
     } else {
         format!("{count} instances")
     };
-    for (other, condition) in &new.spec.after {
+    for (other, condition) in new.spec.after.iter().chain(&new.spec.after_tasks) {
         let name = if other.session == job.session {
             other.job.to_string()
         } else {

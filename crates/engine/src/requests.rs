@@ -138,7 +138,7 @@ pub(crate) enum Effect {
         by: Actor,
     },
     /// Files define these tasks now.
-    Tasks(crate::task::AllDefined),
+    Tasks(crate::task::AllDefined, crate::task::LatestChanges),
     /// Files define these queues now.
     Queues(std::collections::BTreeMap<JobId, crate::queue::QueueDefined>),
     /// Files define these schedules now.
@@ -154,7 +154,9 @@ impl State {
     pub fn request(&mut self, request: Request, reply: oneshot::Sender<Result<Answer>>) {
         if let Request::Shutdown { all, by } = request {
             self.shutting_down = true;
-            self.begin_shutdown(all, by);
+            if !self.end_tasks(all, &by) {
+                self.begin_shutdown(all, by);
+            }
             let _gone = reply.send(Ok(Answer {
                 operation: OperationId(0),
                 slot: None,
@@ -349,7 +351,7 @@ impl State {
                     self.signal(run, signal, to);
                 }
             }
-            Effect::Tasks(defined) => self.tasks.define(defined),
+            Effect::Tasks(defined, latest) => self.define_tasks(defined, latest),
             Effect::Queues(defined) => self.define_queues(defined),
             Effect::Schedules(defined) => self.define_schedules(defined),
             Effect::Webhooks(list) => self.set_hooks(list),

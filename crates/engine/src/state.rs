@@ -119,7 +119,7 @@ impl State {
             operations: Operations::new(),
             watches: Watches::default(),
             sampler: Sampler::default(),
-            tasks: Tasks::with(crate::task::from_rows(&loaded.tasks)),
+            tasks: Tasks::with(crate::task::from_rows(&loaded.tasks), &loaded.latest),
             queues: Queues::new(
                 &node_id,
                 loaded.epoch,
@@ -620,6 +620,7 @@ impl State {
 
     /// KILL for everything that an orderly end is waiting for.
     pub fn kill_ending(&mut self, all: bool) {
+        self.kill_ending_tasks();
         let kept = |job: &JobId| {
             let meta = self.jobs.get(job);
             !all && meta.is_some_and(|meta| meta.spec.keep_running && meta.wish.state == WishState::Running)

@@ -520,6 +520,7 @@ fn describe_input(input: &Input) -> Option<String> {
         Input::Tick | Input::Probed { result: Ok(_), .. } => return None,
         Input::Recovered => "> recovered".into(),
         Input::Limits(limits) => format!("> limits {limits:?}"),
+        Input::TaskStood { task, standing } => format!("> task {task} {standing:?}"),
         Input::JobPut { job, wish, .. } => format!("> put {job} {:?} seq {}", wish.state, wish.seq),
         Input::JobRemoved { job, .. } => format!("> removed {job}"),
         Input::Wished {

@@ -5,6 +5,7 @@
 //! leash of the private daemon breaks and everything stops all the same.
 
 mod screen;
+mod tasks;
 
 use crate::args::{DevArgs, ForegroundArgs, StopOn};
 use crate::context::Context;
@@ -20,6 +21,7 @@ use gaffer_api::types::{ApplyRequest, Event, Instance, Job, LogLine, Operation, 
 use screen::Screen;
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
+use tasks::Tasks;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// Output that is still on its way when the daemon has ended is waited for so long.
@@ -41,13 +43,15 @@ pub async fn dev(ctx: &Context, args: &DevArgs) -> Result<u8, Failure> {
     let mut bundle = file::gather_here(&ctx.out, &args.foreground.file)?;
     let config = file::load(&ctx.out, &bundle)?;
     file::warnings(&ctx.out, &config);
-    for task in config.tasks.keys() {
-        let name = &task.job;
+    for task in config.tasks.values().filter(|task| !task.start) {
+        let name = &task.id.job;
         ctx.out.talk(&format!(
             "task {name} does not start by itself: gaffer task run {name}"
         ));
     }
-    if config.jobs.is_empty() {
+    let starting = config.tasks.values().filter(|task| task.start);
+    let starting: Vec<String> = starting.map(|task| task.id.job.to_string()).collect();
+    if config.jobs.is_empty() && starting.is_empty() {
         return Err(
             Failure::usage(format!("there is no job in {}", file::shown(&config.file)))
                 .hint("write one, for example:  [job.web]  and below it  cmd = \"python3 -m http.server\""),
@@ -63,9 +67,18 @@ pub async fn dev(ctx: &Context, args: &DevArgs) -> Result<u8, Failure> {
     let bundle = serde_json::to_value(&bundle)
         .map_err(|error| Failure::failed(format!("the files cannot be sent: {error}")))?;
     let mut private = Private::start(&ctx.out).await?;
-    let screen = Screen::new(ctx, &session, config.jobs.keys().map(|id| id.job.to_string()));
+    let jobs = config.jobs.keys().map(|id| id.job.to_string());
+    let screen = Screen::new(ctx, &session, jobs.chain(starting.iter().cloned()));
+    let tasks = Tasks::expect(starting.into_iter());
     screen.header(&file::shown(&config.file), &args.foreground.file.profile)?;
-    let result = run(ctx, &mut private, screen, bundle, args.foreground.stop_on).await;
+    let result = run(
+        ctx,
+        &mut private,
+        (screen, tasks),
+        bundle,
+        args.foreground.stop_on,
+    )
+    .await;
     private.finish(&ctx.out).await;
     result
 }
@@ -88,6 +101,7 @@ async fn refuse_second(ctx: &Context, session: &str, args: &ForegroundArgs) -> R
 struct Foreground<'a> {
     client: Client,
     screen: Screen<'a>,
+    tasks: Tasks,
     session: String,
     stop_on: Option<StopOn>,
     /// Lines of all jobs.
@@ -102,12 +116,14 @@ struct Foreground<'a> {
     /// Exit code that the first stop was asked with.
     code: Option<u8>,
     jobs: Vec<Job>,
+    /// Something starts that is no job.
+    has_tasks: bool,
 }
 
 async fn run(
     ctx: &Context,
     private: &mut Private,
-    screen: Screen<'_>,
+    (screen, tasks): (Screen<'_>, Tasks),
     bundle: serde_json::Value,
     stop_on: Option<StopOn>,
 ) -> Result<u8, Failure> {
@@ -124,9 +140,11 @@ async fn run(
         return Err(Failure::new(crate::ask::exit_of(&operation), operation.reason));
     }
     let session = screen.session.clone();
+    let has_tasks = !tasks.over();
     let mut fore = Foreground {
         client,
         screen,
+        tasks,
         session,
         stop_on,
         logs,
@@ -136,6 +154,7 @@ async fn run(
         asked_at: None,
         code: None,
         jobs: Vec::new(),
+        has_tasks,
     };
     fore.look().await?;
     let mut ended = None;
@@ -253,6 +272,9 @@ impl Foreground<'_> {
     }
 
     async fn event(&mut self, event: &Event) -> Result<(), Failure> {
+        if self.tasks.concerns(event) {
+            return self.look_at_tasks().await;
+        }
         // What a program said before its end comes before it, and what it says at all comes after its start.
         match event.event.as_str() {
             "run.exited" => self.drain_until_quiet(LAST_WORDS).await?,
@@ -293,14 +315,16 @@ impl Foreground<'_> {
 
     /// Looks at all instances: tells states that no event tells, and ends when nothing is left.
     async fn look(&mut self) -> Result<(), Failure> {
+        self.look_at_tasks().await?;
         let Ok(jobs) = self.client.jobs(Some(&self.session), false).await else {
             return Ok(());
         };
         let all_told = self.asked > 0 || self.screen.states(&jobs)?;
         self.jobs = jobs;
         let mut instances = self.jobs.iter().flat_map(|job| &job.instances).peekable();
-        let any = instances.peek().is_some();
+        let any = instances.peek().is_some() || self.has_tasks;
         let over = any
+            && self.tasks.over()
             && instances.all(|one| matches!(one.state.as_str(), "exited" | "failed") && one.pid.is_none());
         if over && all_told && self.asked == 0 {
             let failed = self
@@ -308,7 +332,18 @@ impl Foreground<'_> {
                 .iter()
                 .flat_map(|job| &job.instances)
                 .any(|one| one.state == "failed");
+            let failed = failed || self.tasks.failed;
             self.stop("everything has ended", u8::from(failed)).await?;
+        }
+        Ok(())
+    }
+
+    /// What tasks write, and their ends.
+    async fn look_at_tasks(&mut self) -> Result<(), Failure> {
+        let failed = self.tasks.failed;
+        self.tasks.look(&self.client, &self.screen).await?;
+        if self.tasks.failed && !failed && self.asked == 0 && self.stop_on.is_some() {
+            self.stop("a task has failed", 1).await?;
         }
         Ok(())
     }
@@ -329,6 +364,7 @@ impl Foreground<'_> {
             to: Some("all".to_owned()),
         };
         self.look().await?;
+        self.tasks.kill(&self.client).await;
         for instance in self.jobs.iter().flat_map(|job| &job.instances) {
             if let (Some(run), Some(_)) = (&instance.run, instance.pid) {
                 // What is gone already cannot be killed.

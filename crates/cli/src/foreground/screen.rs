@@ -92,19 +92,20 @@ impl<'a> Screen<'a> {
 
     /// A line that a program wrote.
     pub fn line(&self, line: &LogLine) -> Result<(), Failure> {
-        let (sign, role) = match line.stream.as_str() {
+        let time = when::clock(&line.time);
+        self.text(&time, &self.name(&line.subject), &line.stream, &line.text)
+    }
+
+    /// A line of one of the streams of something.
+    pub fn text(&self, time: &str, name: &str, stream: &str, text: &str) -> Result<(), Failure> {
+        let (sign, role) = match stream {
             "stderr" => ("!", Role::Bad),
             "gap" => ("─", Role::Warn),
             "event" => ("─", Role::Dim),
             _ => ("|", Role::Dim),
         };
-        let text = escape::line(&line.text);
-        self.put(
-            &when::clock(&line.time),
-            &self.name(&line.subject),
-            &self.ctx.out.paint.role(role, sign),
-            &text,
-        )
+        let text = escape::line(text);
+        self.put(time, name, &self.ctx.out.paint.role(role, sign), &text)
     }
 
     /// What happened, where it is worth a line. `now` is the instance, if it is still about this run: an event tells
@@ -211,7 +212,8 @@ impl<'a> Screen<'a> {
         self.all("stopped", &format!("{}{took}", count(jobs.len(), "job")))
     }
 
-    fn state(&self, time: &str, name: &str, word: &str, text: &str) -> Result<(), Failure> {
+    /// A line about the state of something.
+    pub fn state(&self, time: &str, name: &str, word: &str, text: &str) -> Result<(), Failure> {
         if self.ctx.globals.quiet {
             return Ok(());
         }

@@ -1,5 +1,6 @@
 //! `gaffer task`: with and without a daemon, killed at will; scenarios of thermos.md by their numbers.
 
+mod after;
 mod native;
 mod node;
 

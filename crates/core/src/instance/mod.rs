@@ -292,7 +292,9 @@ impl In {
             Input::Unreachable { run, silent: false } => Some((run, In::Answered)),
             Input::Tick | Input::Recovered | Input::Shutdown { .. } | Input::SlotFound { .. } => None,
             Input::JobPut { .. } | Input::JobRemoved { .. } | Input::Wished { .. } => None,
-            Input::Scaled { .. } | Input::Reloaded { .. } | Input::Limits(_) => None,
+            Input::Scaled { .. } | Input::Reloaded { .. } | Input::Limits(_) | Input::TaskStood { .. } => {
+                None
+            }
             Input::OneOffPut { .. } | Input::OneOffStopped { .. } => None,
         }
     }

@@ -11,4 +11,5 @@ mod retry;
 mod rollouts;
 mod states;
 mod stops;
+mod tasks;
 mod transcripts;

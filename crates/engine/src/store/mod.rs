@@ -14,7 +14,7 @@ mod write;
 
 pub use crate::pids::PidsKept;
 pub use outbox::{Delivery, Fate, HookCounts, HookRow, OutboxChange, OutboxRow};
-pub use read::{JobRow, OneOffRow, ReloadRow, RunRow, TaskRow, WishRow};
+pub use read::{JobRow, LatestRow, OneOffRow, ReloadRow, RunRow, TaskRow, WishRow};
 pub use write::{Change, Settled};
 
 use gaffer_core::name::RunId;
@@ -107,6 +107,8 @@ pub struct Loaded {
     pub pids: PidsKept,
     /// Tasks that files define.
     pub tasks: Vec<TaskRow>,
+    /// Newest runs of tasks that something waits for.
+    pub latest: Vec<LatestRow>,
     /// Queues that files define.
     pub queues: Vec<TaskRow>,
     /// Schedules that files define.

@@ -123,6 +123,46 @@ pub struct TaskRow {
     pub spec: String,
 }
 
+/// The newest run of the definition in force of a task.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LatestRow {
+    /// Session of the task.
+    pub session: String,
+    /// Its name.
+    pub name: String,
+    /// Of the definition.
+    pub digest: String,
+    /// Id of the run.
+    pub run: String,
+    /// Unix ms; when it was asked for, then when it was accepted.
+    pub at: i64,
+    /// It is on disk, in the root of tasks.
+    pub accepted: bool,
+    /// How it ended, in lower case.
+    pub state: Option<String>,
+    /// When.
+    pub ended: Option<i64>,
+}
+
+fn latest(connection: &Connection) -> rusqlite::Result<Vec<LatestRow>> {
+    let sql = format!(
+        "SELECT session, name, digest, run, at, accepted, state, ended FROM task_latest WHERE {}",
+        sums::sound("task_latest")
+    );
+    all(connection, &sql, |row| {
+        Ok(LatestRow {
+            session: row.get(0)?,
+            name: row.get(1)?,
+            digest: row.get(2)?,
+            run: row.get(3)?,
+            at: row.get(4)?,
+            accepted: row.get(5)?,
+            state: row.get(6)?,
+            ended: row.get(7)?,
+        })
+    })
+}
+
 /// Reads all intent. The epoch is the next one, not yet counted.
 pub(super) fn load(connection: &Connection) -> rusqlite::Result<Loaded> {
     let meta = format!("SELECT key, value FROM meta WHERE {}", sums::sound("meta"));
@@ -156,6 +196,7 @@ pub(super) fn load(connection: &Connection) -> rusqlite::Result<Loaded> {
                 .collect(),
         },
         tasks: objects(connection, "task")?,
+        latest: latest(connection)?,
         queues: objects(connection, "queue")?,
         schedules: objects(connection, "schedule")?,
         hooks,

@@ -86,6 +86,11 @@ const MIGRATIONS: &[&str] = &[
         session TEXT NOT NULL, name TEXT NOT NULL, file TEXT NOT NULL, spec TEXT NOT NULL, sum INTEGER NOT NULL,
         PRIMARY KEY (session, name)) WITHOUT ROWID;
      CREATE INDEX schedule_by_file ON schedule (file);",
+    // 8: newest runs of tasks that something waits for, or that start by themselves.
+    "CREATE TABLE task_latest (
+        session TEXT NOT NULL, name TEXT NOT NULL, digest TEXT NOT NULL, run TEXT NOT NULL, at INTEGER NOT NULL,
+        accepted INTEGER NOT NULL, state TEXT, ended INTEGER, sum INTEGER NOT NULL,
+        PRIMARY KEY (session, name)) WITHOUT ROWID;",
 ];
 
 /// Opens or makes the file and brings it to this version.

@@ -17,6 +17,11 @@ const TABLES: &[(&str, usize, &str)] = &[
         "session, job, spec, file, line, revision, wish, wish_seq, restart_seq, scaled, changed_by",
     ),
     ("task", 2, "session, name, file, spec"),
+    (
+        "task_latest",
+        2,
+        "session, name, digest, run, at, accepted, state, ended",
+    ),
     ("queue", 2, "session, name, file, spec"),
     ("schedule", 2, "session, name, file, spec"),
     ("previous", 1, "file, spec"),
@@ -115,7 +120,7 @@ fn text(value: ValueRef<'_>) -> String {
 #[cfg(test)]
 mod tests {
     use super::super::write::{self, Change, Settled};
-    use super::super::{RunRow, TaskRow, read, schema};
+    use super::super::{LatestRow, RunRow, TaskRow, read, schema};
     use super::*;
     use std::path::Path;
 
@@ -170,6 +175,7 @@ mod tests {
                 request: r#"{"cmd": ["migrate"]}"#.to_owned(),
             },
             tasks(session.clone()),
+            latest(session.clone()),
             queues(session.clone()),
             schedules(session),
             Change::Previous {
@@ -189,6 +195,22 @@ mod tests {
         Change::Tasks {
             file: row.file.clone(),
             rows: vec![row],
+        }
+    }
+
+    fn latest(session: String) -> Change {
+        Change::Latest {
+            row: LatestRow {
+                session,
+                name: "nightly".to_owned(),
+                digest: "0123456789abcdef".to_owned(),
+                run: "nightly-1".to_owned(),
+                at: 1,
+                accepted: true,
+                state: Some("success".to_owned()),
+                ended: Some(2),
+            },
+            same: true,
         }
     }
 

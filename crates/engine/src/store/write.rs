@@ -1,7 +1,7 @@
 //! Transactions.
 
 use super::outbox::{self, OutboxChange, OutboxRow};
-use super::{RunRow, StoreError, TaskRow, sums};
+use super::{LatestRow, RunRow, StoreError, TaskRow, sums};
 use rusqlite::{Connection, Transaction, params};
 use std::collections::BTreeMap;
 use tokio::sync::oneshot;
@@ -144,6 +144,20 @@ pub enum Change {
         file: String,
         /// All of them.
         rows: Vec<TaskRow>,
+    },
+    /// A task's newest run.
+    Latest {
+        /// Which run.
+        row: LatestRow,
+        /// Only if the definition is still that of the row before.
+        same: bool,
+    },
+    /// Nobody waits for the task any more, or its definition has no run.
+    LatestForget {
+        /// Session.
+        session: String,
+        /// Task.
+        name: String,
     },
     /// The schedules of a file are these now.
     Schedules {
@@ -324,6 +338,14 @@ fn apply(c: &Connection, change: &Change) -> rusqlite::Result<bool> {
     if let Change::Tasks { file, rows } = change {
         return objects(c, "task", file, rows).map(|()| false);
     }
+    if let Change::Latest { row, same } = change {
+        return latest(c, row, *same).map(|()| false);
+    }
+    if let Change::LatestForget { session, name } = change {
+        c.prepare_cached("DELETE FROM task_latest WHERE session = ?1 AND name = ?2")?
+            .execute(params![session, name])?;
+        return Ok(false);
+    }
     if let Change::Queues { file, rows } = change {
         return objects(c, "queue", file, rows).map(|()| false);
     }
@@ -361,6 +383,31 @@ fn objects(c: &Connection, table: &str, file: &str, rows: &[TaskRow]) -> rusqlit
         c.prepare_cached(&insert)?
             .execute(params![row.session, row.name, row.file, row.spec])?;
     }
+    Ok(())
+}
+
+/// A run that was accepted or has ended says so of the definition that it has: a newer one is not touched.
+fn latest(c: &Connection, row: &LatestRow, same: bool) -> rusqlite::Result<()> {
+    let condition = if same {
+        " WHERE digest = excluded.digest"
+    } else {
+        ""
+    };
+    c.prepare_cached(&format!(
+        "INSERT INTO task_latest VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, row_sum(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8))
+         ON CONFLICT (session, name) DO UPDATE SET digest = excluded.digest, run = excluded.run, at = excluded.at,
+            accepted = excluded.accepted, state = excluded.state, ended = excluded.ended, sum = excluded.sum{condition}"
+    ))?
+    .execute(params![
+        row.session,
+        row.name,
+        row.digest,
+        row.run,
+        row.at,
+        row.accepted,
+        row.state,
+        row.ended
+    ])?;
     Ok(())
 }
 

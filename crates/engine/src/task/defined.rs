@@ -3,6 +3,7 @@
 //! A run keeps the definition that it was started with in its own checkpoint: a change counts from the next run.
 
 use super::definition::{Definition, DefinitionError};
+use super::latest::digest;
 use crate::defined::{self, InForce};
 use crate::handle::{Handle, Result};
 use crate::info::{Error, ObjectChange};
@@ -10,6 +11,7 @@ use crate::owner::lock;
 use crate::state::State;
 use crate::store::{Change, TaskRow};
 use gaffer_config::{LoadedTask, StoredHost, load_task_json};
+use gaffer_core::job::After;
 use gaffer_core::name::JobId;
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -22,6 +24,12 @@ pub struct Defined {
     pub typed: Value,
     /// File that it came from.
     pub file: String,
+    /// It runs by itself, once for each definition.
+    pub start: bool,
+    /// Tasks that it comes after.
+    pub after_tasks: After,
+    /// Of what it does.
+    pub(super) digest: String,
 }
 
 /// All definitions by session and name.
@@ -33,10 +41,7 @@ pub(crate) fn from_rows(rows: &[TaskRow]) -> AllDefined {
     for row in rows {
         let id = JobId::parse(&format!("{}.{}", row.session, row.name));
         match (id, serde_json::from_str(&row.spec)) {
-            (Ok(id), Ok(typed)) => {
-                let file = row.file.clone();
-                all.insert(id, Defined { typed, file });
-            }
+            (Ok(id), Ok(typed)) => drop(all.insert(id, stored(row, typed))),
             (id, typed) => {
                 let why = id.err().map(|error| error.to_string());
                 let why = why.or_else(|| typed.err().map(|error| error.to_string()));
@@ -52,6 +57,29 @@ pub(crate) fn from_rows(rows: &[TaskRow]) -> AllDefined {
     all
 }
 
+/// A definition that cannot be understood any more waits for nothing and does not start: whoever asks for a run is told why.
+fn stored(row: &TaskRow, typed: Value) -> Defined {
+    let loaded = load_task_json(&row.session, &row.name, &typed, &StoredHost);
+    let loaded = loaded
+        .map_err(|errors| {
+            let why = errors.render(false);
+            tracing::error!(
+                session = row.session,
+                task = row.name,
+                why,
+                "a stored task cannot be run"
+            );
+        })
+        .ok();
+    Defined {
+        start: loaded.as_ref().is_some_and(|loaded| loaded.start),
+        after_tasks: loaded.map(|loaded| loaded.after_tasks).unwrap_or_default(),
+        digest: digest(&typed),
+        file: row.file.clone(),
+        typed,
+    }
+}
+
 impl InForce for Defined {
     fn typed(&self) -> &Value {
         &self.typed
@@ -63,14 +91,31 @@ impl InForce for Defined {
 }
 
 fn in_force(loaded: &LoadedTask, file: String) -> Defined {
-    let typed = loaded.typed.clone();
-    Defined { typed, file }
+    Defined {
+        typed: loaded.typed.clone(),
+        file,
+        start: loaded.start,
+        after_tasks: loaded.after_tasks.clone(),
+        digest: digest(&loaded.typed),
+    }
 }
 
 impl State {
     /// Which tasks applying a file adds, changes and removes.
-    pub(crate) fn task_changes(&self, file: &str, tasks: &BTreeMap<JobId, LoadedTask>) -> Vec<ObjectChange> {
-        defined::changes(&self.tasks.defined, file, tasks, gaffer_config::diff_typed)
+    pub(crate) fn task_changes(
+        &self,
+        file: &str,
+        tasks: &BTreeMap<JobId, LoadedTask>,
+        no_start: bool,
+    ) -> Vec<ObjectChange> {
+        let mut changes = defined::changes(&self.tasks.defined, file, tasks, gaffer_config::diff_typed);
+        let (after, _) = self.tasks_after(file, tasks);
+        let latest = self.latest_after(&after, no_start);
+        for change in &mut changes {
+            let new = after.get(&change.id);
+            change.runs = new.is_some_and(|new| new.runs(&change.id, &latest));
+        }
+        changes
     }
 
     /// All definitions once a file is applied, and that for the store.

@@ -7,7 +7,7 @@ use gaffer_config::{
     Host, LoadedTask, Logger, StoredHost, SystemHost, ThermosContext, ThermosTask, load_task_json,
     load_thermos_json,
 };
-use gaffer_core::job::User;
+use gaffer_core::job::{After, User};
 use gaffer_core::name::JobId;
 use gaffer_core::task::record::Header;
 use gaffer_core::task::spec::Task;
@@ -37,6 +37,10 @@ pub struct Native {
     pub params: BTreeMap<String, String>,
     /// No two tasks with one key are active at once.
     pub unique: Option<String>,
+    /// Jobs that it comes after.
+    pub after: After,
+    /// Tasks that it comes after.
+    pub after_tasks: After,
 }
 
 /// A definition that cannot be used.
@@ -127,6 +131,8 @@ impl Definition {
                 id: task.id,
                 params,
                 unique,
+                after: task.after,
+                after_tasks: task.after_tasks,
             })),
         })
     }

@@ -1,12 +1,14 @@
 //! How anything outside starts, watches and ends tasks.
 
 use super::definition::Definition;
+use super::latest;
 use super::layout::{LayoutError, Place, Root, check_id};
 use super::service::{self, Led};
 use super::stream::{self, StreamError, Writer};
 use crate::handle::{Handle, Result};
 use crate::info::{Actor, Error};
 use crate::owner::{Message, lock};
+use crate::state::State;
 use gaffer_config::{Host, SystemHost};
 use gaffer_core::name::JobId;
 use gaffer_core::task::fold::History;
@@ -148,7 +150,10 @@ impl Handle {
             .await
             .map_err(|_| Error::ShuttingDown)??;
         match led {
-            Some(led) => self.task_led(led).await,
+            Some(led) => {
+                latest::commit(&self.state, &led).await?;
+                self.task_led(led).await
+            }
             None => Ok(()),
         }
     }
@@ -250,16 +255,8 @@ impl Handle {
 
     /// A task as it is.
     pub async fn task(&self, id: &str) -> Result<TaskInfo> {
-        if let Some(active) = lock(&self.state).tasks.active.get(id) {
-            return Ok(TaskInfo {
-                id: id.to_owned(),
-                name: active.definition.spec.name.clone(),
-                session: active.definition.session(),
-                place: Place::Active,
-                view: active.runner.view(),
-                history: active.runner.history().clone(),
-                definition: active.definition.json.clone(),
-            });
+        if let Some(info) = lock(&self.state).task_info(id) {
+            return Ok(info);
         }
         if check_id(id).is_err() {
             return Err(Error::TaskNotFound(id.to_owned()));
@@ -306,6 +303,24 @@ impl Handle {
     pub async fn tasks_changed(&self) {
         let mut bell = lock(&self.state).tasks.bell.subscribe();
         let _ended = bell.changed().await;
+    }
+}
+
+impl State {
+    /// A task that is led here.
+    fn task_info(&self, id: &str) -> Option<TaskInfo> {
+        let active = self.tasks.active.get(id)?;
+        let mut view = active.runner.view();
+        view.reason = view.reason.or_else(|| Some(self.held_by(id)?.text));
+        Some(TaskInfo {
+            id: id.to_owned(),
+            name: active.definition.spec.name.clone(),
+            session: active.definition.session(),
+            place: Place::Active,
+            view,
+            history: active.runner.history().clone(),
+            definition: active.definition.json.clone(),
+        })
     }
 }
 

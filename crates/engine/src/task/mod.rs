@@ -7,6 +7,7 @@
 //! | [`wire`] | records as bytes |
 //! | `definition` | a task as its file has it, and as the machines need it |
 //! | `defined` | tasks that files define, run by their name |
+//! | `latest` | newest runs of tasks that something waits for; what starts by itself |
 //! | `desk` | the thread that writes records, so that nobody waits for a disk |
 //! | `service` | the tasks of a node: facts in, records first, then commands |
 //! | [`output`] | what a run wrote, by the names under which people look for it |
@@ -25,6 +26,7 @@ mod definition;
 mod desk;
 mod gc;
 mod handle;
+mod latest;
 mod launch;
 pub mod layout;
 pub mod output;
@@ -40,3 +42,4 @@ pub use definition::{Definition, DefinitionError, Native};
 pub use gc::{Collect, Collected};
 pub(crate) use handle::run_id;
 pub use handle::{NewTask, Retry, TaskInfo, TaskKill};
+pub(crate) use latest::{LatestChanges, begin as begin_starts, changes as latest_rows};

@@ -2,6 +2,7 @@
 
 use super::definition::Definition;
 use super::desk::{Desk, Link, Write};
+use super::latest::{self, AllLatest};
 use super::launch;
 use super::layout::{Place, Root};
 use super::output;
@@ -12,17 +13,18 @@ use crate::info::{Actor, Error, Event};
 use crate::owner::Message;
 use crate::settings::TasksLed;
 use crate::state::State;
+use crate::store::LatestRow;
 use gaffer_core::io;
 use gaffer_core::job::Output;
 use gaffer_core::name::RunId;
-use gaffer_core::task::record::{Header, Record};
+use gaffer_core::task::record::{Header, Record, TaskState};
 use gaffer_core::task::runner::{Command, Found, Input, Leader, RunEnd, Runner};
 use gaffer_core::time::{Mono, Wall};
 use gaffer_shim::message::ToShim;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 /// What tasks are grouped by under shims; no session has this name.
 const GROUP: &str = "task:";
@@ -38,6 +40,14 @@ pub(crate) struct Tasks {
     pub(super) defined: super::AllDefined,
     /// Keys of `unique` tasks that are being accepted.
     pub(super) claimed: BTreeSet<String>,
+    /// Newest runs of definitions that something waits for.
+    pub(super) latest: AllLatest,
+    /// Rung when a run may be wanted.
+    pub(super) starts: Arc<Notify>,
+    /// Tasks of which no step may begin before what they come after.
+    held: BTreeSet<Arc<str>>,
+    /// An orderly end of the node that waits for the ends of its tasks.
+    then_shutdown: Option<(bool, Actor)>,
     desk: Option<Desk>,
     /// Rung when a task changes.
     pub(super) bell: watch::Sender<u64>,
@@ -71,6 +81,10 @@ impl Default for Tasks {
             found: BTreeMap::new(),
             defined: super::AllDefined::new(),
             claimed: BTreeSet::new(),
+            latest: AllLatest::new(),
+            starts: Arc::default(),
+            held: BTreeSet::new(),
+            then_shutdown: None,
             desk: None,
             bell: watch::Sender::new(0),
         }
@@ -79,8 +93,9 @@ impl Default for Tasks {
 
 impl Tasks {
     /// None led yet; what files define is known.
-    pub fn with(defined: super::AllDefined) -> Tasks {
+    pub fn with(defined: super::AllDefined, latest: &[LatestRow]) -> Tasks {
         Tasks {
+            latest: latest::from_rows(latest, &defined),
             defined,
             ..Tasks::default()
         }
@@ -89,11 +104,6 @@ impl Tasks {
     /// What files define.
     pub fn defined(&self) -> &super::AllDefined {
         &self.defined
-    }
-
-    /// Files define these tasks from now on.
-    pub fn define(&mut self, defined: super::AllDefined) {
-        self.defined = defined;
     }
 
     /// When a task has to be looked at, at the latest.
@@ -145,9 +155,94 @@ impl State {
             let event = task_event("task.accepted", &id, None, None, Some(led.by), None);
             self.counters.events += self.events.append([event]);
         }
+        self.note_led(&id);
         self.tell_found(&id);
+        self.hold_task(&id);
         self.feed_task(&id, Input::Lead(Box::new(header)));
+        self.release_tasks();
         Ok(())
+    }
+
+    /// A task of which no step has begun waits for what it comes after. Without jobs there is nothing to wait for.
+    fn hold_task(&mut self, id: &Arc<str>) {
+        let Some(active) = self.tasks.active.get(id) else {
+            return;
+        };
+        let comes_after = active.definition.native.as_ref();
+        let comes_after =
+            comes_after.is_some_and(|native| !native.after.is_empty() || !native.after_tasks.is_empty());
+        let is_first = active.runner.history().steps.is_empty();
+        if comes_after && is_first && self.settings.tasks_led == TasksLed::All {
+            self.tasks.held.insert(id.clone());
+            self.feed_task(id, Input::Hold(true));
+        }
+    }
+
+    /// What a held task waits for, as it is now.
+    pub(super) fn held_by(&self, id: &str) -> Option<io::Reason> {
+        let id = self.tasks.held.get(id)?;
+        let native = self.tasks.active.get(id)?.definition.native.as_ref()?;
+        self.node
+            .waits_for(&native.id.session, &native.after, &native.after_tasks)
+    }
+
+    /// Tasks begin that have waited for what came about.
+    pub fn release_tasks(&mut self) {
+        if self.tasks.held.is_empty() {
+            return;
+        }
+        let free = self.tasks.held.iter().filter(|id| self.held_by(id).is_none());
+        for id in free.cloned().collect::<Vec<_>>() {
+            self.tasks.held.remove(&id);
+            self.feed_task(&id, Input::Hold(false));
+        }
+    }
+
+    /// An orderly end that leaves nothing behind ends all tasks first. False: there are none.
+    pub fn end_tasks(&mut self, all: bool, by: &Actor) -> bool {
+        let passing = all && self.settings.leash.is_some() && self.settings.tasks_led == TasksLed::All;
+        if !passing || self.tasks.active.is_empty() {
+            return false;
+        }
+        self.tasks.then_shutdown = Some((all, by.clone()));
+        self.kill_tasks(false, by);
+        true
+    }
+
+    /// Asks for the end of all tasks.
+    fn kill_tasks(&mut self, hard: bool, by: &Actor) {
+        let active = self.tasks.active.iter();
+        let active: Vec<_> = active
+            .map(|(id, active)| (id.clone(), active.definition.spec.stop_timeout))
+            .collect();
+        for (id, grace) in active {
+            let kill = Input::Kill {
+                state: TaskState::Killed,
+                grace,
+                hard,
+                reason: format!("killed by {by}").into(),
+            };
+            self.feed_task(&id, kill);
+        }
+    }
+
+    /// Tasks that are being ended before the node ends are ended now.
+    pub fn kill_ending_tasks(&mut self) {
+        if let Some((_, by)) = self.tasks.then_shutdown.clone() {
+            self.kill_tasks(true, &by);
+        }
+    }
+
+    fn task_finished(&mut self, id: &Arc<str>, state: TaskState) {
+        let Some(active) = self.tasks.active.remove(id) else {
+            return;
+        };
+        self.tasks.held.remove(id);
+        self.drop_outputs(&active);
+        self.note_over(&active, state);
+        if let (true, Some((all, by))) = (self.tasks.active.is_empty(), self.tasks.then_shutdown.take()) {
+            self.begin_shutdown(all, by);
+        }
     }
 
     /// Recovery met a slot that is no job's. A run that lives is followed from now on: its task may be led only later, and what
@@ -356,11 +451,7 @@ impl State {
                     let run = crate::shims::wire(run);
                     self.to_shim(crate::shims::unwire(run), |req| ToShim::Freeze { req, run, on });
                 }
-                Command::Finish { .. } => {
-                    if let Some(active) = self.tasks.active.remove(id) {
-                        self.drop_outputs(&active);
-                    }
-                }
+                Command::Finish { state } => self.task_finished(id, state),
             }
         }
         self.tasks.bell.send_modify(|count| *count += 1);
@@ -591,6 +682,12 @@ pub(crate) async fn resume(state: &Arc<Mutex<State>>) {
         let root = root.clone();
         let id = one.id.clone();
         let led = tokio::task::spawn_blocking(move || lead_again(&root, &id)).await;
+        if let Ok(Ok(led)) = &led
+            && let Err(error) = latest::commit(state, led).await
+        {
+            tracing::error!(task = one.id, %error, "the store does not take that the task goes on");
+            continue;
+        }
         let mut state = crate::owner::lock(state);
         let outcome = match led {
             Ok(Ok(led)) => state.task_lead(led).map_err(|error| error.to_string()),
@@ -603,6 +700,8 @@ pub(crate) async fn resume(state: &Arc<Mutex<State>>) {
         }
     }
     crate::owner::lock(state).end_unknown_task_runs(&there);
+    latest::resume(state).await;
+    crate::owner::lock(state).release_tasks();
 }
 
 /// Opens the stream and the definition of a task that is on disk.

@@ -80,7 +80,7 @@ fn table_of(ctx: &Context, items: &[TaskItem]) -> Result<(), Failure> {
     let rows: Vec<Vec<Cell>> = items
         .iter()
         .map(|item| {
-            let (glyph, role) = crate::paint::state(screen::glyph(&item.state));
+            let (glyph, role) = crate::paint::state(&item.state);
             let started = item
                 .launched_at
                 .as_deref()

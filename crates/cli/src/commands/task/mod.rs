@@ -5,7 +5,7 @@ mod graph;
 mod logs;
 mod look;
 mod run;
-mod screen;
+pub mod screen;
 pub mod target;
 mod timeline;
 

@@ -8,18 +8,9 @@ use crate::when;
 use gaffer_api::types::task::{Task, TaskRun, TaskStep};
 use std::collections::BTreeMap;
 
-/// The glyph of a state is that of this word.
-pub fn glyph(state: &str) -> &str {
-    match state {
-        "active" | "cleaning" | "finalizing" | "running" | "starting" => "pending",
-        "killed" | "lost" | "corrupt" => "failed",
-        other => other,
-    }
-}
-
 /// The glyph of a task's or step's state.
 pub fn sign(out: &Out, state: &str) -> String {
-    out.glyph(glyph(state))
+    out.glyph(state)
 }
 
 fn now() -> String {

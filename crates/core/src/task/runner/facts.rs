@@ -62,6 +62,7 @@ impl Runner {
                 reason,
             } => self.kill(state, grace, hard, reason),
             Input::Pause(on) => self.pause(on),
+            Input::Hold(on) => self.held = on,
         }
     }
 

@@ -127,6 +127,9 @@ pub enum Input {
     },
     /// Freeze, or go on.
     Pause(bool),
+    /// No step begins before what the task comes after; or what it came after has come about. Nothing of that is recorded:
+    /// whoever leads a task of which no step has begun asks again.
+    Hold(bool),
 }
 
 /// How a run ended.
@@ -296,6 +299,7 @@ pub struct Runner {
     timeout_at: Option<Mono>,
     finished: bool,
     hard: bool,
+    held: bool,
     dice: Dice,
     now: Now,
     out: Output,
@@ -334,6 +338,7 @@ impl Runner {
             timeout_at: None,
             finished: false,
             hard: false,
+            held: false,
             dice: Dice::new(seed),
             now,
             out: Output::default(),

@@ -73,7 +73,7 @@ impl Runner {
     }
 
     fn begin_picks(&mut self, is_final: bool, handlers_only: bool, ids: RunIds<'_>) {
-        if self.history.paused {
+        if self.history.paused || (self.held && !is_final) {
             return;
         }
         let (now, concurrency) = (self.now.mono, self.spec.concurrency);

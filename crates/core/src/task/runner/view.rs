@@ -126,6 +126,9 @@ impl Runner {
             Phase::Running | Phase::Finished | Phase::Failed => ended,
             Phase::Moot => Some("not needed: what it waits for ended otherwise".to_owned()),
             Phase::Blocked if !over => self.waits_for(step),
+            Phase::Ready if !over && self.held && !spec.is_final => {
+                Some("for what the task comes after".to_owned())
+            }
             Phase::Ready if !over => Some(match (self.history.paused, spec.is_final, self.history.state()) {
                 (true, ..) => "paused".to_owned(),
                 (_, true, state) if state != TaskState::Finalizing => "final".to_owned(),
