@@ -91,7 +91,7 @@ pub use reference::reference_markdown;
 pub use schedule::{LoadedSchedule, load_schedule_json};
 pub use schema::schema_json;
 pub use suggest::{distance, nearest};
-pub use task::{LoadedTask, Unique, load_task_json};
+pub use task::{Keep, LoadedTask, Unique, load_task_json};
 pub use template::escape_templates;
 pub use thermos::{
     Destination, Logger, Resources, ThermosContext, ThermosTask, is_thermos, load_thermos, load_thermos_json,

@@ -20,6 +20,7 @@ use serde_json::{Map, Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Written by gaffer beside `step`: JSON objects have no order, and steps begin in theirs.
 const STEP_ORDER: &str = "step_order";
@@ -44,6 +45,8 @@ pub struct LoadedTask {
     pub after: After,
     /// Tasks that are waited for.
     pub after_tasks: After,
+    /// How long runs are kept.
+    pub keep: Keep,
     /// Their names as they were written.
     pub(crate) waits: Vec<Wait>,
     /// Where the task is written.
@@ -81,6 +84,31 @@ impl LoadedTask {
             );
             let help = "give it a default, or the task start = false";
             report.error(self.span, &format!("task.{}.params", self.id.job), message, help);
+        }
+    }
+}
+
+/// How long runs that are over are kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Keep {
+    /// Those that succeeded.
+    pub done: Duration,
+    /// All others.
+    pub failed: Duration,
+    /// The newest of them; none is unlimited.
+    pub count: Option<u32>,
+    /// Bytes of all together.
+    pub size: Option<u64>,
+}
+
+impl Default for Keep {
+    fn default() -> Keep {
+        const DAY: u64 = 24 * 60 * 60;
+        Keep {
+            done: Duration::from_secs(7 * DAY),
+            failed: Duration::from_secs(30 * DAY),
+            count: None,
+            size: None,
         }
     }
 }
@@ -305,6 +333,7 @@ pub(crate) fn resolve(
         typed: typed_task(&merged, typed_steps),
         unique: unique(&merged.table),
         start: starts(&merged.table),
+        keep: keep(&merged.table),
         after: After::new(),
         after_tasks: After::new(),
         waits: after::waits(&merged.table),
@@ -314,6 +343,20 @@ pub(crate) fn resolve(
         params,
         id,
     })
+}
+
+fn keep(table: &Table) -> Keep {
+    let duration = |path: &str| table.at(path).and_then(|node| kind::duration(node).ok());
+    let usual = Keep::default();
+    Keep {
+        done: duration("keep.done").unwrap_or(usual.done),
+        failed: duration("keep.failed").unwrap_or(usual.failed),
+        count: table
+            .at("keep.count")
+            .and_then(|node| kind::count(node, 1).ok())
+            .flatten(),
+        size: table.at("keep.size").and_then(|node| kind::size(node).ok()),
+    }
 }
 
 fn starts(table: &Table) -> bool {

@@ -9,20 +9,20 @@ use serde_json::Value;
 use std::path::PathBuf;
 
 /// A node with a folder for a file and for what its programs write.
-struct Shop {
-    node: Node,
-    work: PathBuf,
+pub(crate) struct Shop {
+    pub node: Node,
+    pub work: PathBuf,
 }
 
 impl Shop {
-    fn new() -> Shop {
+    pub fn new() -> Shop {
         let node = Node::start();
         let work = node.root().join("work");
         std::fs::create_dir(&work).expect("a folder");
         Shop { node, work }
     }
 
-    fn write(&self, text: &str) -> String {
+    pub fn write(&self, text: &str) -> String {
         let file = self.work.join("gaffer.toml");
         let text = text.replace("WORK", &self.work.to_string_lossy());
         std::fs::write(&file, text).expect("a file");
@@ -31,7 +31,7 @@ impl Shop {
 
     /// Applies a file and does not wait for what comes of it.
     #[track_caller]
-    fn apply(&self, text: &str) -> String {
+    pub fn apply(&self, text: &str) -> String {
         let file = self.write(text);
         let output = self.node.cli(&["apply", "-f", &file, "-y", "--no-wait"]);
         assert_eq!(output.status.code(), Some(0), "{}", said(&output));
@@ -42,7 +42,7 @@ impl Shop {
         std::fs::read_to_string(self.work.join(file)).unwrap_or_default()
     }
 
-    fn touch(&self, file: &str) {
+    pub fn touch(&self, file: &str) {
         std::fs::write(self.work.join(file), "").expect("a file");
     }
 
@@ -67,7 +67,7 @@ impl Shop {
         });
     }
 
-    fn again(&mut self) {
+    pub fn again(&mut self) {
         self.node.kill9();
         self.node.start_again();
     }

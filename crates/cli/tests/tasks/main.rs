@@ -1,6 +1,7 @@
 //! `gaffer task`: with and without a daemon, killed at will; scenarios of thermos.md by their numbers.
 
 mod after;
+mod keep;
 mod native;
 mod node;
 

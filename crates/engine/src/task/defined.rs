@@ -10,7 +10,7 @@ use crate::info::{Error, ObjectChange};
 use crate::owner::lock;
 use crate::state::State;
 use crate::store::{Change, TaskRow};
-use gaffer_config::{LoadedTask, StoredHost, load_task_json};
+use gaffer_config::{Keep, LoadedTask, StoredHost, load_task_json};
 use gaffer_core::job::After;
 use gaffer_core::name::JobId;
 use serde_json::Value;
@@ -28,6 +28,8 @@ pub struct Defined {
     pub start: bool,
     /// Tasks that it comes after.
     pub after_tasks: After,
+    /// How long its runs are kept.
+    pub keep: Keep,
     /// Of what it does.
     pub(super) digest: String,
 }
@@ -73,6 +75,7 @@ fn stored(row: &TaskRow, typed: Value) -> Defined {
         .ok();
     Defined {
         start: loaded.as_ref().is_some_and(|loaded| loaded.start),
+        keep: loaded.as_ref().map(|loaded| loaded.keep).unwrap_or_default(),
         after_tasks: loaded.map(|loaded| loaded.after_tasks).unwrap_or_default(),
         digest: digest(&typed),
         file: row.file.clone(),
@@ -96,6 +99,7 @@ fn in_force(loaded: &LoadedTask, file: String) -> Defined {
         file,
         start: loaded.start,
         after_tasks: loaded.after_tasks.clone(),
+        keep: loaded.keep,
         digest: digest(&loaded.typed),
     }
 }

@@ -4,7 +4,7 @@
 //! in `task`, every step in it. Files of variables are named there; their values are never kept.
 
 use gaffer_config::{
-    Host, LoadedTask, Logger, StoredHost, SystemHost, ThermosContext, ThermosTask, load_task_json,
+    Host, Keep, LoadedTask, Logger, StoredHost, SystemHost, ThermosContext, ThermosTask, load_task_json,
     load_thermos_json,
 };
 use gaffer_core::job::{After, User};
@@ -41,6 +41,8 @@ pub struct Native {
     pub after: After,
     /// Tasks that it comes after.
     pub after_tasks: After,
+    /// How long its runs are kept.
+    pub keep: Keep,
 }
 
 /// A definition that cannot be used.
@@ -133,6 +135,7 @@ impl Definition {
                 unique,
                 after: task.after,
                 after_tasks: task.after_tasks,
+                keep: task.keep,
             })),
         })
     }

@@ -3,16 +3,20 @@
 //! A task goes in steps that may be interrupted anywhere: its file is renamed to a name that no id has (from then on it is not
 //! listed), then its folder and output, then its checkpoint, then the renamed file. What an interrupted removal left is finished by the next.
 
+use super::definition::Native;
 use super::handle::{layout, read};
 use super::layout::{Place, Root, check_id};
+use super::stream;
 use crate::handle::{Handle, Result};
 use crate::info::Error;
-use gaffer_core::task::record::Header;
-use std::collections::BTreeMap;
+use gaffer_core::task::record::{Header, Record, TaskState};
+use gaffer_core::time::Wall;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 /// What may go.
@@ -46,9 +50,29 @@ pub struct Collected {
 }
 
 impl Collected {
-    fn bytes(&self) -> u64 {
+    pub(super) fn bytes(&self) -> u64 {
         self.metadata + self.logs + self.data.unwrap_or(0)
     }
+}
+
+#[cfg(test)]
+impl Candidate {
+    /// Without places.
+    pub fn of(collected: Collected, kept: Option<Kept>) -> Candidate {
+        Candidate {
+            collected,
+            kept,
+            logs: None,
+            data: None,
+        }
+    }
+}
+
+/// What decides how long a run is kept.
+pub(super) struct Kept {
+    pub task: Arc<Native>,
+    pub success: bool,
+    pub ended: Wall,
 }
 
 impl Handle {
@@ -62,8 +86,10 @@ impl Handle {
 }
 
 /// A finished task with its places.
-struct Candidate {
-    collected: Collected,
+pub(super) struct Candidate {
+    pub collected: Collected,
+    /// How it ended, and how long such runs are kept; none: it is no native task, or cannot be read.
+    pub kept: Option<Kept>,
     logs: Option<PathBuf>,
     data: Option<PathBuf>,
 }
@@ -89,16 +115,34 @@ fn collect(root: &Root, what: &Collect) -> Result<Vec<Collected>> {
     Ok(chosen.into_iter().map(|candidate| candidate.collected).collect())
 }
 
+/// Removes those of which this is true, and what earlier removals have left.
+pub(super) fn sweep(
+    root: &Root,
+    choose: impl FnOnce(&[Candidate]) -> BTreeSet<String>,
+) -> Result<Vec<Collected>> {
+    finish_removals(root)?;
+    let mut all = candidates(root)?;
+    let chosen = choose(&all);
+    all.retain(|one| chosen.contains(&one.collected.id));
+    all.iter().try_for_each(|one| remove(root, one))?;
+    Ok(all.into_iter().map(|one| one.collected).collect())
+}
+
 /// All tasks that are over, the oldest first.
 fn candidates(root: &Root) -> Result<Vec<Candidate>> {
     let listed = root.list(None).map_err(layout)?;
     let mut headers: BTreeMap<String, Header> = BTreeMap::new();
+    let mut kept: BTreeMap<String, Kept> = BTreeMap::new();
     let mut works: BTreeMap<String, u32> = BTreeMap::new();
     for one in &listed {
         // One that cannot be read keeps its folder and its output: nobody knows where they are.
         if let Ok(info) = read(root, &one.id)
             && let Some(header) = info.history.header
         {
+            if let (Some(task), Some(last)) = (info.native, info.history.statuses.last()) {
+                let (success, ended) = (last.state == TaskState::Success, last.at);
+                kept.insert(one.id.clone(), Kept { task, success, ended });
+            }
             *works.entry(header.sandbox.to_string()).or_default() += 1;
             headers.insert(one.id.clone(), header);
         }
@@ -113,10 +157,11 @@ fn candidates(root: &Root) -> Result<Vec<Candidate>> {
             };
             let logs = header.and_then(|header| own(&header.log_dir, "logs"));
             let alone = header.is_some_and(|header| works.get(&*header.sandbox) == Some(&1));
+            // That of a run again is the folder of the first, which may have gone without it.
             let data = header
-                .and_then(|header| own(&header.sandbox, "sandboxes"))
+                .and_then(|header| sandbox_of(root, header))
                 .filter(|_| alone);
-            candidate(root, &one.id, logs, data)
+            candidate(root, &one.id, (logs, data), kept.remove(&one.id))
         })
         .collect();
     all.sort_by(|a, b| {
@@ -128,7 +173,18 @@ fn candidates(root: &Root) -> Result<Vec<Candidate>> {
     Ok(all)
 }
 
-fn candidate(root: &Root, id: &str, logs: Option<PathBuf>, data: Option<PathBuf>) -> Candidate {
+/// A working directory that is of this root.
+fn sandbox_of(root: &Root, header: &Header) -> Option<PathBuf> {
+    let path = PathBuf::from(&*header.sandbox);
+    (path.parent() == Some(&root.path().join("sandboxes"))).then_some(path)
+}
+
+fn candidate(
+    root: &Root,
+    id: &str,
+    (logs, data): (Option<PathBuf>, Option<PathBuf>),
+    kept: Option<Kept>,
+) -> Candidate {
     let modified = fs::metadata(root.runner(id)).and_then(|data| data.modified());
     let age = modified
         .ok()
@@ -142,6 +198,7 @@ fn candidate(root: &Root, id: &str, logs: Option<PathBuf>, data: Option<PathBuf>
             logs: logs.as_deref().map_or(0, space),
             data: data.as_deref().map(space),
         },
+        kept,
         logs,
         data,
     }
@@ -220,10 +277,21 @@ fn finish_removals(root: &Root) -> Result<()> {
         };
         let beside = |folder: &str| root.path().join(folder).join(id);
         // Its folder may be another's by now only if that one has its name, and then it is listed.
-        let mut paths = vec![beside("logs"), root.checkpoint(id)];
-        if !others_work_in(root, &beside("sandboxes")) {
-            paths.push(beside("sandboxes"));
+        let records = stream::read(&root.runner(id)).map(|contents| contents.records);
+        let header = records
+            .unwrap_or_default()
+            .into_iter()
+            .find_map(|record| match record {
+                Record::Header(header) => Some(header),
+                _ => None,
+            });
+        let sandbox = header.and_then(|header| sandbox_of(root, &header));
+        let sandbox = sandbox.unwrap_or_else(|| beside("sandboxes"));
+        let mut paths = Vec::new();
+        if !others_work_in(root, &sandbox) {
+            paths.push(sandbox);
         }
+        paths.extend([beside("logs"), root.checkpoint(id)]);
         let result = paths
             .iter()
             .try_for_each(|path| remove_all(path))
@@ -247,17 +315,14 @@ mod tests {
     use super::*;
 
     fn candidate(id: &str, age: u64, bytes: u64) -> Candidate {
-        Candidate {
-            collected: Collected {
-                id: id.to_owned(),
-                age: Duration::from_secs(age),
-                metadata: bytes,
-                logs: 0,
-                data: None,
-            },
-            logs: None,
+        let collected = Collected {
+            id: id.to_owned(),
+            age: Duration::from_secs(age),
+            metadata: bytes,
+            logs: 0,
             data: None,
-        }
+        };
+        Candidate::of(collected, None)
     }
 
     fn chosen(what: Collect) -> Vec<String> {

@@ -1,6 +1,6 @@
 //! How anything outside starts, watches and ends tasks.
 
-use super::definition::Definition;
+use super::definition::{Definition, Native};
 use super::latest;
 use super::layout::{LayoutError, Place, Root, check_id};
 use super::service::{self, Led};
@@ -103,6 +103,8 @@ pub struct TaskInfo {
     pub history: History,
     /// Its definition as it is kept.
     pub definition: serde_json::Value,
+    /// What only a native task has.
+    pub native: Option<Arc<Native>>,
 }
 
 pub(super) fn layout(error: LayoutError) -> Error {
@@ -320,6 +322,7 @@ impl State {
             view,
             history: active.runner.history().clone(),
             definition: active.definition.json.clone(),
+            native: active.definition.native.clone(),
         })
     }
 }
@@ -451,6 +454,7 @@ pub(super) fn read(root: &Root, id: &str) -> Result<TaskInfo> {
         view: runner.view(),
         history,
         definition: definition.json,
+        native: definition.native,
     })
 }
 

@@ -203,6 +203,7 @@ impl State {
     pub(super) fn note_over(&mut self, active: &super::service::Active, state: TaskState) {
         // Whoever holds back for the end of another run looks again.
         self.tasks.starts.notify_one();
+        self.tasks.keeps.notify_one();
         let run = active.header.task_id.clone();
         let Some((id, latest)) = self.latest_of(&run, &active.header, &active.definition) else {
             return;
@@ -268,6 +269,7 @@ impl State {
             self.tell_standing(&id);
         }
         self.tasks.starts.notify_one();
+        self.tasks.keeps.notify_one();
     }
 
     /// Runs that are wanted, and not accepted yet; not while another run of their task goes on.

@@ -15,6 +15,7 @@
 //! | `launch` | from a step to a shim's `Spawn` |
 //! | `retry` | a task that runs a part of a finished one again |
 //! | `gc` | removing tasks that are over |
+//! | `keep` | runs that are over go by themselves |
 //! | `handle` | how anything outside starts, watches and ends tasks |
 //!
 //! The machine is `gaffer_core::task::runner`. What it returns goes to the desk; when its records are durable the
@@ -26,6 +27,7 @@ mod definition;
 mod desk;
 mod gc;
 mod handle;
+mod keep;
 mod latest;
 mod launch;
 pub mod layout;
@@ -42,4 +44,5 @@ pub use definition::{Definition, DefinitionError, Native};
 pub use gc::{Collect, Collected};
 pub(crate) use handle::run_id;
 pub use handle::{NewTask, Retry, TaskInfo, TaskKill};
+pub(crate) use keep::begin as begin_keep;
 pub(crate) use latest::{LatestChanges, begin as begin_starts, changes as latest_rows};

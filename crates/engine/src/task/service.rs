@@ -44,6 +44,8 @@ pub(crate) struct Tasks {
     pub(super) latest: AllLatest,
     /// Rung when a run may be wanted.
     pub(super) starts: Arc<Notify>,
+    /// Rung when something may have to go that is over.
+    pub(super) keeps: Arc<Notify>,
     /// Tasks of which no step may begin before what they come after.
     held: BTreeSet<Arc<str>>,
     /// An orderly end of the node that waits for the ends of its tasks.
@@ -83,6 +85,7 @@ impl Default for Tasks {
             claimed: BTreeSet::new(),
             latest: AllLatest::new(),
             starts: Arc::default(),
+            keeps: Arc::default(),
             held: BTreeSet::new(),
             then_shutdown: None,
             desk: None,
