@@ -4,6 +4,7 @@ use crate::after::{self, On, Wait, Who};
 use crate::bundle::Bundle;
 use crate::check::{Checked, lengthen};
 use crate::daemon::DaemonSettings;
+use crate::defs::Front;
 use crate::diagnostic::{Diagnostic, Diagnostics};
 use crate::digest::{files_digest, launch_digest};
 use crate::front::front;
@@ -103,14 +104,7 @@ pub fn load(bundle: &Bundle, host: &dyn Host) -> Result<Config, Diagnostics> {
     let mut source = Gathered(bundle);
     let mut front = front(bundle, &mut source, &mut report);
     let daemon_section = front.daemon.as_ref().map(|(_, span)| origin(&report, *span));
-    let mut daemon = match &front.daemon {
-        Some((table, _)) => crate::daemon::settings(table, host, &mut report),
-        None => DaemonSettings::default(),
-    };
-    for (name, (table, span)) in std::mem::take(&mut front.nodes) {
-        let node = crate::user_nodes::resolve(&name, &table, span, &mut report);
-        daemon.nodes.extend(node.map(|node| (name, node)));
-    }
+    let daemon = daemon_settings(&mut front, host, &mut report);
     let webhooks = std::mem::take(&mut front.webhooks).into_values();
     let webhooks = webhooks.filter_map(|def| crate::webhook::resolve(def, &mut report));
     let webhooks = webhooks.collect();
@@ -170,6 +164,19 @@ pub fn load(bundle: &Bundle, host: &dyn Host) -> Result<Config, Diagnostics> {
         warnings,
         file: bundle.root.clone(),
     })
+}
+
+/// `[gaffer]`, and the nodes that the daemon may ask.
+fn daemon_settings(front: &mut Front, host: &dyn Host, report: &mut Report) -> DaemonSettings {
+    let mut daemon = match &front.daemon {
+        Some((table, _)) => crate::daemon::settings(table, host, report),
+        None => DaemonSettings::default(),
+    };
+    for (name, (table, span)) in std::mem::take(&mut front.nodes) {
+        let node = crate::user_nodes::resolve(&name, &table, span, report);
+        daemon.nodes.extend(node.map(|node| (name, node)));
+    }
+    daemon
 }
 
 pub(crate) fn origin(report: &Report, span: Span) -> Origin {

@@ -98,6 +98,14 @@ impl Drop for Engine {
     }
 }
 
+/// Removes what earlier lives left and nobody needs.
+fn sweep(state: &State) {
+    state.prune_history();
+    if let Some(base) = &state.cgroup_base {
+        containment::sweep(base);
+    }
+}
+
 impl Engine {
     /// Locks the state directory, opens the store, adopts what runs, and goes on from there.
     pub async fn open(settings: Settings) -> Result<Engine, OpenError> {
@@ -138,13 +146,7 @@ impl Engine {
         recovery::recover(&state, &mut rx, history, &pids)
             .await
             .map_err(OpenError::Recovery)?;
-        {
-            let state = owner::lock(&state);
-            state.prune_history();
-            if let Some(base) = &state.cgroup_base {
-                containment::sweep(base);
-            }
-        }
+        sweep(&owner::lock(&state));
         crate::task::service::resume(&state).await;
         let handle = Handle {
             state: state.clone(),

@@ -253,8 +253,13 @@ async fn a_node_is_shown_the_token_of_the_file_and_never_that_of_the_caller() {
     );
     let all = format!("{file:?}{other:?}");
     assert!(!all.contains(&shown.to_lowercase()), "{all}");
-    // Who is no admin here cannot borrow the daemon's tokens, and asks this node alone.
-    let (reader, _) = with_token(&alpha, "read").await;
+    a_reader_asks_this_node_alone(&alpha).await;
+    assert_eq!((of_file.heard().len(), claimed.heard().len()), (2, 1));
+}
+
+/// Who is no admin here cannot borrow the daemon's tokens.
+async fn a_reader_asks_this_node_alone(alpha: &Node) {
+    let (reader, _) = with_token(alpha, "read").await;
     let refused = reader.get_of_nodes("/v1/jobs", "*").await.expect_err("refused");
     assert_eq!(refused.code().map(|code| code.word()), Some("forbidden"));
     assert_eq!(
@@ -265,7 +270,6 @@ async fn a_node_is_shown_the_token_of_the_file_and_never_that_of_the_caller() {
             .ok(),
         Some(1)
     );
-    assert_eq!((of_file.heard().len(), claimed.heard().len()), (2, 1));
     let nodes = reader.nodes().await.expect("a list");
     let states: Vec<(&str, &str)> = nodes
         .iter()
