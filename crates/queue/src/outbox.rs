@@ -7,6 +7,9 @@
 //!     priority INTEGER, run_at INTEGER, unique_key TEXT, limit_key TEXT, max_attempts INTEGER, timeout_ms INTEGER, meta TEXT);
 //! ```
 //!
+//! The file of a snappea queue is taken as it is: it has a table `snappea_task` (`id`, `created_at`, `task_name`, `args`, `kwargs`), all of it for
+//! one queue. The kind of a task is its `task_name`, its payload `{"args": […], "kwargs": {…}}`, and it keeps the time of its push.
+//!
 //! Three steps, and a kill between any two of them: the store takes the tasks and, in the same transaction, the numbers of
 //! their rows; the rows are deleted; the numbers are forgotten. What is remembered at the beginning is deleted first. Numbers
 //! must not come again (`AUTOINCREMENT`), or a new row could be taken for one that was moved.
@@ -15,6 +18,8 @@ use crate::sqlite::POLL;
 use crate::watch::Watch;
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OpenFlags, Row};
+use serde::de::IgnoredAny;
+use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -61,6 +66,8 @@ pub struct OutboxRow {
     pub timeout_ms: Option<i64>,
     /// Free JSON.
     pub meta: Option<String>,
+    /// When it was pushed, in milliseconds since the epoch; none: now.
+    pub created_at: Option<i64>,
 }
 
 /// What the store is asked for. An error is in words; it is asked again a second later.
@@ -108,6 +115,7 @@ impl Outbox {
         let trouble = Arc::new(Mutex::new(None));
         let mover = Mover {
             path: path.to_owned(),
+            shared: others.iter().any(|other| !names.contains(other)),
             names: serde_json::Value::from(names).to_string(),
             others: serde_json::Value::from(others).to_string(),
             courier,
@@ -136,6 +144,7 @@ struct Open {
     connection: Connection,
     /// Device and number of the file: another one may be put in its place.
     file: (u64, u64),
+    form: Form,
     /// Of its columns, those that it does not have are null.
     select: String,
     /// What was remembered, once it is known.
@@ -144,6 +153,24 @@ struct Open {
     stray: Option<String>,
     version: i64,
     _watch: Watch,
+}
+
+/// Whose table it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Form {
+    /// Ours: a row says which queue it is for.
+    Outbox,
+    /// A table of snappea, by its name.
+    Snappea(&'static str),
+}
+
+impl Form {
+    fn table(&self) -> &'static str {
+        match self {
+            Form::Outbox => "outbox",
+            Form::Snappea(table) => table,
+        }
+    }
 }
 
 /// What there is to do after a look.
@@ -159,6 +186,8 @@ struct Mover {
     /// JSON.
     names: String,
     others: String,
+    /// Another queue takes from the same file.
+    shared: bool,
     courier: Box<dyn Courier>,
     open: Option<Open>,
     wake: Sender<Wake>,
@@ -227,6 +256,11 @@ impl Mover {
         if self.open.is_none() {
             self.open = Some(open(&self.path, file, self.wake.clone())?);
         }
+        if self.shared && self.open.as_ref().is_some_and(|open| open.form != Form::Outbox) {
+            return Err(format!(
+                "{here}: its rows say no queue, so only one queue can take from it"
+            ));
+        }
         let Some(open) = &mut self.open else {
             return Ok(Next::More);
         };
@@ -241,17 +275,20 @@ impl Mover {
             Some(known) => known.clone(),
             None => {
                 let known = self.courier.moved()?;
-                delete(&mut open.connection, &known).map_err(sql)?;
+                delete(open, &known).map_err(sql)?;
                 known
             }
         };
-        let rows = read(&open.connection, &open.select, &self.names).map_err(sql)?;
+        let rows = read(open, &self.names).map_err(sql)?;
         if rows.is_empty() {
             if !known.is_empty() {
                 self.courier.forget()?;
             }
             open.known = Some(Vec::new());
-            open.stray = stray(&open.connection, &self.others).map_err(sql)?;
+            open.stray = match open.form {
+                Form::Outbox => stray(&open.connection, &self.others).map_err(sql)?,
+                Form::Snappea(_) => None,
+            };
             open.version = version;
             return Ok(Next::Rest(open.stray.clone()));
         }
@@ -259,7 +296,11 @@ impl Mover {
         // Until this is known, so is nothing.
         open.known = None;
         self.courier.take(rows, known)?;
-        delete(&mut open.connection, &ids).map_err(sql)?;
+        let gone = delete(open, &ids).map_err(sql)?;
+        if gone < ids.len() {
+            let missing = ids.len() - gone;
+            tracing::warn!(outbox = here, missing, "somebody else removed rows that were just moved: do two take them?");
+        }
         open.known = Some(ids);
         // Looked at once more in any case: that is how what is remembered comes to be forgotten.
         open.version = -1;
@@ -278,36 +319,51 @@ fn open(path: &Path, file: (u64, u64), wake: Sender<Wake>) -> Result<Open, Strin
             "PRAGMA synchronous = FULL; PRAGMA cache_size = -512; PRAGMA mmap_size = 0; PRAGMA trusted_schema = OFF;",
         )
         .map_err(sql)?;
-    let found: Vec<String> = connection
-        .prepare("SELECT sql FROM sqlite_schema WHERE type = 'table' AND name = 'outbox'")
-        .and_then(|mut found| found.query_map([], |row| row.get(0))?.collect())
-        .map_err(sql)?;
-    let Some(made) = found.first() else {
+    let form = form_of(&connection).map_err(sql)?;
+    let Some((form, made)) = form else {
         return Err(format!("{here}: it has no table `outbox`; see docs/queues.md"));
     };
+    let table = form.table();
     if !made.to_ascii_uppercase().contains("AUTOINCREMENT") {
         return Err(format!(
-            "{here}: numbers of table `outbox` can come again: make it with `id INTEGER PRIMARY KEY AUTOINCREMENT`; see docs/queues.md"
+            "{here}: numbers of table `{table}` can come again: make it with `id INTEGER PRIMARY KEY AUTOINCREMENT`; see docs/queues.md"
         ));
     }
     let columns: Vec<String> = connection
-        .prepare("SELECT name FROM pragma_table_info('outbox')")
-        .and_then(|mut columns| columns.query_map([], |row| row.get(0))?.collect())
+        .prepare("SELECT name FROM pragma_table_info(?1)")
+        .and_then(|mut columns| columns.query_map([table], |row| row.get(0))?.collect())
         .map_err(sql)?;
     let has = |name: &str| columns.iter().any(|column| column.eq_ignore_ascii_case(name));
-    if let Some(missing) = ["id", "queue", "payload"].into_iter().find(|name| !has(name)) {
+    let needed: &[&str] = match form {
+        Form::Outbox => &["id", "queue", "payload"],
+        Form::Snappea(_) => &["id", "task_name", "args", "kwargs"],
+    };
+    if let Some(missing) = needed.iter().find(|name| !has(name)) {
         return Err(format!(
-            "{here}: table `outbox` has no column `{missing}`; see docs/queues.md"
+            "{here}: table `{table}` has no column `{missing}`; see docs/queues.md"
         ));
     }
-    let asked = COLUMNS.map(|name| if has(name) { name } else { "NULL" });
+    let select = match form {
+        Form::Outbox => {
+            let asked = COLUMNS.map(|name| if has(name) { name } else { "NULL" });
+            format!(
+                "SELECT id, {} FROM outbox WHERE queue IN (SELECT value FROM json_each(?1)) ORDER BY id LIMIT {BATCH}",
+                asked.join(", ")
+            )
+        }
+        Form::Snappea(table) => {
+            let created = if has("created_at") { "created_at" } else { "NULL" };
+            format!(
+                "SELECT id, task_name, args, kwargs, CAST(ROUND((julianday({created}) - 2440587.5) * 86400000) AS INTEGER)
+                 FROM {table} WHERE ?1 IS NOT NULL ORDER BY id LIMIT {BATCH}"
+            )
+        }
+    };
     Ok(Open {
         connection,
         file,
-        select: format!(
-            "SELECT id, {} FROM outbox WHERE queue IN (SELECT value FROM json_each(?1)) ORDER BY id LIMIT {BATCH}",
-            asked.join(", ")
-        ),
+        form,
+        select,
         known: None,
         stray: None,
         version: -1,
@@ -315,23 +371,64 @@ fn open(path: &Path, file: (u64, u64), wake: Sender<Wake>) -> Result<Open, Strin
     })
 }
 
-fn read(connection: &Connection, select: &str, names: &str) -> rusqlite::Result<Vec<OutboxRow>> {
-    let mut select = connection.prepare_cached(select)?;
-    let rows = select.query_map([names], |row| {
-        Ok(OutboxRow {
-            id: row.get(0)?,
-            kind: text(row, 1)?,
-            payload: text(row, 2)?.unwrap_or_else(|| "null".to_owned()),
-            priority: number(row, 3)?,
-            run_at: number(row, 4)?,
-            unique_key: text(row, 5)?,
-            limit_key: text(row, 6)?,
-            max_attempts: number(row, 7)?,
-            timeout_ms: number(row, 8)?,
-            meta: text(row, 9)?,
-        })
-    })?;
-    rows.collect()
+/// The table that is read, and how it was made.
+fn form_of(connection: &Connection) -> rusqlite::Result<Option<(Form, String)>> {
+    for form in [Form::Outbox, Form::Snappea("snappea_task"), Form::Snappea("task")] {
+        let mut found =
+            connection.prepare_cached("SELECT sql FROM sqlite_schema WHERE type = 'table' AND name = ?1")?;
+        let made: Option<String> = found
+            .query_map([form.table()], |row| row.get(0))?
+            .next()
+            .transpose()?;
+        if let Some(made) = made {
+            return Ok(Some((form, made)));
+        }
+    }
+    Ok(None)
+}
+
+fn read(open: &Open, names: &str) -> rusqlite::Result<Vec<OutboxRow>> {
+    let mut select = open.connection.prepare_cached(&open.select)?;
+    let row = match open.form {
+        Form::Outbox => own,
+        Form::Snappea(_) => foreign,
+    };
+    select.query_map([names], row)?.collect()
+}
+
+fn own(row: &Row<'_>) -> rusqlite::Result<OutboxRow> {
+    Ok(OutboxRow {
+        id: row.get(0)?,
+        kind: text(row, 1)?,
+        payload: text(row, 2)?.unwrap_or_else(|| "null".to_owned()),
+        priority: number(row, 3)?,
+        run_at: number(row, 4)?,
+        unique_key: text(row, 5)?,
+        limit_key: text(row, 6)?,
+        max_attempts: number(row, 7)?,
+        timeout_ms: number(row, 8)?,
+        meta: text(row, 9)?,
+        created_at: None,
+    })
+}
+
+/// Of snappea. What is wrong with its arguments is left as it is, and is no JSON: a dead letter that shows them.
+fn foreign(row: &Row<'_>) -> rusqlite::Result<OutboxRow> {
+    let args = text(row, 2)?.unwrap_or_else(|| "[]".to_owned());
+    let kwargs = text(row, 3)?.unwrap_or_else(|| "{}".to_owned());
+    let is_list = serde_json::from_str::<Vec<IgnoredAny>>(&args).is_ok();
+    let is_table = serde_json::from_str::<BTreeMap<String, IgnoredAny>>(&kwargs).is_ok();
+    let payload = match is_list && is_table {
+        true => format!("{{\"args\":{args},\"kwargs\":{kwargs}}}"),
+        false => format!("args: {args} kwargs: {kwargs}"),
+    };
+    Ok(OutboxRow {
+        id: row.get(0)?,
+        kind: text(row, 1)?,
+        payload,
+        created_at: number(row, 4)?,
+        ..OutboxRow::default()
+    })
 }
 
 /// SQLite lets any column be anything.
@@ -354,15 +451,17 @@ fn number(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<i64>> {
     })
 }
 
-fn delete(connection: &mut Connection, ids: &[i64]) -> rusqlite::Result<()> {
+/// How many of them were there.
+fn delete(open: &Open, ids: &[i64]) -> rusqlite::Result<usize> {
     if ids.is_empty() {
-        return Ok(());
+        return Ok(0);
     }
     let ids = serde_json::Value::from(ids).to_string();
-    connection
-        .prepare_cached("DELETE FROM outbox WHERE id IN (SELECT value FROM json_each(?1))")?
-        .execute([ids])
-        .map(drop)
+    let delete = format!(
+        "DELETE FROM {} WHERE id IN (SELECT value FROM json_each(?1))",
+        open.form.table()
+    );
+    open.connection.prepare_cached(&delete)?.execute([ids])
 }
 
 /// A row that no queue takes is an error of the program: whoever looks is told.

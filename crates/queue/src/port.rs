@@ -56,6 +56,8 @@ pub struct NewTask {
     pub timeout_ms: Option<u64>,
     /// Dead if it has not begun by then.
     pub begin_by: Option<Wall>,
+    /// When it was pushed, if that was somewhere else before; none: now.
+    pub created: Option<Wall>,
     /// It survives a loss of power once it is acknowledged.
     pub full: bool,
 }
@@ -76,6 +78,7 @@ impl NewTask {
             attempts_max: None,
             timeout_ms: None,
             begin_by: None,
+            created: None,
             full: true,
         }
     }

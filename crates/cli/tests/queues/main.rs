@@ -11,6 +11,7 @@ mod postgres;
 mod resident;
 mod scarce;
 mod scenarios;
+mod snappea;
 mod wakeup;
 
 use gaffer_testkit::node::Node;

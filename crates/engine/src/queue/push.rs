@@ -61,6 +61,7 @@ pub(crate) fn task_of(queue: &QueueId, spec: &Queue, push: &NewPush, now: Wall) 
             .timeout
             .map(|timeout| u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX)),
         begin_by: spec.expires.map(|time| run_at.unwrap_or(now).plus(time)),
+        created: None,
         full: spec.full,
     })
 }
@@ -109,6 +110,7 @@ pub(super) fn from_row(queue: &QueueId, spec: &Queue, row: &OutboxRow, now: Wall
         attempts_max: row.max_attempts.and_then(|most| u32::try_from(most).ok()),
         timeout_ms: row.timeout_ms.and_then(|timeout| u64::try_from(timeout).ok()),
         begin_by: spec.expires.map(|time| run_at.unwrap_or(now).plus(time)),
+        created: row.created_at.map(Wall).filter(|at| *at < now),
         full: spec.full,
     }
 }

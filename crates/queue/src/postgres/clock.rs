@@ -27,6 +27,7 @@ fn add_to(at: &mut Option<Wall>, by: i64) {
 fn new_task(task: &mut NewTask, by: i64) {
     add_to(&mut task.run_at, by);
     add_to(&mut task.begin_by, by);
+    add_to(&mut task.created, by);
     if let Some(key) = &mut task.unique {
         add_to(&mut key.done_until, by);
     }

@@ -173,7 +173,7 @@ fn insert(connection: &Connection, task: &NewTask, now: Wall) -> rusqlite::Resul
         key.and_then(|key| key.done_until).map(|until| until.0),
         task.limit_key.as_deref(),
         task.timeout_ms,
-        now.0,
+        task.created.unwrap_or(now).0,
         task.begin_by.map(|by| by.0),
         task.meta.as_deref(),
     ])?;
