@@ -2,9 +2,9 @@
 
 use crate::client::{Client, ClientError, ItemStream, WebSocket};
 use crate::types::{
-    ActionRequest, ApplyRequest, Doctor, Event, Health, Instance, Job, JobsRequest, KnownNode, LogLine, Node,
-    OfNode, Operation, Plan, Run, RunRequest, RunStats, ScaleRequest, Session, ShutdownRequest,
-    SignalRequest, Stats,
+    ActionRequest, ApplyRequest, Doctor, DrainRequest, Event, Health, Instance, Job, JobsRequest, KnownNode,
+    LogLine, Node, OfNode, Operation, Plan, Run, RunRequest, RunStats, ScaleRequest, Session,
+    ShutdownRequest, SignalRequest, Stats,
 };
 use hyper::body::Bytes;
 use hyper::header::HeaderMap;
@@ -382,6 +382,38 @@ impl Client {
     /// Metrics in the text form of Prometheus.
     pub async fn metrics(&self) -> Result<Bytes> {
         self.get_bytes("/metrics").await.map(|(_, text)| text)
+    }
+
+    /// How far the node is drained; waits at most `within` for the end of it.
+    pub async fn node_drained(&self, within: Option<Duration>) -> Result<KnownNode> {
+        self.get(&format!("/v1/node/drain{}", wait(within))).await
+    }
+
+    /// Drains the node.
+    pub async fn node_drain(&self, request: &DrainRequest, within: Option<Duration>) -> Result<KnownNode> {
+        self.post(&format!("/v1/node/drain{}", wait(within)), request)
+            .await
+    }
+
+    /// Undoes it.
+    pub async fn node_undrain(&self) -> Result<KnownNode> {
+        self.delete("/v1/node/drain").await
+    }
+
+    /// Drains a node that the daemon's file names.
+    pub async fn node_drain_at(
+        &self,
+        node: &str,
+        request: &DrainRequest,
+        within: Option<Duration>,
+    ) -> Result<KnownNode> {
+        let path = format!("/v1/nodes/{}/drain{}", escape(node), wait(within));
+        self.post(&path, request).await
+    }
+
+    /// Undoes it there.
+    pub async fn node_undrain_at(&self, node: &str) -> Result<KnownNode> {
+        self.delete(&format!("/v1/nodes/{}/drain", escape(node))).await
     }
 
     /// GET at all nodes that the pattern chooses: what came of it at each. The daemon that is asked asks the others, with

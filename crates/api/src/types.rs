@@ -10,7 +10,7 @@ pub mod queue;
 pub mod schedule;
 pub mod task;
 
-pub use node::{KnownNode, OfNode};
+pub use node::{DrainRequest, KnownNode, OfNode};
 
 /// A job: `GET /v1/jobs/{session}/{job}`.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]

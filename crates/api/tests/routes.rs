@@ -8,7 +8,9 @@ use gaffer_api::types::queue::{
     ClaimRequest, PushBody, QueuePause, QueueState, RenewRequest, SettleRequest, TaskEdit,
 };
 use gaffer_api::types::task::{TaskGcRequest, TaskKillRequest, TaskRequest, TaskRetryRequest};
-use gaffer_api::types::{ActionRequest, ApplyRequest, JobsRequest, RunRequest, ScaleRequest, SignalRequest};
+use gaffer_api::types::{
+    ActionRequest, ApplyRequest, DrainRequest, JobsRequest, RunRequest, ScaleRequest, SignalRequest,
+};
 use gaffer_api::{Client, Endpoint};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
@@ -100,6 +102,11 @@ async fn call_node(client: &Client) {
     let _ = client.nodes().await;
     let _ = client.node_named("n").await;
     let _ = client.get_of_nodes("/v1/jobs", "*").await;
+    let _ = client.node_drained(None).await;
+    let _ = client.node_drain(&DrainRequest::default(), None).await;
+    let _ = client.node_undrain().await;
+    let _ = client.node_drain_at("n", &DrainRequest::default(), None).await;
+    let _ = client.node_undrain_at("n").await;
     let _ = client.post_of_nodes("/v1/node/reload", &json!({}), "*").await;
     let _ = client.health().await;
     let _ = client.metrics().await;

@@ -276,6 +276,15 @@ pub const NODE_ADD: &str = "\
 Examples:
   gaffer node add alpha https://10.0.1.1:5000 --label zone=eu
   gaffer node add beta https://10.0.1.2:5000 --token-file ~/.config/gaffer/beta.token --cacert ca.pem";
+/// Examples of `node drain`.
+pub const NODE_DRAIN: &str = "\
+Queues claim nothing, schedules do nothing, and what would be something new is refused. Tasks go on to their end, or to
+--deadline; then all jobs stop in order. Wishes stay: --undo lets them count again. It holds over restarts of the daemon.
+
+Examples:
+  gaffer node drain --deadline 10m
+  gaffer node drain alpha --no-wait
+  gaffer node drain --undo";
 /// Examples of `node rm`.
 pub const NODE_RM: &str = "Examples:
   gaffer node rm alpha";

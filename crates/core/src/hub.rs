@@ -58,6 +58,8 @@ pub(crate) struct Shutdown {
     pub all: bool,
     pub by: Actor,
     pub done: bool,
+    /// The node goes on, and wishes count again one day.
+    pub drain: bool,
 }
 
 pub(crate) struct Hub {
@@ -69,6 +71,8 @@ pub(crate) struct Hub {
     pub dice: Dice,
     pub recovered: bool,
     pub shutdown: Option<Shutdown>,
+    /// New jobs stay down: the node is drained, and by whom.
+    pub drain: Option<Actor>,
     pub timers: BTreeSet<(Mono, Timer)>,
     pub runs: BTreeMap<RunId, (Key, Place)>,
     /// Those who may start now; apart those whose starts are bounded.

@@ -177,6 +177,16 @@ pub enum Input {
         by: Actor,
     },
 
+    /// The node is drained: jobs that are put from now on stay down, whatever is wished. Holds until [`Input::Undrain`].
+    Drain {
+        /// All other jobs are told to stop, too, in the order of an orderly end.
+        stop: bool,
+        /// Whose doing.
+        by: Actor,
+    },
+    /// The end of [`Input::Drain`]: what is wished counts again.
+    Undrain,
+
     // ── facts ──
     /// Recovery: what the journals know of a slot's newest run. Sent before `Recovered`, once per slot.
     SlotFound {
@@ -467,6 +477,8 @@ pub enum Command {
     },
     /// After `Shutdown`: everything that had to end has ended.
     ShutdownDone,
+    /// After `Drain` with `stop`: no job runs any more.
+    Drained,
 }
 
 /// A reason: stable code (ux.md 6.1) and one sentence.

@@ -54,6 +54,7 @@ impl Node {
             dice: Dice::new(seed),
             recovered: false,
             shutdown: None,
+            drain: None,
             timers: BTreeSet::new(),
             runs: BTreeMap::new(),
             queue: BTreeSet::new(),
@@ -250,6 +251,8 @@ impl Node {
             Input::OneOffStopped { job, n, how, by } => self.one_off_stopped(&job, n, how, &by),
             early if !self.hub.recovered => self.early.push(early),
             Input::Shutdown { all, by } => self.shutdown(all, by),
+            Input::Drain { stop, by } => self.drain(stop, &by),
+            Input::Undrain => self.undrain(),
             Input::SlotFound {
                 slot,
                 run,
@@ -354,7 +357,7 @@ impl Node {
                         },
                     );
                 }
-                shutdown @ Input::Shutdown { .. } => later.push(shutdown),
+                end @ (Input::Shutdown { .. } | Input::Drain { .. } | Input::Undrain) => later.push(end),
                 fact => self.fact(fact),
             }
         }
@@ -444,6 +447,8 @@ impl Node {
             );
             if before.is_some() {
                 group.try_again_with_new_definition(hub);
+            } else if group.stopping.is_none() {
+                group.stopping.clone_from(&hub.drain);
             }
             group.queue_all(hub);
         });

@@ -150,13 +150,55 @@ impl Node {
 
     pub(crate) fn shutdown(&mut self, all: bool, by: Actor) {
         let all = all || self.hub.shutdown.as_ref().is_some_and(|shutdown| shutdown.all);
-        self.hub.shutdown = Some(Shutdown { all, by, done: false });
+        self.hub.shutdown = Some(Shutdown {
+            all,
+            by,
+            done: false,
+            drain: false,
+        });
         self.shutdown_on();
+    }
+
+    pub(crate) fn drain(&mut self, stop: bool, by: &Actor) {
+        self.hub.drain = Some(by.clone());
+        if stop && self.hub.shutdown.is_none() {
+            self.hub.shutdown = Some(Shutdown {
+                all: true,
+                by: by.clone(),
+                done: false,
+                drain: true,
+            });
+            self.shutdown_on();
+        }
+    }
+
+    pub(crate) fn undrain(&mut self) {
+        self.hub.drain = None;
+        match &self.hub.shutdown {
+            // The end of the node goes on.
+            Some(Shutdown { drain: false, .. }) => return,
+            _ => self.hub.shutdown = None,
+        }
+        let keys: Vec<Key> = self.by_id.values().copied().collect();
+        for key in keys {
+            self.with(key, |group, hub| {
+                if group.stopping.take().is_some() {
+                    group.queue_all(hub);
+                    group.reconcile(hub);
+                }
+            });
+        }
     }
 
     /// Tells the next jobs to stop: dependents first, then higher priority first; says when all is done.
     fn shutdown_on(&mut self) {
-        let Some(Shutdown { all, by, done: false }) = self.hub.shutdown.clone() else {
+        let Some(Shutdown {
+            all,
+            by,
+            done: false,
+            drain,
+        }) = self.hub.shutdown.clone()
+        else {
             return;
         };
         let kept = |group: &Group| !all && group.spec.as_ref().is_some_and(|spec| spec.keep_running);
@@ -175,8 +217,16 @@ impl Node {
             .collect();
         if untold.is_empty() {
             if !ending.iter().any(on_its_way) {
-                self.hub.out.commands.push(Command::ShutdownDone);
-                self.hub.shutdown = Some(Shutdown { all, by, done: true });
+                self.hub.out.commands.push(match drain {
+                    true => Command::Drained,
+                    false => Command::ShutdownDone,
+                });
+                self.hub.shutdown = Some(Shutdown {
+                    all,
+                    by,
+                    done: true,
+                    drain,
+                });
             }
             return;
         }

@@ -45,6 +45,7 @@ pub fn examine(setup: &Setup, handle: Option<&Handle>, listen: &[String]) -> Doc
     let mut checks = Vec::new();
     if let Some(handle) = handle {
         checks.push(daemon(setup, handle, listen));
+        checks.extend(drain(handle));
         checks.push(containment(handle));
     }
     checks.push(kernel());
@@ -64,6 +65,19 @@ fn check(name: &str, state: &str, text: impl Into<String>, hint: Option<String>)
         text: text.into(),
         hint,
     }
+}
+
+/// A drained node is no fault, and easily forgotten.
+fn drain(handle: &Handle) -> Option<Check> {
+    let drain = handle.node().drain?;
+    let (_, text) = crate::view::drain_state(&drain);
+    let hint = "gaffer node drain --undo, once it is to take work again";
+    Some(check(
+        "drain",
+        "limited",
+        text.unwrap_or_default(),
+        Some(hint.to_owned()),
+    ))
 }
 
 fn daemon(setup: &Setup, handle: &Handle, listen: &[String]) -> Check {

@@ -2,8 +2,8 @@
 
 use gaffer::Handle;
 use gaffer::info::{
-    EventRecord, JobInfo, NodeInfo, ObjectChange, OperationInfo, OperationState, PlanAction, PlanInfo,
-    RunInfo, RunStats, Rusage, ShimInfo,
+    DrainInfo, EventRecord, JobInfo, NodeInfo, ObjectChange, OperationInfo, OperationState, PlanAction,
+    PlanInfo, RunInfo, RunStats, Rusage, ShimInfo,
 };
 use gaffer_api::types;
 use gaffer_core::io::{Cause, InstanceView, Reason, State, Status, WishState};
@@ -541,13 +541,33 @@ fn shim(info: &ShimInfo) -> types::Shim {
     }
 }
 
+/// State and reason of a node that is drained.
+pub fn drain_state(drain: &DrainInfo) -> (&'static str, Option<String>) {
+    let asked = format!("drained by {} since {}", drain.by, time(drain.since));
+    if drain.over {
+        return ("drained", Some(format!("{asked}; it takes nothing new")));
+    }
+    let deadline = drain.deadline.filter(|_| !drain.stops).map(time);
+    let until = deadline.map_or_else(String::new, |at| format!(", until {at} at the latest"));
+    let waits = match (drain.stops, drain.tasks) {
+        (true, _) => "its jobs stop".to_owned(),
+        (false, 1) => "1 task goes on".to_owned(),
+        (false, tasks) => format!("{tasks} tasks go on"),
+    };
+    ("draining", Some(format!("{asked}; {waits}{until}")))
+}
+
 /// The node; `labels` and `listen` are the daemon's own knowledge.
 pub fn node(info: &NodeInfo, labels: BTreeMap<String, String>, listen: Vec<String>) -> types::Node {
+    let (state, reason) = match &info.drain {
+        None => ("up", None),
+        Some(drain) => drain_state(drain),
+    };
     types::Node {
         node: info.name.clone(),
-        state: "up".to_owned(),
-        reason: None,
-        reason_code: None,
+        state: state.to_owned(),
+        reason,
+        reason_code: info.drain.is_some().then(|| "drain".to_owned()),
         labels,
         version: env!("CARGO_PKG_VERSION").to_owned(),
         pid: std::process::id(),

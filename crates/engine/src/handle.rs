@@ -49,7 +49,7 @@ const SHIMS_LEAVE_WITHIN: Duration = Duration::from_secs(1);
 pub type Result<T> = std::result::Result<T, Error>;
 
 impl Handle {
-    async fn ask(&self, request: Request) -> Result<Answer> {
+    pub(crate) async fn ask(&self, request: Request) -> Result<Answer> {
         let (tx, rx) = oneshot::channel();
         self.owner
             .send(Message::Request(request, tx))
@@ -569,6 +569,7 @@ impl Handle {
             },
             jobs: u32::try_from(state.jobs.len()).unwrap_or(u32::MAX),
             runs: shims.iter().map(|shim| shim.runs).sum(),
+            drain: state.drain_info(),
             shims,
         }
     }

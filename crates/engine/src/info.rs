@@ -495,6 +495,25 @@ pub struct NodeInfo {
     pub runs: u32,
     /// Shims.
     pub shims: Vec<ShimInfo>,
+    /// It is drained.
+    pub drain: Option<DrainInfo>,
+}
+
+/// That a node is drained, and how far.
+#[derive(Clone, Debug)]
+pub struct DrainInfo {
+    /// Who asked.
+    pub by: Actor,
+    /// Since.
+    pub since: Wall,
+    /// Until then tasks may go on.
+    pub deadline: Option<Wall>,
+    /// Tasks that go on.
+    pub tasks: usize,
+    /// Jobs are told to stop.
+    pub stops: bool,
+    /// Nothing runs any more.
+    pub over: bool,
 }
 
 /// Counters for `/metrics`, since this daemon started.

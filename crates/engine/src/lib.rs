@@ -53,6 +53,7 @@ mod budget;
 pub mod clock;
 mod containment;
 mod defined;
+mod drain;
 mod embed;
 mod engine;
 pub mod events;

@@ -52,6 +52,8 @@ pub(crate) enum Message {
     },
     /// A shim obeys a newer daemon: we are the old one.
     Fenced { shim: u64, epoch: u32 },
+    /// The store knows (or could not be told) that the jobs of a drained node are to stop.
+    DrainStops(bool),
     /// Other settings.
     Tuned(Box<Tuning>),
     /// What an orderly end is waiting for is killed; `all`: `keep_running` jobs too.
@@ -108,6 +110,7 @@ pub(crate) async fn run(state: Arc<Mutex<State>>, mut rx: mpsc::UnboundedReceive
             let deadline = deadline.chain(state.tasks.next_deadline());
             let deadline = deadline
                 .chain(state.queues.next_deadline())
+                .chain(state.drain_deadline())
                 .min()
                 .map(|deadline| {
                     let now = clock::mono();
@@ -146,6 +149,7 @@ pub(crate) async fn run(state: Arc<Mutex<State>>, mut rx: mpsc::UnboundedReceive
 
 fn end_turn(state: &mut State, looked: &mut Instant) {
     state.release_tasks();
+    state.drain_on();
     state.flush_settled();
     if !state.dirty.is_empty() && looked.elapsed() >= LOOK_EVERY {
         state.look_at_operations();
@@ -177,6 +181,7 @@ impl State {
                     "a newer daemon is in charge; this one can do no more here"
                 );
             }
+            Message::DrainStops(stored) => self.drain_stops(stored),
             Message::Tuned(tuning) => self.tune(*tuning),
             Message::KillEnding { all } => self.kill_ending(all),
             Message::FileRead { file, by, refused } => match refused {

@@ -413,6 +413,7 @@ fn settle_recovered(
         }
     }
     report_slots(state, newest, history, &Known { buried, frozen });
+    state.drain_as_found();
     state.feed(Input::Recovered);
     state.flush_settled();
     for (_, dir) in graves {

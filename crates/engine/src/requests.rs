@@ -58,10 +58,30 @@ pub(crate) enum Request {
         options: ApplyOptions,
         by: Actor,
     },
+    Drain {
+        deadline: Option<gaffer_core::time::Duration>,
+        by: Actor,
+    },
+    Undrain {
+        by: Actor,
+    },
     Shutdown {
         all: bool,
         by: Actor,
     },
+}
+
+impl Request {
+    /// Would something run that does not run now?
+    fn is_new(&self) -> bool {
+        match self {
+            Request::Act { act, .. } | Request::ActEach { act, .. } => {
+                matches!(act, Act::Start | Act::Restart(_) | Act::Reload(_))
+            }
+            Request::OneOff { .. } => true,
+            _ => false,
+        }
+    }
 }
 
 /// What came of it.
@@ -145,6 +165,11 @@ pub(crate) enum Effect {
     Schedules(std::collections::BTreeMap<JobId, crate::schedule::ScheduleDefined>),
     /// The webhooks are these now.
     Webhooks(Arc<Vec<crate::outbox::Hook>>),
+    /// The node is drained, or not any more.
+    Drain {
+        row: Option<crate::store::DrainRow>,
+        by: Actor,
+    },
     /// `config.applied`.
     Applied { file: String, by: Actor },
 }
@@ -208,7 +233,18 @@ impl State {
     }
 
     fn prepare(&mut self, prepared: &mut Prepared, request: Request) -> Result<()> {
+        if request.is_new() {
+            self.refuse_drained()?;
+        }
         match request {
+            Request::Drain { deadline, by } => {
+                self.prepare_drain(prepared, deadline, &by);
+                Ok(())
+            }
+            Request::Undrain { by } => {
+                self.prepare_undrain(prepared, by);
+                Ok(())
+            }
             Request::Put {
                 job,
                 loaded,
@@ -355,6 +391,7 @@ impl State {
             Effect::Queues(defined) => self.define_queues(defined),
             Effect::Schedules(defined) => self.define_schedules(defined),
             Effect::Webhooks(list) => self.set_hooks(list),
+            Effect::Drain { row, by } => self.drained_as_asked(row, by),
             Effect::Applied { file, by } => self.tell_applied(file, by, true),
         }
     }

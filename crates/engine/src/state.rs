@@ -82,6 +82,8 @@ pub(crate) struct State {
     pub settled: Vec<Settled>,
     pub settled_since_prune: u32,
     pub shutting_down: bool,
+    /// The node takes nothing new.
+    pub drain: Option<crate::drain::Draining>,
     /// Exit code of the node once shut down.
     pub exit_code: i32,
 }
@@ -143,6 +145,7 @@ impl State {
             settled: Vec::new(),
             settled_since_prune: 0,
             shutting_down: false,
+            drain: loaded.drain.clone().map(crate::drain::Draining::new),
             exit_code: 0,
         }
     }
@@ -276,6 +279,7 @@ impl State {
                     by: format!("the end of {job}").into(),
                 });
             }
+            Command::Drained => self.drain_over(),
             Command::ShutdownDone => {
                 self.ended.send_replace(Some(self.exit_code));
             }

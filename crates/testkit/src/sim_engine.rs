@@ -292,6 +292,7 @@ impl Sim {
                 }
             }
             Command::ShutdownDone => engine.shutdown_done = true,
+            Command::Drained => {}
             Command::EndNode { .. } => {}
             spawn @ (Command::Spawn { .. } | Command::Stand { .. } | Command::Withdraw { .. }) => {
                 self.send(spawn)
@@ -541,6 +542,8 @@ fn describe_input(input: &Input) -> Option<String> {
         Input::OneOffPut { job, n, .. } => format!("> one-off {job}/{n}"),
         Input::OneOffStopped { job, n, how, .. } => format!("> one-off {job}/{n} stopped {how:?}"),
         Input::Shutdown { all, .. } => format!("> shutdown, all: {all}"),
+        Input::Drain { stop, .. } => format!("> drain, stop: {stop}"),
+        Input::Undrain => "> undrain".to_owned(),
         Input::SlotFound {
             slot,
             run,
@@ -617,6 +620,7 @@ fn describe_command(command: &Command) -> Option<String> {
         }
         Command::EndNode { code, job } => format!("< end node {code} for {job}"),
         Command::ShutdownDone => "< shutdown done".into(),
+        Command::Drained => "< drained".into(),
         Command::Probe { .. } | Command::ProbeEnd { .. } => return None,
     };
     Some(text)

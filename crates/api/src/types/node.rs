@@ -101,6 +101,16 @@ impl From<Node> for KnownNode {
     }
 }
 
+/// Body of `POST /v1/node/drain`.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct DrainRequest {
+    /// How long tasks may go on: `10m`. Then those of queues are given back and others are killed. Unless given, they may
+    /// take as long as they do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deadline: Option<String>,
+}
+
 /// What came of a request with `?node=PATTERN` at one node.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
 pub struct OfNode {

@@ -7,11 +7,13 @@ use crate::table::{Cell, Column};
 use crate::when;
 use clap::{Args, Subcommand};
 use futures_util::future::join_all;
+use gaffer_api::types::{DrainRequest, KnownNode};
 use gaffer_config::{UserNode, is_node_name, with_node, without_node};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 /// `node`.
 #[derive(Args, Debug)]
@@ -40,6 +42,9 @@ pub enum NodeCommand {
         /// https://HOST:PORT, http://HOST:PORT or unix:PATH
         url: String,
     },
+    /// Take nothing new, let tasks end, then stop all jobs; until it is undone
+    #[command(after_help = crate::help::NODE_DRAIN)]
+    Drain(DrainArgs),
     /// Take a node out of your own file; the node itself is not touched
     #[command(after_help = crate::help::NODE_RM)]
     Rm {
@@ -48,14 +53,90 @@ pub enum NodeCommand {
     },
 }
 
+/// `node drain`.
+#[derive(Args, Debug)]
+pub struct DrainArgs {
+    /// Which node; none: the daemon that every command talks to
+    pub name: Option<String>,
+    /// How long tasks may go on; then those of queues are given back and others are killed
+    #[arg(long, value_name = "D", value_parser = when::parse_duration, conflicts_with = "undo")]
+    pub deadline: Option<Duration>,
+    /// Let the node work again: jobs are as they were wished
+    #[arg(long)]
+    pub undo: bool,
+    /// Do not wait for the end
+    #[arg(long)]
+    pub no_wait: bool,
+}
+
 /// `node …`
 pub async fn node(ctx: &Context, args: &NodeArgs) -> Result<u8, Failure> {
     match &args.verb {
         NodeCommand::Ls => ls(ctx).await,
         NodeCommand::Show { name } => show(ctx, name).await,
         NodeCommand::Add { name, url } => add(ctx, name, url),
+        NodeCommand::Drain(args) => drain(ctx, args).await,
         NodeCommand::Rm { name } => rm(ctx, name),
     }
+}
+
+/// Longest time that one request waits.
+const WAIT: Duration = Duration::from_secs(30);
+
+async fn drain(ctx: &Context, args: &DrainArgs) -> Result<u8, Failure> {
+    let client = match &args.name {
+        None => ctx.client.clone(),
+        Some(name) => find(nodes::all(ctx).await?, name)?.client,
+    };
+    let told = |node: &KnownNode| -> Result<(), Failure> {
+        if !ctx.out.is_text() {
+            return ctx.out.json(node);
+        }
+        let reason = node.reason.as_deref().map(|reason| format!("  {reason}"));
+        let line = format!("{}  {}{}", node.node, node.state, reason.unwrap_or_default());
+        ctx.out.line(&crate::escape::escape(&line))
+    };
+    if args.undo {
+        told(&client.node_undrain().await?)?;
+        return Ok(0);
+    }
+    let request = DrainRequest {
+        deadline: args
+            .deadline
+            .map(|deadline| format!("{}ms", deadline.as_millis())),
+    };
+    let mut node = client.node_drain(&request, None).await?;
+    let since = Instant::now();
+    while node.state == "draining" && !args.no_wait {
+        let left = ctx
+            .globals
+            .timeout
+            .map(|timeout| timeout.saturating_sub(since.elapsed()));
+        if left.is_some_and(|left| left.is_zero()) {
+            told(&node)?;
+            return Err(Failure::failed("the wait timed out; the node goes on draining"));
+        }
+        node = client
+            .node_drained(Some(left.map_or(WAIT, |left| left.min(WAIT))))
+            .await?;
+    }
+    told(&node)?;
+    match node.state.as_str() {
+        "up" => Err(Failure::failed("somebody has undone it")),
+        _ => Ok(0),
+    }
+}
+
+fn find(known: Vec<Known>, name: &str) -> Result<Known, Failure> {
+    let names: Vec<String> = known.iter().map(|node| node.name.clone()).collect();
+    let found = known.into_iter().find(|node| node.name == name);
+    found.ok_or_else(|| {
+        let failure = Failure::not_found(format!("no node `{name}`"));
+        match names.is_empty() {
+            true => failure.hint_pair("name one:  gaffer node add NAME URL", "or ask:  -L URL"),
+            false => failure.hint(format!("there are: {}", names.join(" "))),
+        }
+    })
 }
 
 /// A node in `node ls`.
@@ -65,6 +146,9 @@ struct Listed {
     url: String,
     /// `ok`, `unreachable` or `failed`.
     status: &'static str,
+    /// `up`, `draining` or `drained`, as it says itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    state: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<String>,
     version: Option<String>,
@@ -79,6 +163,7 @@ async fn listed(known: &Known) -> Listed {
         node: known.name.clone(),
         url: known.url.clone(),
         status: "ok",
+        state: None,
         error: None,
         version: None,
         up_ms: None,
@@ -88,6 +173,7 @@ async fn listed(known: &Known) -> Listed {
     };
     match nodes::about(known).await {
         Ok(about) => {
+            one.state = Some(about.state).filter(|state| !state.is_empty());
             one.version = Some(about.version);
             one.up_ms = Some(about.up_ms);
             one.jobs = Some(about.jobs);
@@ -115,6 +201,12 @@ fn labels_of(labels: &BTreeMap<String, String>) -> String {
     labels.join(",")
 }
 
+/// That a node is drained says more than that it answers.
+fn shown_status(one: &Listed) -> &str {
+    let state = one.state.as_deref().filter(|state| *state != "up");
+    state.unwrap_or(one.status)
+}
+
 async fn ls(ctx: &Context) -> Result<u8, Failure> {
     let fleet = &ctx.globals.fleet;
     let known = match fleet.node.is_empty() && fleet.label.is_empty() {
@@ -140,7 +232,7 @@ async fn ls(ctx: &Context) -> Result<u8, Failure> {
         let labels = Some(labels_of(&one.labels)).filter(|labels| !labels.is_empty());
         vec![
             Cell::name(&one.node),
-            Cell::plain(one.status),
+            said(shown_status(one)),
             said(one.version.as_deref().unwrap_or("-")),
             Cell::plain(one.up_ms.map_or("-".to_owned(), when::duration)),
             number(one.jobs),
@@ -154,16 +246,8 @@ async fn ls(ctx: &Context) -> Result<u8, Failure> {
 }
 
 async fn show(ctx: &Context, name: &str) -> Result<u8, Failure> {
-    let known = nodes::all(ctx).await?;
-    let names: Vec<&str> = known.iter().map(|node| node.name.as_str()).collect();
-    let Some(known) = known.iter().find(|node| node.name == name) else {
-        let failure = Failure::not_found(format!("no node `{name}`"));
-        return Err(match names.is_empty() {
-            true => failure.hint_pair("name one:  gaffer node add NAME URL", "or ask:  -L URL"),
-            false => failure.hint(format!("there are: {}", names.join(" "))),
-        });
-    };
-    let about = nodes::about(known).await?;
+    let known = find(nodes::all(ctx).await?, name)?;
+    let about = nodes::about(&known).await?;
     if !ctx.out.is_text() {
         ctx.out.json(&about)?;
         return Ok(0);
@@ -171,6 +255,8 @@ async fn show(ctx: &Context, name: &str) -> Result<u8, Failure> {
     for (key, value) in [
         ("node", about.node.clone()),
         ("url", known.url.clone()),
+        ("state", about.state.clone()),
+        ("reason", about.reason.clone().unwrap_or_else(|| "-".to_owned())),
         ("version", about.version.clone()),
         ("up", when::duration(about.up_ms)),
         ("pid", about.pid.to_string()),

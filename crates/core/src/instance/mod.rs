@@ -290,7 +290,12 @@ impl In {
             Input::Probed { run, role, result } => Some((run, In::Probed(role, result))),
             Input::Unreachable { run, silent: true } => Some((run, In::Silent)),
             Input::Unreachable { run, silent: false } => Some((run, In::Answered)),
-            Input::Tick | Input::Recovered | Input::Shutdown { .. } | Input::SlotFound { .. } => None,
+            Input::Tick
+            | Input::Recovered
+            | Input::Shutdown { .. }
+            | Input::Drain { .. }
+            | Input::Undrain
+            | Input::SlotFound { .. } => None,
             Input::JobPut { .. } | Input::JobRemoved { .. } | Input::Wished { .. } => None,
             Input::Scaled { .. } | Input::Reloaded { .. } | Input::Limits(_) | Input::TaskStood { .. } => {
                 None

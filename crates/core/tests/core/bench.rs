@@ -162,6 +162,7 @@ impl Bench {
                     self.line(&format!("  end the node with {code} because of {job}"))
                 }
                 Command::ShutdownDone => self.line("  shutdown is done"),
+                Command::Drained => self.line("  drained"),
             }
             self.commands.push(command);
         }

@@ -71,7 +71,7 @@ pub struct Other {
 
 impl Other {
     /// A client for it, with the credential that the file has for it and no other; the error is a sentence.
-    fn client(&self) -> Result<Client, String> {
+    pub fn client(&self) -> Result<Client, String> {
         let endpoint = Endpoint::parse(&self.url).map_err(|error| error.to_string())?;
         let Some(own) = &self.own else {
             return match endpoint {

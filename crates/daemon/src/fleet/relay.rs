@@ -37,7 +37,7 @@ use tokio::time::timeout;
 pub const AT_ONCE_MAX: usize = 4;
 
 /// How long a node may take, beside what the request itself waits.
-const NODE_TIME_MAX: Duration = Duration::from_secs(10);
+pub const NODE_TIME_MAX: Duration = Duration::from_secs(10);
 
 /// Longest time of all.
 const TIME_MAX: Duration = Duration::from_secs(330);

@@ -2,6 +2,7 @@
 
 pub mod attach;
 pub mod body;
+pub mod drain;
 pub mod events;
 pub mod idempotency;
 pub mod jobs;

@@ -60,7 +60,7 @@ pub struct NodesQuery {
 }
 
 /// This node as one of those it knows.
-fn itself(app: &Shared) -> KnownNode {
+pub fn itself(app: &Shared) -> KnownNode {
     KnownNode {
         url: app.live().origin.clone(),
         known_by: "self".to_owned(),

@@ -363,6 +363,7 @@ pub async fn claim(
     Json(request): Json<ClaimRequest>,
 ) -> Answer<Json<Vec<ClaimedTask>>> {
     let id = id_of(&session, &queue)?;
+    app.handle.refuse_drained()?;
     let within = query::wait(request.wait.as_deref())?.unwrap_or_default();
     let count = request.count.unwrap_or(1);
     let asking = app.handle.queue_claim(&id, &request.worker, count, within);

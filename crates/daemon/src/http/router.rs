@@ -2,8 +2,8 @@
 
 use crate::access::routes::gate;
 use crate::http::{
-    Shared, attach, events, jobs, logs, metrics, nodes, operations, plugins, queues, runs, schedules, stats,
-    stream, tasks, webhooks,
+    Shared, attach, drain, events, jobs, logs, metrics, nodes, operations, plugins, queues, runs, schedules,
+    stats, stream, tasks, webhooks,
 };
 use axum::Router;
 use axum::response::IntoResponse;
@@ -83,6 +83,7 @@ fn routes() -> OpenApiRouter<Shared> {
         .routes(routes!(nodes::healthz))
         .routes(routes!(metrics::metrics))
         .merge(plugins::router())
+        .merge(drain::router())
         .merge(webhooks::router())
         .merge(crate::access::tokens::router())
 }

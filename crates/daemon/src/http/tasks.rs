@@ -92,6 +92,7 @@ pub async fn start(
     Extension(access): Extension<Access>,
     Json(request): Json<TaskRequest>,
 ) -> Answer<(StatusCode, Json<Task>)> {
+    app.handle.refuse_drained()?;
     let new = new_task(&app, request)?;
     let id = new.id.clone();
     app.handle.task_start(new, access.actor()).await?;
@@ -396,6 +397,7 @@ pub async fn retry(
         let task = crate::view_queue::task(&found.row, &found.attempts);
         return Ok((StatusCode::CREATED, Json(AnyTask::Queued(Box::new(task)))));
     }
+    app.handle.refuse_drained()?;
     let again = app
         .handle
         .task_retry(&id, request.from.as_deref(), access.actor())

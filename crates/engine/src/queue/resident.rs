@@ -152,7 +152,7 @@ impl Residents {
 
 impl State {
     /// Starts what is missing, sends away what is not wanted as it is.
-    pub(super) fn tend_residents(&mut self) {
+    pub(crate) fn tend_residents(&mut self) {
         let now = clock::mono();
         let wanted: Vec<(QueueId, Arc<Queue>)> = self
             .queues

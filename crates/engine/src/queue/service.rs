@@ -660,3 +660,30 @@ fn reason_of(failure: &Failure) -> io::Reason {
 pub(super) fn due(at: Wall) -> Input {
     Input::Due(at)
 }
+
+impl Queues {
+    /// No task of a queue is here; where the time is over, one whose outcome cannot be written does not count.
+    pub fn is_idle(&self, late: bool) -> bool {
+        self.dispatch.is_idle(late)
+    }
+
+    /// Tasks that workers have.
+    pub fn busy_count(&self) -> usize {
+        self.dispatch.working()
+    }
+
+    /// Resident workers are sent away, until [`Queues::reopen_residents`].
+    pub fn close_for_good(&mut self) {
+        self.residents.closing = true;
+    }
+
+    /// Resident workers are kept again.
+    pub fn reopen_residents(&mut self) {
+        self.residents.closing = false;
+    }
+
+    /// Is a resident worker there still?
+    pub fn has_residents(&self) -> bool {
+        self.residents.any()
+    }
+}

@@ -135,7 +135,11 @@ impl Service {
                 }
             }
             Order::Trigger(id, by, answer) => {
-                let _gone = answer.send(self.trigger(&id, by).await);
+                let refused = lock(&self.handle.state).refuse_drained();
+                let _gone = answer.send(match refused {
+                    Ok(()) => self.trigger(&id, by).await,
+                    Err(error) => Err(error),
+                });
             }
             Order::Pause(id, on, by, answer) => {
                 let _gone = answer.send(self.pause(&id, on, by).await);
@@ -155,6 +159,10 @@ impl Service {
     /// Looks at all schedules and does what is due. When to look again.
     async fn pass(&mut self) -> Option<Wall> {
         let defined = self.defined();
+        // A drained node does nothing by itself: whoever undoes that has the schedules looked at.
+        if lock(&self.handle.state).drain.is_some() {
+            return None;
+        }
         if defined.is_empty() && lock(&self.handle.state).schedules.rows.is_none() {
             return None;
         }

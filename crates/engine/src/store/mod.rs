@@ -14,7 +14,7 @@ mod write;
 
 pub use crate::pids::PidsKept;
 pub use outbox::{Delivery, Fate, HookCounts, HookRow, OutboxChange, OutboxRow};
-pub use read::{JobRow, LatestRow, OneOffRow, ReloadRow, RunRow, TaskRow, WishRow};
+pub use read::{DrainRow, JobRow, LatestRow, OneOffRow, ReloadRow, RunRow, TaskRow, WishRow};
 pub use write::{Change, Settled};
 
 use gaffer_core::name::RunId;
@@ -117,6 +117,8 @@ pub struct Loaded {
     pub hooks: Vec<HookRow>,
     /// Highest number of an event in the outbox.
     pub outbox_newest: u64,
+    /// The node is drained.
+    pub drain: Option<DrainRow>,
 }
 
 impl Store {

@@ -3,6 +3,7 @@
 //! Every row is put in the transaction that makes its event true, or behind a promise that was: see
 //! `docs/adr/0009-an-outbox-beside-the-facts.md`.
 
+use super::sums;
 use rusqlite::{Connection, OptionalExtension, params};
 
 /// Events that wait for one webhook at most; beyond it the oldest goes, counted.
@@ -135,7 +136,7 @@ pub(super) fn apply(c: &Connection, change: &OutboxChange) -> rusqlite::Result<b
         OutboxChange::Webhooks { file, rows } => webhooks(c, file, rows).map(|()| false),
         OutboxChange::Promise { seq, rows } => {
             for row in rows {
-                c.prepare_cached("INSERT INTO promised VALUES (?1, ?2, ?3, ?4)")?
+                c.prepare_cached("INSERT INTO promised VALUES (?1, ?2, ?3, ?4, row_sum(?1, ?2, ?3, ?4))")?
                     .execute(params![row.n, seq, row.hook, row.event])?;
             }
             Ok(false)
@@ -160,7 +161,7 @@ pub(super) fn apply(c: &Connection, change: &OutboxChange) -> rusqlite::Result<b
 /// Puts events.
 pub(super) fn put(c: &Connection, rows: &[OutboxRow]) -> rusqlite::Result<bool> {
     for row in rows {
-        c.prepare_cached("INSERT OR IGNORE INTO outbox VALUES (?1, ?2, ?3, 0)")?
+        c.prepare_cached("INSERT OR IGNORE INTO outbox VALUES (?1, ?2, ?3, 0, row_sum(?1, ?2, ?3, 0))")?
             .execute(params![row.n, row.hook, row.event])?;
     }
     Ok(!rows.is_empty())
@@ -189,7 +190,7 @@ fn started(c: &Connection, epoch: u32, n: u32, rows: &[OutboxRow]) -> rusqlite::
         return Ok(false);
     }
     let new = c
-        .prepare_cached("INSERT OR IGNORE INTO start_told VALUES (?1, ?2)")?
+        .prepare_cached("INSERT OR IGNORE INTO start_told VALUES (?1, ?2, row_sum(?1, ?2))")?
         .execute(params![epoch, n])?;
     match new {
         0 => Ok(false),
@@ -200,7 +201,7 @@ fn started(c: &Connection, epoch: u32, n: u32, rows: &[OutboxRow]) -> rusqlite::
 fn webhooks(c: &Connection, file: &str, rows: &[HookRow]) -> rusqlite::Result<()> {
     c.execute("DELETE FROM webhook WHERE file = ?1", [file])?;
     for row in rows {
-        c.prepare_cached("INSERT OR REPLACE INTO webhook VALUES (?1, ?2, ?3, ?4)")?
+        c.prepare_cached("INSERT OR REPLACE INTO webhook VALUES (?1, ?2, ?3, ?4, row_sum(?1, ?2, ?3, ?4))")?
             .execute(params![row.session, row.name, row.file, row.spec])?;
     }
     for table in ["outbox", "promised", "delivery", "hook_count"] {
@@ -224,7 +225,9 @@ fn attempted(
 ) -> rusqlite::Result<()> {
     match fate {
         Fate::Again => c
-            .prepare_cached("UPDATE outbox SET attempts = attempts + 1 WHERE n = ?1")?
+            .prepare_cached(
+                "UPDATE outbox SET attempts = attempts + 1, sum = row_sum(n, hook, event, attempts + 1) WHERE n = ?1",
+            )?
             .execute(params![n])?,
         _ => c
             .prepare_cached("DELETE FROM outbox WHERE n = ?1")?
@@ -237,8 +240,8 @@ fn attempted(
     }
     let Some(delivery) = delivery else { return Ok(()) };
     c.prepare_cached(
-        "INSERT INTO delivery (hook, id, event, attempt, at, took_ms, status, error)
-         SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8
+        "INSERT INTO delivery (hook, id, event, attempt, at, took_ms, status, error, sum)
+         SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, row_sum(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)
          WHERE EXISTS (SELECT 1 FROM webhook WHERE session || '.' || name = ?1)",
     )?
     .execute(params![
@@ -260,12 +263,15 @@ fn attempted(
 }
 
 fn count(c: &Connection, hook: &str, column: &str, by: u64) -> rusqlite::Result<()> {
-    c.prepare_cached("INSERT OR IGNORE INTO hook_count VALUES (?1, 0, 0, 0)")?
+    c.prepare_cached("INSERT OR IGNORE INTO hook_count VALUES (?1, 0, 0, 0, row_sum(?1, 0, 0, 0))")?
         .execute(params![hook])?;
     c.prepare_cached(&format!(
         "UPDATE hook_count SET {column} = {column} + ?2 WHERE hook = ?1"
     ))?
     .execute(params![hook, by])?;
+    let sum = sums::sum("hook_count");
+    c.prepare_cached(&format!("UPDATE hook_count SET sum = {sum} WHERE hook = ?1"))?
+        .execute(params![hook])?;
     Ok(())
 }
 
@@ -296,7 +302,7 @@ pub(super) fn note_pruned(c: &Connection, keep: u32, before: i64) -> rusqlite::R
         return Ok(());
     }
     c.execute(
-        "INSERT OR IGNORE INTO death_told SELECT epoch, n FROM run WHERE ended < ?2 OR (epoch, n) IN (
+        "INSERT OR IGNORE INTO death_told SELECT epoch, n, row_sum(epoch, n) FROM run WHERE ended < ?2 OR (epoch, n) IN (
             SELECT epoch, n FROM (SELECT epoch, n, row_number() OVER
                 (PARTITION BY session, job ORDER BY epoch DESC, n DESC) AS place FROM run) WHERE place > ?1)",
         params![keep, before],
@@ -311,7 +317,9 @@ pub(super) fn note_pruned(c: &Connection, keep: u32, before: i64) -> rusqlite::R
 
 /// The webhooks, and the highest number in use.
 pub(super) fn load(c: &Connection) -> rusqlite::Result<(Vec<HookRow>, u64)> {
-    let mut query = c.prepare("SELECT session, name, file, spec FROM webhook ORDER BY 1, 2")?;
+    let sound = sums::sound("webhook");
+    let sql = format!("SELECT session, name, file, spec FROM webhook WHERE {sound} ORDER BY 1, 2");
+    let mut query = c.prepare(&sql)?;
     let hooks = query
         .query_map([], |row| {
             Ok(HookRow {
@@ -330,32 +338,38 @@ pub(super) fn load(c: &Connection) -> rusqlite::Result<(Vec<HookRow>, u64)> {
 /// What earlier daemons promised and did not live to tell is put.
 pub(super) fn keep_promises(c: &Connection) -> rusqlite::Result<()> {
     let transaction = c.unchecked_transaction()?;
-    transaction.execute_batch(
-        "INSERT OR IGNORE INTO outbox SELECT n, hook, event, 0 FROM promised; DELETE FROM promised;",
-    )?;
+    let sound = sums::sound("promised");
+    transaction.execute_batch(&format!(
+        "INSERT OR IGNORE INTO outbox SELECT n, hook, event, 0, row_sum(n, hook, event, 0) FROM promised WHERE {sound};
+         DELETE FROM promised;"
+    ))?;
     transaction.commit()
 }
 
 /// The event that is next for a webhook.
 pub(super) fn next(c: &Connection, hook: &str) -> rusqlite::Result<Option<OutboxRow>> {
-    c.prepare_cached("SELECT n, hook, event, attempts FROM outbox WHERE hook = ?1 ORDER BY n LIMIT 1")?
-        .query_row([hook], |row| {
-            Ok(OutboxRow {
-                n: row.get(0)?,
-                hook: row.get(1)?,
-                event: row.get(2)?,
-                attempts: row.get(3)?,
-            })
+    let sound = sums::sound("outbox");
+    c.prepare_cached(&format!(
+        "SELECT n, hook, event, attempts FROM outbox WHERE hook = ?1 AND {sound} ORDER BY n LIMIT 1"
+    ))?
+    .query_row([hook], |row| {
+        Ok(OutboxRow {
+            n: row.get(0)?,
+            hook: row.get(1)?,
+            event: row.get(2)?,
+            attempts: row.get(3)?,
         })
-        .optional()
+    })
+    .optional()
 }
 
 /// Newest attempts first.
 pub(super) fn deliveries(c: &Connection, hook: &str, limit: usize) -> rusqlite::Result<Vec<Delivery>> {
-    let mut query = c.prepare_cached(
+    let sound = sums::sound("delivery");
+    let mut query = c.prepare_cached(&format!(
         "SELECT id, event, attempt, at, took_ms, status, error FROM delivery
-         WHERE hook = ?1 ORDER BY place DESC LIMIT ?2",
-    )?;
+         WHERE hook = ?1 AND {sound} ORDER BY place DESC LIMIT ?2"
+    ))?;
     query
         .query_map(params![hook, i64::try_from(limit).unwrap_or(i64::MAX)], |row| {
             Ok(Delivery {
@@ -378,7 +392,10 @@ pub(super) fn counts(c: &Connection, hook: &str) -> rusqlite::Result<HookCounts>
     })?;
     let counted = c
         .query_row(
-            "SELECT delivered, given_up, dropped FROM hook_count WHERE hook = ?1",
+            &format!(
+                "SELECT delivered, given_up, dropped FROM hook_count WHERE hook = ?1 AND {}",
+                sums::sound("hook_count")
+            ),
             [hook],
             |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)),
         )

@@ -163,6 +163,34 @@ fn latest(connection: &Connection) -> rusqlite::Result<Vec<LatestRow>> {
     })
 }
 
+/// That the node is drained.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DrainRow {
+    /// Who asked.
+    pub by: String,
+    /// Unix ms.
+    pub since: i64,
+    /// Unix ms: until then tasks may go on.
+    pub deadline: Option<i64>,
+    /// Jobs are to stop.
+    pub stops: bool,
+}
+
+fn drain(connection: &Connection) -> rusqlite::Result<Option<DrainRow>> {
+    let sound = sums::sound("drain");
+    let sql = format!("SELECT asked_by, since, deadline, stops FROM drain WHERE {sound}");
+    connection
+        .query_row(&sql, [], |row| {
+            Ok(DrainRow {
+                by: row.get(0)?,
+                since: row.get(1)?,
+                deadline: row.get(2)?,
+                stops: row.get(3)?,
+            })
+        })
+        .optional()
+}
+
 /// Reads all intent. The epoch is the next one, not yet counted.
 pub(super) fn load(connection: &Connection) -> rusqlite::Result<Loaded> {
     let meta = format!("SELECT key, value FROM meta WHERE {}", sums::sound("meta"));
@@ -201,6 +229,7 @@ pub(super) fn load(connection: &Connection) -> rusqlite::Result<Loaded> {
         schedules: objects(connection, "schedule")?,
         hooks,
         outbox_newest,
+        drain: drain(connection)?,
     })
 }
 

@@ -91,6 +91,25 @@ const MIGRATIONS: &[&str] = &[
         session TEXT NOT NULL, name TEXT NOT NULL, digest TEXT NOT NULL, run TEXT NOT NULL, at INTEGER NOT NULL,
         accepted INTEGER NOT NULL, state TEXT, ended INTEGER, sum INTEGER NOT NULL,
         PRIMARY KEY (session, name)) WITHOUT ROWID;",
+    // 9: a node that is drained.
+    "CREATE TABLE drain (
+        one INTEGER PRIMARY KEY, asked_by TEXT NOT NULL, since INTEGER NOT NULL, deadline INTEGER,
+        stops INTEGER NOT NULL, sum INTEGER NOT NULL);",
+    // 10: a checksum in every row of webhooks.
+    "ALTER TABLE webhook ADD COLUMN sum INTEGER NOT NULL DEFAULT 0;
+     ALTER TABLE outbox ADD COLUMN sum INTEGER NOT NULL DEFAULT 0;
+     ALTER TABLE promised ADD COLUMN sum INTEGER NOT NULL DEFAULT 0;
+     ALTER TABLE start_told ADD COLUMN sum INTEGER NOT NULL DEFAULT 0;
+     ALTER TABLE death_told ADD COLUMN sum INTEGER NOT NULL DEFAULT 0;
+     ALTER TABLE delivery ADD COLUMN sum INTEGER NOT NULL DEFAULT 0;
+     ALTER TABLE hook_count ADD COLUMN sum INTEGER NOT NULL DEFAULT 0;
+     UPDATE webhook SET sum = row_sum(session, name, file, spec);
+     UPDATE outbox SET sum = row_sum(n, hook, event, attempts);
+     UPDATE promised SET sum = row_sum(n, seq, hook, event);
+     UPDATE start_told SET sum = row_sum(epoch, n);
+     UPDATE death_told SET sum = row_sum(epoch, n);
+     UPDATE delivery SET sum = row_sum(hook, id, event, attempt, at, took_ms, status, error);
+     UPDATE hook_count SET sum = row_sum(hook, delivered, given_up, dropped);",
 ];
 
 /// Opens or makes the file and brings it to this version.

@@ -25,6 +25,18 @@ const TABLES: &[(&str, usize, &str)] = &[
     ("queue", 2, "session, name, file, spec"),
     ("schedule", 2, "session, name, file, spec"),
     ("previous", 1, "file, spec"),
+    ("drain", 1, "one, asked_by, since, deadline, stops"),
+    ("webhook", 2, "session, name, file, spec"),
+    ("outbox", 1, "n, hook, event, attempts"),
+    ("promised", 1, "n, seq, hook, event"),
+    ("start_told", 2, "epoch, n"),
+    ("death_told", 2, "epoch, n"),
+    (
+        "delivery",
+        2,
+        "hook, id, event, attempt, at, took_ms, status, error",
+    ),
+    ("hook_count", 1, "hook, delivered, given_up, dropped"),
     (
         "instance_wish",
         3,
@@ -120,7 +132,9 @@ fn text(value: ValueRef<'_>) -> String {
 #[cfg(test)]
 mod tests {
     use super::super::write::{self, Change, Settled};
-    use super::super::{LatestRow, RunRow, TaskRow, read, schema};
+    use super::super::{
+        Delivery, DrainRow, Fate, HookRow, LatestRow, OutboxChange, OutboxRow, RunRow, TaskRow, read, schema,
+    };
     use super::*;
     use std::path::Path;
 
@@ -182,7 +196,64 @@ mod tests {
                 file: "/srv/gaffer.toml".to_owned(),
                 spec: r#"{"jobs": {"default.web": {"cmd": ["serve"]}}}"#.to_owned(),
             },
+            Change::Drain(Some(DrainRow {
+                by: "ana".to_owned(),
+                since: 1_700_000_000_000,
+                deadline: Some(1_700_000_600_000),
+                stops: true,
+            })),
         ]
+    }
+
+    /// Something in each table of webhooks.
+    fn hooks() -> Vec<Change> {
+        let row = |n: u64| OutboxRow {
+            n,
+            hook: "default.ops".to_owned(),
+            event: format!(r#"{{"event": "run.exited", "n": {n}}}"#),
+            attempts: 0,
+        };
+        let attempted = |n, fate| OutboxChange::Attempted {
+            hook: "default.ops".to_owned(),
+            n,
+            delivery: Some(Delivery {
+                id: format!("1.{n}"),
+                event: "run.exited".to_owned(),
+                attempt: 1,
+                at: 1_700_000_002_000,
+                took_ms: 12,
+                status: Some(503),
+                error: Some("not today".to_owned()),
+            }),
+            fate,
+        };
+        let all = vec![
+            OutboxChange::Webhooks {
+                file: "/srv/gaffer.toml".to_owned(),
+                rows: vec![HookRow {
+                    session: "default".to_owned(),
+                    name: "ops".to_owned(),
+                    file: "/srv/gaffer.toml".to_owned(),
+                    spec: r#"{"url": "https://ops.example"}"#.to_owned(),
+                }],
+            },
+            OutboxChange::Promise {
+                seq: 10,
+                rows: vec![row(1)],
+            },
+            OutboxChange::Put {
+                kept: None,
+                rows: vec![row(2), row(3)],
+            },
+            OutboxChange::Started {
+                epoch: 1,
+                n: 9,
+                rows: Vec::new(),
+            },
+            attempted(2, Fate::Again),
+            attempted(3, Fate::Delivered),
+        ];
+        all.into_iter().map(Change::Outbox).collect()
     }
 
     fn tasks(session: String) -> Change {
@@ -270,8 +341,10 @@ mod tests {
         let mut connection = schema::open(path).expect("a store");
         write::put_meta(&connection, "epoch", 1).expect("written");
         let (reply, mut outcome) = tokio::sync::oneshot::channel();
-        write::commit_intents(&mut connection, vec![(changes(), reply)]);
+        write::commit_intents(&mut connection, vec![([changes(), hooks()].concat(), reply)]);
         outcome.try_recv().expect("an outcome").expect("written");
+        let told = "INSERT INTO death_told VALUES (1, 7, row_sum(1, 7))";
+        connection.execute(told, []).expect("written");
         write::commit_facts(&mut connection, &[death(1), death(2)], &[]).expect("written");
         connection
             .query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))
@@ -351,6 +424,8 @@ mod tests {
             ("8000", "row default web of table job"),
             ("rolling", "row default web 0 of table reload"),
             ("migrate", "row default web 9 of table one_off"),
+            ("ops.example", "row default ops of table webhook"),
+            ("not today", "row default.ops 1."),
             ("SIGKILL", "row 1 2 of table run"),
         ] {
             let _none = std::fs::remove_file(&path);

@@ -1,7 +1,7 @@
 //! Transactions.
 
 use super::outbox::{self, OutboxChange, OutboxRow};
-use super::{LatestRow, RunRow, StoreError, TaskRow, sums};
+use super::{DrainRow, LatestRow, RunRow, StoreError, TaskRow, sums};
 use rusqlite::{Connection, Transaction, params};
 use std::collections::BTreeMap;
 use tokio::sync::oneshot;
@@ -182,6 +182,8 @@ pub enum Change {
     },
     /// Webhooks.
     Outbox(OutboxChange),
+    /// The node is drained, or not any more.
+    Drain(Option<DrainRow>),
     /// Keeps the newest deaths of each slot and those younger than a time.
     Prune {
         /// Per job.
@@ -319,6 +321,17 @@ fn settle(transaction: &Transaction<'_>, fact: &Settled) -> rusqlite::Result<boo
     }
 }
 
+fn drain(c: &Connection, row: Option<&DrainRow>) -> rusqlite::Result<()> {
+    match row {
+        None => c.execute("DELETE FROM drain", [])?,
+        Some(row) => c.execute(
+            "INSERT OR REPLACE INTO drain VALUES (1, ?1, ?2, ?3, ?4, row_sum(1, ?1, ?2, ?3, ?4))",
+            params![row.by, row.since, row.deadline, row.stops],
+        )?,
+    };
+    Ok(())
+}
+
 fn prune(c: &Connection, keep: u32, before: i64) -> rusqlite::Result<()> {
     outbox::note_pruned(c, keep, before)?;
     c.execute(
@@ -356,6 +369,9 @@ fn apply(c: &Connection, change: &Change) -> rusqlite::Result<bool> {
         c.prepare_cached("INSERT OR REPLACE INTO previous VALUES (?1, ?2, row_sum(?1, ?2))")?
             .execute(params![file, spec])?;
         return Ok(false);
+    }
+    if let Change::Drain(row) = change {
+        return drain(c, row.as_ref()).map(|()| false);
     }
     if let Change::Prune { keep, before } = change {
         return prune(c, *keep, *before).map(|()| false);

@@ -95,6 +95,19 @@ impl Default for Tasks {
 }
 
 impl Tasks {
+    /// No task is active.
+    pub fn is_idle(&self) -> bool {
+        self.active.is_empty()
+    }
+
+    /// Tasks that are active, each with the budget of its end.
+    pub fn active_ones(&self) -> crate::drain::ActiveOnes {
+        let active = self.active.iter();
+        active
+            .map(|(id, active)| (id.clone(), active.definition.spec.stop_timeout))
+            .collect()
+    }
+
     /// None led yet; what files define is known.
     pub fn with(defined: super::AllDefined, latest: &[LatestRow]) -> Tasks {
         Tasks {

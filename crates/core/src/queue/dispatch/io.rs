@@ -102,6 +102,10 @@ pub enum Input {
     Recovered,
     /// Orderly end of the node.
     Shutdown,
+    /// The node is drained (or not any more): nothing is claimed meanwhile, what is claimed goes on.
+    Drain(bool),
+    /// The time for draining is over: what is worked on is ended and given back.
+    Release,
 }
 
 /// What upkeep of the store found.

@@ -105,6 +105,24 @@ impl Dispatch {
 
     // ── the end ──
 
+    pub(super) fn drain(&mut self, now: Now, on: bool, out: &mut Output) {
+        self.drained = on;
+        for lane in self.lanes.values_mut() {
+            lane.hinted |= !on;
+        }
+        // What was claimed ahead of its turn is for others.
+        let unclaimed = |held: &Held| on && held.seat == u32::MAX && held.is_working();
+        let ahead: Vec<TaskId> = self
+            .held
+            .iter()
+            .filter(|(_, held)| unclaimed(held))
+            .map(|(task, _)| *task)
+            .collect();
+        for task in ahead {
+            self.ask_to_end(now, task, Why::Stopping, out);
+        }
+    }
+
     pub(super) fn begin_stop(&mut self, now: Now, out: &mut Output) {
         for task in self.held.keys().copied().collect::<Vec<_>>() {
             let Some(held) = self.held.get(&task) else {

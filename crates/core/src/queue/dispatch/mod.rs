@@ -73,6 +73,8 @@ pub struct Dispatch {
     renew_asked: bool,
     renew_at: Option<Mono>,
     stopping: Option<Stopping>,
+    /// Nothing is claimed.
+    drained: bool,
     /// When the machine was last told something.
     looked: Mono,
 }
@@ -97,6 +99,7 @@ impl Dispatch {
             renew_asked: false,
             renew_at: None,
             stopping: None,
+            drained: false,
             looked: Mono(0),
         }
     }
@@ -153,6 +156,21 @@ impl Dispatch {
         let lane = self.lanes.get(queue)?;
         let busy = u32::try_from(lane.seats.len()).unwrap_or(u32::MAX);
         Some((lane.spec.workers.saturating_sub(busy), lane.free_since?))
+    }
+
+    /// Recovery is over (or there is nothing to find) and no task is here, not even one whose outcome is to be written; if
+    /// it is `late`, only those count that are worked on.
+    pub fn is_idle(&self, late: bool) -> bool {
+        let asked = self.lanes.values().any(|lane| lane.asked > 0);
+        match late {
+            true => self.working() == 0,
+            false => (self.recovered || self.lanes.is_empty()) && self.held.is_empty() && !asked,
+        }
+    }
+
+    /// Tasks that are worked on here.
+    pub fn working(&self) -> usize {
+        self.held.values().filter(|held| held.is_working()).count()
     }
 
     /// The definition in force.
@@ -219,6 +237,12 @@ impl Dispatch {
             }
             Input::Orphans(rows) => self.orphans(now, rows, out),
             Input::Recovered => self.recover(now),
+            Input::Drain(on) => self.drain(now, on, out),
+            Input::Release => {
+                for task in self.held.keys().copied().collect::<Vec<_>>() {
+                    self.ask_to_end(now, task, Why::Stopping, out);
+                }
+            }
             Input::Shutdown => {
                 if self.stopping.is_none() {
                     self.stopping = Some(Stopping {
@@ -301,7 +325,8 @@ impl Dispatch {
                 lane.again_at = None;
                 lane.hinted = true;
             }
-            let held_back = lane.paused || lane.removed || draining && lane.spec.on_stop != OnStop::Drain;
+            let held_back =
+                lane.paused || lane.removed || self.drained || draining && lane.spec.on_stop != OnStop::Drain;
             if !lane.hinted || lane.asked > 0 || lane.again_at.is_some() || held_back {
                 continue;
             }
