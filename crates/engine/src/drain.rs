@@ -145,7 +145,7 @@ impl State {
         let late = draining.deadline.is_some_and(|at| at <= clock::mono());
         if late && !draining.released {
             draining.released = true;
-            self.end_tasks();
+            self.end_drained_tasks();
         }
         if !self.queues.is_idle(late) || !self.tasks.is_idle() {
             return;
@@ -170,7 +170,7 @@ impl State {
     }
 
     /// The time is over: tasks of queues are given back, others are killed.
-    fn end_tasks(&mut self) {
+    fn end_drained_tasks(&mut self) {
         self.feed_queue(dispatch::Input::Release);
         for (id, grace) in self.tasks.active_ones() {
             let input = runner::Input::Kill {

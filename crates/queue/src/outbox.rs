@@ -299,7 +299,11 @@ impl Mover {
         let gone = delete(open, &ids).map_err(sql)?;
         if gone < ids.len() {
             let missing = ids.len() - gone;
-            tracing::warn!(outbox = here, missing, "somebody else removed rows that were just moved: do two take them?");
+            tracing::warn!(
+                outbox = here,
+                missing,
+                "somebody else removed rows that were just moved: do two take them?"
+            );
         }
         open.known = Some(ids);
         // Looked at once more in any case: that is how what is remembered comes to be forgotten.

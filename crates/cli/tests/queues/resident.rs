@@ -212,9 +212,7 @@ fn a_worker_without_a_heartbeat_may_only_be_told() {
     // The first one says nothing, and is not ready in a minute.
     let kill = |node: &Node| {
         for one in node.job_processes() {
-            if let Some(pid) = rustix::process::Pid::from_raw(one.pid.cast_signed()) {
-                let _gone = rustix::process::kill_process(pid, Signal::KILL);
-            }
+            gaffer_testkit::process::kill(&one);
         }
     };
     wait_until(SOON, "a worker lives", || !node.job_processes().is_empty());

@@ -38,10 +38,13 @@ const LOOKUP_TIME_MAX: Duration = Duration::from_secs(3);
 /// Largest token file.
 const TOKEN_BYTES_MAX: u64 = 4096;
 
+/// What a node said last, and when; none: it did not answer.
+type Heard = (Instant, Option<Node>);
+
 /// What is remembered of other nodes.
 pub struct Fleet {
     /// By name and URL: what a node said last, and when.
-    heard: Mutex<BTreeMap<(String, String), (Instant, Option<Node>)>>,
+    heard: Mutex<BTreeMap<(String, String), Heard>>,
     /// What each look-up service said last.
     told: Mutex<BTreeMap<String, Vec<(String, String)>>>,
     /// Requests over nodes that are carried out at once.
