@@ -210,14 +210,11 @@ fn a_worker_without_a_heartbeat_may_only_be_told() {
         s.sendto(b'READY=1', os.environ['NOTIFY_SOCKET'])\nassert os.environ['WATCHDOG_USEC'] == '200000'\n";
     std::fs::write(root.join("worker.py"), format!("{speaks}{WORKER}")).expect("written");
     // The first one says nothing, and is not ready in a minute.
-    let kill = |node: &Node| {
-        for one in node.job_processes() {
-            gaffer_testkit::process::kill(&one);
-        }
-    };
     wait_until(SOON, "a worker lives", || !node.job_processes().is_empty());
     assert_eq!(state(&node, id), "queued");
-    kill(&node);
+    node.job_processes()
+        .iter()
+        .for_each(gaffer_testkit::process::kill);
     wait_state(&node, id, "done");
     wait_until(SOON, "an alert", || {
         let (_, queue) = node.http("GET", "/v1/queues/default/r", None);
