@@ -157,6 +157,8 @@ async fn call_tasks(client: &Client) {
     let _ = client.tasks_gc(&TaskGcRequest::default()).await;
     let _ = client.task_pause("t").await;
     let _ = client.task_resume("t").await;
+    let _ = client.task_with_disk("t").await;
+    let _ = client.task_step("t", "s").await;
     let _ = client.task_log("t", "s", "stdout", None, "end").await;
 }
 

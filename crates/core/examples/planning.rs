@@ -103,6 +103,7 @@ fn run(steps: usize) -> (Vec<Record>, f64) {
                     oom: false,
                     at,
                     outputs: Ok(Vec::new()),
+                    usage: None,
                 };
                 inputs.push_back(Input::Ended {
                     run,

@@ -5,6 +5,7 @@ use crate::view_task;
 use gaffer::task::stream;
 use gaffer_core::task::fold::History;
 use serde_json::{Map, Value, json};
+use std::collections::BTreeMap;
 use std::path::Path;
 
 /// The file replayed as far as it goes, and where it stops.
@@ -39,7 +40,7 @@ pub fn read(path: &Path) -> Result<Value, String> {
     let steps: Vec<Value> = history
         .steps
         .iter()
-        .map(|(name, runs)| json!({ "name": &**name, "runs": view_task::runs(runs) }))
+        .map(|(name, runs)| json!({ "name": &**name, "runs": view_task::runs(runs, &BTreeMap::new()) }))
         .collect();
     let state = match history.statuses.last() {
         Some(status) => status.state.word(),

@@ -1,10 +1,11 @@
 //! Tasks as the API shows them.
 
 use crate::view::time;
-use gaffer::info::Error;
+use gaffer::info::{Error, RunStats};
 use gaffer::task::TaskInfo;
 use gaffer::task::layout::Place;
-use gaffer_api::types::task::{Task, TaskGc, TaskItem, TaskRun, TaskStatus, TaskStep};
+use gaffer_api::types::task::{Task, TaskGc, TaskItem, TaskRun, TaskStatus, TaskStep, TaskUsage};
+use gaffer_core::name::RunId;
 use gaffer_core::task::fold::{History, Run};
 use gaffer_core::task::runner::StepView;
 use gaffer_core::task::spec::When;
@@ -53,7 +54,7 @@ pub fn item(id: &str, place: Place, info: Result<&TaskInfo, &Error>) -> TaskItem
 }
 
 /// A task, whole; with its definition if asked.
-pub fn task(info: &TaskInfo, root: &str, spec: bool) -> Task {
+pub fn task(info: &TaskInfo, root: &str, spec: bool, stats: &BTreeMap<RunId, RunStats>) -> Task {
     let (view, history) = (&info.view, &info.history);
     let header = history.header.as_ref();
     let text =
@@ -70,7 +71,7 @@ pub fn task(info: &TaskInfo, root: &str, spec: bool) -> Task {
         summary: view.summary.clone(),
         reason: view.reason.as_deref().unwrap_or_default().to_owned(),
         revision: info.revision(),
-        steps: view.steps.iter().map(|one| step(one, history)).collect(),
+        steps: view.steps.iter().map(|one| step(one, history, stats)).collect(),
         retry_of: header.and_then(|header| header.retry_of.as_deref().map(str::to_owned)),
         user: text(&|header| header.user.to_string()),
         hostname: text(&|header| header.hostname.to_string()),
@@ -83,6 +84,7 @@ pub fn task(info: &TaskInfo, root: &str, spec: bool) -> Task {
         launched_at: header.map(|header| time(header.launched)),
         ended_at: ended_at(history),
         statuses: statuses(history),
+        disk_bytes: None,
         spec: spec.then(|| info.definition.clone()),
     }
 }
@@ -109,7 +111,7 @@ pub fn statuses(history: &History) -> Vec<TaskStatus> {
     shown.collect()
 }
 
-fn step(view: &StepView, history: &History) -> TaskStep {
+fn step(view: &StepView, history: &History, stats: &BTreeMap<RunId, RunStats>) -> TaskStep {
     TaskStep {
         name: view.name.to_string(),
         state: view.state.to_owned(),
@@ -129,7 +131,7 @@ fn step(view: &StepView, history: &History) -> TaskStep {
         runs: history
             .steps
             .get(&view.name)
-            .map_or_else(Vec::new, |all| runs(all)),
+            .map_or_else(Vec::new, |all| runs(all, stats)),
     }
 }
 
@@ -156,11 +158,34 @@ fn condition(when: When) -> String {
 }
 
 /// Runs of a step in order.
-pub fn runs(all: &[Run]) -> Vec<TaskRun> {
-    (1..).zip(all).map(|(attempt, one)| run(attempt, one)).collect()
+pub fn runs(all: &[Run], stats: &BTreeMap<RunId, RunStats>) -> Vec<TaskRun> {
+    let one = |(attempt, one): (u32, &Run)| {
+        let now = one.run.and_then(|run| stats.get(&run));
+        run(attempt, one, now)
+    };
+    (1..).zip(all).map(one).collect()
 }
 
-fn run(attempt: u32, run: &Run) -> TaskRun {
+/// What a run has used, or uses now.
+fn usage(run: &Run, now: Option<&RunStats>) -> Option<TaskUsage> {
+    if let Some(usage) = run.usage {
+        return Some(TaskUsage {
+            cpu_ms: usage.cpu_ms,
+            cpu_percent: None,
+            memory_bytes: None,
+            memory_peak_bytes: Some(usage.memory_peak),
+        });
+    }
+    let now = now?;
+    Some(TaskUsage {
+        cpu_ms: u64::try_from(now.cpu.as_millis()).unwrap_or(u64::MAX),
+        cpu_percent: now.cpu_percent.map(|share| (share * 10.0).round() / 10.0),
+        memory_bytes: Some(now.memory_bytes),
+        memory_peak_bytes: None,
+    })
+}
+
+fn run(attempt: u32, run: &Run, now: Option<&RunStats>) -> TaskRun {
     let reason = run.reason.as_deref().unwrap_or_default();
     // -1 is also what is written of a run that was left over and killed with the task.
     let signal = run
@@ -178,5 +203,6 @@ fn run(attempt: u32, run: &Run) -> TaskRun {
         started_at: run.started.map(time),
         ended_at: run.ended.map(time),
         reason: reason.to_owned(),
+        usage: usage(run, now),
     }
 }

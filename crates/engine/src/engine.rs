@@ -162,9 +162,8 @@ impl Engine {
         owner::lock(&state).resume_queues();
         let owner = tokio::spawn(owner::run(state.clone(), rx));
         crate::budget::begin(&state);
-        crate::task::begin_keep(&state);
         let schedules = crate::schedule::begin(&handle);
-        let starts = crate::task::begin_starts(&handle);
+        let starts = crate::task::begin(&handle);
         Ok(Engine {
             handle,
             owner,

@@ -3,7 +3,7 @@
 use super::{Result, escape, query};
 use crate::client::Client;
 use crate::types::task::{
-    Task, TaskGc, TaskGcRequest, TaskItem, TaskKillRequest, TaskRequest, TaskRetryRequest,
+    Task, TaskGc, TaskGcRequest, TaskItem, TaskKillRequest, TaskRequest, TaskRetryRequest, TaskStep,
 };
 use hyper::body::Bytes;
 use hyper::header::HeaderMap;
@@ -26,6 +26,16 @@ impl Client {
     /// Accepts a task: it is on disk when this returns.
     pub async fn task_start(&self, request: &TaskRequest) -> Result<Task> {
         self.post("/v1/tasks", request).await
+    }
+
+    /// A task, with what its working directory takes on the disk.
+    pub async fn task_with_disk(&self, id: &str) -> Result<Task> {
+        self.get(&format!("{}?disk=true", path(id))).await
+    }
+
+    /// A step of a task, with what its runs use.
+    pub async fn task_step(&self, id: &str, step: &str) -> Result<TaskStep> {
+        self.get(&format!("{}/steps/{}", path(id), escape(step))).await
     }
 
     /// A task; with `spec` its definition too.

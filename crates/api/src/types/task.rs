@@ -51,6 +51,9 @@ pub struct Task {
     pub ended_at: Option<String>,
     /// Its states in order, repeats included: each leader says the current one again.
     pub statuses: Vec<TaskStatus>,
+    /// What its working directory takes on the disk; with `?disk=true`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disk_bytes: Option<u64>,
     /// Its definition as it is kept; with `?spec=true`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub spec: Option<Value>,
@@ -70,7 +73,7 @@ pub struct TaskStatus {
 }
 
 /// A step.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct TaskStep {
     /// Name.
     pub name: String,
@@ -98,7 +101,7 @@ pub struct TaskStep {
 }
 
 /// A run of a step.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct TaskRun {
     /// From 1.
     pub attempt: u32,
@@ -120,6 +123,25 @@ pub struct TaskRun {
     pub ended_at: Option<String>,
     /// How it ended, in words; empty where the code says it all.
     pub reason: String,
+    /// What it uses, or has used; none: nobody knows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub usage: Option<TaskUsage>,
+}
+
+/// What a run of a step uses, or has used.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct TaskUsage {
+    /// CPU time.
+    pub cpu_ms: u64,
+    /// Share of one core since it was asked for last; of a run that lives.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cpu_percent: Option<f64>,
+    /// Resident memory of all its processes; of a run that lives.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_bytes: Option<u64>,
+    /// Largest resident memory of one of its processes; of a run that has ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_peak_bytes: Option<u64>,
 }
 
 /// A task in the list: `GET /v1/tasks`.

@@ -1,9 +1,12 @@
 //! `gaffer task`: with and without a daemon, killed at will; scenarios of thermos.md by their numbers.
 
 mod after;
+mod bare;
+mod chaos;
 mod keep;
 mod native;
 mod node;
+mod usage;
 
 use gaffer_testkit::node::{assert_gone, bin_dir};
 use gaffer_testkit::process::{Handle, of_node};

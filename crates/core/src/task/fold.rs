@@ -3,7 +3,7 @@
 //! Applying a record never looks at anything but the history and the record. While *recovering* a record
 //! that was applied already is passed over; otherwise it is an error, as everything that the tables do not allow.
 
-use super::record::{Change, Header, Outputs, Record, Status, StepRecord, StepState, TaskState};
+use super::record::{Change, Header, Outputs, Record, Status, StepRecord, StepState, TaskState, Usage};
 use crate::name::RunId;
 use crate::time::{Duration, Wall};
 use std::collections::BTreeMap;
@@ -66,6 +66,8 @@ pub struct Run {
     pub outputs: Outputs,
     /// Not to be tried again.
     pub fatal: bool,
+    /// What it used.
+    pub usage: Option<Usage>,
 }
 
 impl Run {
@@ -83,6 +85,7 @@ impl Run {
             reason: None,
             outputs: Vec::new(),
             fatal: false,
+            usage: None,
         }
     }
 }
@@ -291,6 +294,7 @@ impl Run {
                 reason,
                 outputs,
                 fatal,
+                usage,
             } => {
                 if !state.is_terminal() {
                     return Err(FoldError::NotAnEnd {
@@ -303,6 +307,7 @@ impl Run {
                 self.reason.clone_from(reason);
                 self.outputs.clone_from(outputs);
                 self.fatal = *fatal;
+                self.usage = *usage;
             }
         }
         self.seq = record.seq;

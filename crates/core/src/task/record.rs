@@ -234,7 +234,18 @@ pub enum Change {
         outputs: Outputs,
         /// Not to be tried again, whatever its attempts.
         fatal: bool,
+        /// What it used, as far as the kernel has counted it.
+        usage: Option<Usage>,
     },
+}
+
+/// What a run used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Usage {
+    /// CPU time in milliseconds.
+    pub cpu_ms: u64,
+    /// Largest resident size of one of its processes, in bytes.
+    pub memory_peak: u64,
 }
 
 impl Change {

@@ -60,6 +60,7 @@ fn ended(seq: u64, state: StepState, code: i32) -> Record {
             reason: None,
             outputs: Vec::new(),
             fatal: false,
+            usage: None,
         },
     )
 }

@@ -5,6 +5,7 @@ use crate::build::task;
 use crate::world::{Act, Script, World, exits, lasts};
 use gaffer_core::io::Status;
 use gaffer_core::task::record::TaskState;
+use gaffer_core::task::runner::Input;
 use gaffer_core::time::Duration;
 
 fn world(lines: &[&str], script: Script) -> World {
@@ -456,4 +457,36 @@ fn a_step_for_a_failure_runs_before_the_task_fails() {
     assert_eq!(world.run(), TaskState::Failed);
     assert_eq!(world.story("alarm"), "SUCCESS");
     assert_eq!(world.story("ship"), "");
+}
+
+#[test]
+fn k14_a_held_task_takes_over_ends_and_goes_nowhere_before_it_is_killed() {
+    let mut world = world(&["a", "b after a"], |name, _| match name {
+        "a" => lasts(1_000, 0),
+        _ => exits(0),
+    });
+    world.feed(Input::Hold(true));
+    world.go(5_000);
+    assert_eq!(
+        (world.starts.len(), world.state()),
+        (0, TaskState::Active),
+        "nothing begins"
+    );
+    world.feed(Input::Hold(false));
+    world.go(500);
+    assert_eq!(world.starts.len(), 1);
+    world.feed(Input::Hold(true));
+    world.go(5_000);
+    assert_eq!((world.story("a").as_str(), world.starts.len()), ("SUCCESS", 1));
+    assert_eq!(
+        world.stages(),
+        "ACTIVE",
+        "its end is taken over, and nothing follows"
+    );
+    world.kill(TaskState::Killed, 60, true);
+    assert_eq!(world.run(), TaskState::Killed);
+    assert_eq!(
+        (world.stages().as_str(), world.starts.len()),
+        ("ACTIVE KILLED", 1)
+    );
 }

@@ -472,5 +472,6 @@ fn end(status: Status, at: Wall) -> RunEnd {
         oom: false,
         at,
         outputs: Ok(Vec::new()),
+        usage: None,
     }
 }

@@ -104,6 +104,7 @@ pub const TABLE: &[(&str, &str, Need)] = &[
     ("POST", "/v1/tasks", Need::ManageAll),
     ("GET", "/v1/tasks/{}", Need::ReadAll),
     ("GET", "/v1/tasks/{}/wait", Need::ReadAll),
+    ("GET", "/v1/tasks/{}/steps/{}", Need::ReadAll),
     ("GET", "/v1/tasks/{}/steps/{}/logs/{}", Need::ReadAll),
     ("POST", "/v1/tasks/{}/kill", Need::OperateAll),
     ("POST", "/v1/tasks/{}/pause", Need::OperateAll),

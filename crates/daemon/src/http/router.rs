@@ -68,6 +68,7 @@ fn routes() -> OpenApiRouter<Shared> {
         .routes(routes!(tasks::gc))
         .routes(routes!(tasks::pause))
         .routes(routes!(tasks::resume))
+        .routes(routes!(tasks::step))
         .routes(routes!(tasks::log))
         .merge(queued())
         .routes(routes!(operations::show, operations::cancel))

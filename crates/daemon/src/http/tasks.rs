@@ -15,7 +15,7 @@ use gaffer::task::{Collect, Definition, NewTask, TaskInfo, TaskKill, layout::Pla
 use gaffer_api::error::{Code, ErrorBody};
 use gaffer_api::types::queue::{AnyOutcome, AnyTask};
 use gaffer_api::types::task::{
-    Task, TaskGc, TaskGcRequest, TaskItem, TaskKillRequest, TaskRequest, TaskRetryRequest,
+    Task, TaskGc, TaskGcRequest, TaskItem, TaskKillRequest, TaskRequest, TaskRetryRequest, TaskStep,
 };
 use gaffer_config::{Host, SystemHost, ThermosContext, load_task_json, load_thermos, load_thermos_json};
 use gaffer_core::job::User;
@@ -269,11 +269,13 @@ fn stamp() -> String {
 
 async fn shown(app: &App, id: &str, spec: bool) -> Answer<Task> {
     let info = app.handle.task(id).await?;
-    Ok(whole(app, &info, spec))
+    Ok(whole(app, &info, spec).await)
 }
 
-fn whole(app: &App, info: &TaskInfo, spec: bool) -> Task {
-    view::task(info, &app.handle.tasks_root().path().to_string_lossy(), spec)
+async fn whole(app: &App, info: &TaskInfo, spec: bool) -> Task {
+    let stats = app.handle.task_stats(info).await;
+    let root = app.handle.tasks_root();
+    view::task(info, &root.path().to_string_lossy(), spec, &stats)
 }
 
 /// Parameters of a task.
@@ -284,6 +286,9 @@ pub struct TaskQuery {
     /// With its definition.
     #[serde(default)]
     spec: bool,
+    /// With what its working directory takes on the disk.
+    #[serde(default)]
+    disk: bool,
 }
 
 /// A task, active or finished.
@@ -301,9 +306,34 @@ pub async fn show(
             &found.attempts,
         )))));
     }
-    Ok(Json(AnyTask::Steps(Box::new(
-        shown(&app, &id, query.spec).await?,
-    ))))
+    let info = app.handle.task(&id).await?;
+    let mut task = whole(&app, &info, query.spec).await;
+    if query.disk {
+        task.disk_bytes = app.handle.task_disk(&info).await;
+    }
+    Ok(Json(AnyTask::Steps(Box::new(task))))
+}
+
+/// A step of a task: its state, its runs, what they use.
+#[utoipa::path(get, path = "/v1/tasks/{id}/steps/{step}", tag = "tasks",
+    params(("id" = String, Path), ("step" = String, Path)),
+    responses((status = 200, body = TaskStep), (status = "default", body = ErrorBody)))]
+pub async fn step(
+    State(app): State<Shared>,
+    Path((id, step)): Path<(String, String)>,
+) -> Answer<Json<TaskStep>> {
+    let info = app.handle.task(&id).await?;
+    let task = whole(&app, &info, false).await;
+    let found = task.steps.into_iter().find(|one| one.name == step);
+    found
+        .map(Json)
+        .ok_or_else(|| no_step(&info, &step, Code::TaskNotFound))
+}
+
+fn no_step(info: &TaskInfo, step: &str, code: Code) -> Refusal {
+    let names: Vec<&str> = info.view.steps.iter().take(8).map(|one| &*one.name).collect();
+    let message = format!("no step `{}` in task {}", step.escape_debug(), info.id);
+    Refusal::new(code, message).hint(format!("its steps: {}", names.join(", ")))
 }
 
 /// The number of a queued task; none: it is one of steps. An id of digits may be both; what is on disk under it comes first.
@@ -343,7 +373,7 @@ pub async fn wait(
         let changed = query.since.is_some_and(|since| since != info.revision());
         let left = deadline.saturating_duration_since(Instant::now());
         if info.place == Place::Finished || changed || left.is_zero() {
-            return steps(whole(&app, &info, false));
+            return steps(whole(&app, &info, false).await);
         }
         tokio::select! {
             () = app.handle.tasks_changed() => {}
@@ -474,9 +504,7 @@ pub async fn log(
         return Err(missing("a step has stdout and stderr".to_owned()));
     }
     if !info.view.steps.iter().any(|one| *one.name == *step) {
-        let names: Vec<&str> = info.view.steps.iter().take(8).map(|one| &*one.name).collect();
-        let message = format!("no step `{}` in task {id}", step.escape_debug());
-        return Err(missing(message).hint(format!("its steps: {}", names.join(", "))));
+        return Err(no_step(&info, &step, Code::StreamNotFound));
     }
     let runs = info.history.steps.get(&*step).map_or(0, Vec::len);
     let attempt = query.attempt.map_or(runs, |attempt| attempt as usize);

@@ -7,13 +7,15 @@ use gaffer_config::{
     Host, Keep, LoadedTask, Logger, StoredHost, SystemHost, ThermosContext, ThermosTask, load_task_json,
     load_thermos_json,
 };
-use gaffer_core::job::{After, User};
+use gaffer_core::job::{After, Launch, User};
 use gaffer_core::name::JobId;
-use gaffer_core::task::record::Header;
-use gaffer_core::task::spec::Task;
+use gaffer_core::task::fold::{History, Run};
+use gaffer_core::task::record::{Header, StepState};
+use gaffer_core::task::spec::{Step, Task};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// A task that can be run.
 #[derive(Clone, Debug)]
@@ -168,6 +170,36 @@ impl Definition {
         load_thermos_json(&json, &context)
             .map(Definition::from)
             .map_err(|errors| unreadable(errors.render(false)))
+    }
+
+    /// What a checkpoint alone says of a task whose definition cannot be read: its steps by their names. None of them may be begun.
+    pub(super) fn bare(history: &History) -> Definition {
+        let step = |(name, runs): (&Arc<str>, &Vec<Run>)| {
+            let mut step = Step::of(name.clone(), Launch::of(vec!["false".to_owned()]));
+            step.retry.attempts = None;
+            step.stop.timeout = Duration::ZERO;
+            let earlier = runs.iter().rev().skip(1);
+            step.restart_always = earlier.into_iter().any(|run| run.state == StepState::Success);
+            step
+        };
+        let carried = history
+            .carried
+            .keys()
+            .filter(|name| !history.steps.contains_key(*name));
+        let carried = carried.map(|name| Step::of(name.clone(), Launch::of(vec!["false".to_owned()])));
+        let steps = history.steps.iter().map(step).chain(carried).collect();
+        let name = history
+            .header
+            .as_ref()
+            .map_or("task".into(), |header| header.task_id.clone());
+        let mut spec = Task::of(name, steps);
+        spec.failures = None;
+        Definition {
+            spec: Arc::new(spec),
+            json: Value::Null,
+            loggers: BTreeMap::new(),
+            native: None,
+        }
     }
 
     /// Session of a native task, else nothing.

@@ -227,7 +227,7 @@ fn choose(mut all: Vec<Candidate>, what: &Collect) -> Vec<Candidate> {
 }
 
 /// Bytes that a path takes on the disk, with everything below it. Links are not followed.
-fn space(path: &Path) -> u64 {
+pub(super) fn space(path: &Path) -> u64 {
     let Ok(data) = fs::symlink_metadata(path) else {
         return 0;
     };

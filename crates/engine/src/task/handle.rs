@@ -6,15 +6,16 @@ use super::layout::{LayoutError, Place, Root, check_id};
 use super::service::{self, Led};
 use super::stream::{self, StreamError, Writer};
 use crate::handle::{Handle, Result};
-use crate::info::{Actor, Error};
+use crate::info::{Actor, Error, RunStats};
 use crate::owner::{Message, lock};
 use crate::state::State;
 use gaffer_config::{Host, SystemHost};
-use gaffer_core::name::JobId;
+use gaffer_core::name::{JobId, RunId};
 use gaffer_core::task::fold::History;
 use gaffer_core::task::record::{Header, Outputs, Record, TaskState};
 use gaffer_core::task::runner::{Input, Leader, Runner, TaskView};
 use gaffer_core::time::{Duration, Now};
+use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
@@ -205,14 +206,59 @@ impl Handle {
         self.task_led(led.map_err(Error::Task)?).await
     }
 
+    /// A checkpoint is there, and no file of the task.
+    fn is_lost_file(&self, id: &str) -> bool {
+        let root = self.tasks_root();
+        check_id(id).is_ok()
+            && self.settings.tasks_led.has(id)
+            && root.place(id).is_none()
+            && root.runner(id).exists()
+    }
+
+    async fn task_adopt_bare(&self, id: &str) -> Result<()> {
+        let (root, id) = (self.tasks_root(), id.to_owned());
+        let led = tokio::task::spawn_blocking(move || service::lead_bare(&root, &id))
+            .await
+            .map_err(|_| Error::ShuttingDown)?;
+        self.task_led(led?).await
+    }
+
+    /// What the live runs of a task use now.
+    pub async fn task_stats(&self, info: &TaskInfo) -> BTreeMap<RunId, RunStats> {
+        let mut all = BTreeMap::new();
+        if info.place == Place::Active {
+            let last = info.history.steps.values().filter_map(|runs| runs.last());
+            for run in last.filter(|run| run.ended.is_none()).filter_map(|run| run.run) {
+                // It may have ended meanwhile, or be led by somebody else.
+                if let Ok(stats) = self.run_stats(run).await {
+                    all.insert(run, stats);
+                }
+            }
+        }
+        all
+    }
+
+    /// Bytes on disk of a task's working directory.
+    pub async fn task_disk(&self, info: &TaskInfo) -> Option<u64> {
+        let sandbox = std::path::PathBuf::from(&*info.history.header.as_ref()?.sandbox);
+        tokio::task::spawn_blocking(move || super::gc::space(&sandbox))
+            .await
+            .ok()
+    }
+
     /// Asks for the end of a task that is not over.
+    ///
+    /// One whose definition cannot be read is ended by what its checkpoint says: nobody knows how its steps want to be asked,
+    /// so what lives is killed, and no final step runs.
     pub async fn task_kill(&self, id: &str, kill: TaskKill, by: &Actor) -> Result<()> {
-        self.task_adopt(id).await?;
-        let (id, stop_timeout) = {
+        if self.task_adopt(id).await.is_err() || self.is_lost_file(id) {
+            self.task_adopt_bare(id).await?;
+        }
+        let (id, stop_timeout, bare) = {
             let state = lock(&self.state);
             let found = state.tasks.active.get_key_value(id);
             let (id, active) = found.ok_or_else(|| self.not_active(id))?;
-            (id.clone(), active.definition.spec.stop_timeout)
+            (id.clone(), active.definition.spec.stop_timeout, active.is_bare())
         };
         let word = match kill.state {
             TaskState::Lost => "given up as lost",
@@ -221,8 +267,11 @@ impl Handle {
         let input = Input::Kill {
             state: kill.state,
             grace: kill.grace.unwrap_or(stop_timeout),
-            hard: kill.hard,
-            reason: format!("{word} by {by}").into(),
+            hard: kill.hard || bare,
+            reason: match bare {
+                false => format!("{word} by {by}").into(),
+                true => format!("{word} by {by}, without its definition").into(),
+            },
         };
         self.task_input(id, input)
     }
@@ -438,7 +487,12 @@ pub(super) fn read(root: &Root, id: &str) -> Result<TaskInfo> {
     let header = history.header.clone();
     let header =
         header.ok_or_else(|| Error::Task(format!("task {id} never began: its stream has no header")))?;
-    let definition = Definition::again(&text, &header).map_err(|error| Error::Task(error.to_string()))?;
+    let definition = match Definition::again(&text, &header) {
+        Ok(definition) => definition,
+        // What became of it is known.
+        Err(_) if history.state().is_terminal() => Definition::bare(&history),
+        Err(error) => return Err(Error::Task(error.to_string())),
+    };
     let leader = Leader { pid: 0, uid: 0 };
     let now = Now {
         mono: crate::clock::mono(),

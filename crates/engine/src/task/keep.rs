@@ -7,6 +7,7 @@
 use super::gc::{self, Candidate, Kept};
 use super::layout::Root;
 use super::service::Tasks;
+use super::stream::Writer;
 use crate::clock;
 use crate::owner::lock;
 use crate::settings::TasksLed;
@@ -15,7 +16,7 @@ use gaffer_config::Keep;
 use gaffer_core::name::JobId;
 use gaffer_core::time::{Duration, Wall};
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 /// Whoever waits for a run has so long to ask for it, whatever is said of keeping.
@@ -24,6 +25,9 @@ const LEAST: Duration = Duration::from_secs(10);
 /// Ends that come together are looked at together; looking takes a small share of the time.
 const PAUSE: Duration = Duration::from_secs(5);
 const SHARE: u32 = 20;
+
+/// Streams of led tasks are stamped so often.
+const STAMP_EVERY: Duration = Duration::from_secs(10);
 
 /// The wall clock may be set: it is asked again after this, whatever it said.
 const LONGEST: Duration = Duration::from_secs(6 * 60 * 60);
@@ -60,6 +64,36 @@ pub(crate) fn begin(state: &Arc<Mutex<State>>) {
             }
         }
     });
+}
+
+/// Says of every task that is led that it is: watchers judge its age by the time of its stream. Nothing is done while none is led.
+pub(crate) fn begin_stamps(state: &Arc<Mutex<State>>) {
+    let mut bell = lock(state).tasks.bell.subscribe();
+    let state = Arc::downgrade(state);
+    tokio::spawn(async move {
+        loop {
+            let Some(writers) = state.upgrade().map(|state| lock(&state).tasks.writers()) else {
+                return;
+            };
+            if writers.is_empty() {
+                if bell.changed().await.is_err() {
+                    return;
+                }
+                continue;
+            }
+            // A disk that takes no time stamp takes no record either, and that is told.
+            let _told =
+                tokio::task::spawn_blocking(move || writers.iter().for_each(|writer| stamp(writer))).await;
+            tokio::time::sleep(STAMP_EVERY).await;
+        }
+    });
+}
+
+fn stamp(writer: &Mutex<Writer>) {
+    let writer = writer.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Err(error) = writer.touch() {
+        tracing::debug!(%error, "the time of a stream cannot be set");
+    }
 }
 
 fn rules(tasks: &Tasks) -> BTreeMap<JobId, Keep> {

@@ -44,5 +44,11 @@ pub use definition::{Definition, DefinitionError, Native};
 pub use gc::{Collect, Collected};
 pub(crate) use handle::run_id;
 pub use handle::{NewTask, Retry, TaskInfo, TaskKill};
-pub(crate) use keep::begin as begin_keep;
-pub(crate) use latest::{LatestChanges, begin as begin_starts, changes as latest_rows};
+pub(crate) use latest::{LatestChanges, changes as latest_rows};
+
+/// Starts what is wanted, removes what is over and stamps what is led, until the engine is gone.
+pub(crate) fn begin(handle: &crate::handle::Handle) -> tokio::task::JoinHandle<()> {
+    keep::begin(&handle.state);
+    keep::begin_stamps(&handle.state);
+    latest::begin(handle)
+}

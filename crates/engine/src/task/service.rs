@@ -9,7 +9,7 @@ use super::output;
 use super::stream::Writer;
 use crate::clock;
 use crate::facts::RunFacts;
-use crate::info::{Actor, Error, Event};
+use crate::info::{Actor, Error, Event, Rusage};
 use crate::owner::Message;
 use crate::settings::TasksLed;
 use crate::state::State;
@@ -17,7 +17,8 @@ use crate::store::LatestRow;
 use gaffer_core::io;
 use gaffer_core::job::Output;
 use gaffer_core::name::RunId;
-use gaffer_core::task::record::{Header, Record, TaskState};
+use gaffer_core::task::fold::History;
+use gaffer_core::task::record::{Header, Record, TaskState, Usage};
 use gaffer_core::task::runner::{Command, Found, Input, Leader, RunEnd, Runner};
 use gaffer_core::time::{Mono, Wall};
 use gaffer_shim::message::ToShim;
@@ -75,6 +76,13 @@ pub(crate) struct Led {
     pub by: Actor,
 }
 
+impl Active {
+    /// Nobody knows what its steps would do.
+    pub fn is_bare(&self) -> bool {
+        self.definition.json.is_null()
+    }
+}
+
 impl Default for Tasks {
     fn default() -> Tasks {
         Tasks {
@@ -128,6 +136,11 @@ impl Tasks {
             .values()
             .filter_map(|active| active.runner.next_deadline())
             .min()
+    }
+
+    /// Streams of all tasks that are led.
+    pub fn writers(&self) -> Vec<Arc<Mutex<Writer>>> {
+        self.active.values().map(|active| active.writer.clone()).collect()
     }
 
     /// The task of a run.
@@ -190,6 +203,8 @@ impl State {
         let is_first = active.runner.history().steps.is_empty();
         if comes_after && is_first && self.settings.tasks_led == TasksLed::All {
             self.tasks.held.insert(id.clone());
+        }
+        if self.tasks.held.contains(id) || active.is_bare() {
             self.feed_task(id, Input::Hold(true));
         }
     }
@@ -337,6 +352,7 @@ impl State {
                     oom: false,
                     at: clock::wall(),
                     outputs: Ok(Vec::new()),
+                    usage: None,
                 },
                 tree_gone: true,
             },
@@ -563,6 +579,7 @@ impl State {
         };
         if over {
             self.tasks.runs.remove(&run);
+            self.sampler.forget(run);
             self.link_output(id, run);
         }
         self.feed_task(id, input);
@@ -590,6 +607,7 @@ impl State {
             oom: end.oom,
             at: end.at,
             outputs: file.map_or(Ok(Vec::new()), |(file, step)| file.read(&step)),
+            usage: facts.exit.as_ref().map(|exit| usage(&exit.rusage)),
         }
     }
 
@@ -624,6 +642,13 @@ impl State {
             Ok(desk) => desk.link(link),
             Err(error) => tracing::error!(%error, "no thread can be started to link output"),
         }
+    }
+}
+
+fn usage(rusage: &Rusage) -> Usage {
+    Usage {
+        cpu_ms: (rusage.user_us + rusage.system_us) / 1000,
+        memory_peak: rusage.max_rss_kib * 1024,
     }
 }
 
@@ -718,6 +743,28 @@ pub(crate) async fn resume(state: &Arc<Mutex<State>>) {
     crate::owner::lock(state).end_unknown_task_runs(&there);
     latest::resume(state).await;
     crate::owner::lock(state).release_tasks();
+}
+
+/// Opens the stream of a task whose definition is not needed: nothing of it will be begun.
+pub(super) fn lead_bare(root: &Root, id: &str) -> Result<Led, Error> {
+    let task = |text: String| Error::Task(format!("task {id}: {text}"));
+    let (writer, records) = Writer::lead(&root.runner(id)).map_err(|error| task(error.to_string()))?;
+    let history = History::replay(&records).map_err(|error| task(error.to_string()))?;
+    let header = history.header.clone();
+    let header = header.ok_or_else(|| task("its stream has no header: it never began".to_owned()))?;
+    if root.place(id).is_none() {
+        // It is over when its file moves: one that has gone is made for that.
+        root.begin(id, b"{}\n").map_err(|error| task(error.to_string()))?;
+    }
+    Ok(Led {
+        id: id.into(),
+        header,
+        definition: Definition::bare(&history),
+        root: root.clone(),
+        writer,
+        records,
+        by: "the checkpoint".into(),
+    })
 }
 
 /// Opens the stream and the definition of a task that is on disk.

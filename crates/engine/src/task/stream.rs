@@ -304,7 +304,7 @@ impl Writer {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use gaffer_core::task::record::{Change, Header, Status, StepRecord, StepState, TaskState};
+    use gaffer_core::task::record::{Change, Header, Status, StepRecord, StepState, TaskState, Usage};
     use gaffer_core::time::Wall;
 
     fn records() -> Vec<Record> {
@@ -356,6 +356,10 @@ mod tests {
                     reason: Some("did not end within 5s".into()),
                     outputs: vec![("n".into(), "v".into())],
                     fatal: true,
+                    usage: Some(Usage {
+                        cpu_ms: 1,
+                        memory_peak: 2,
+                    }),
                 },
             ),
             Record::Paused(true),

@@ -4,7 +4,9 @@
 //! a kind that it does not know comes from a newer version: it is refused by name, for nothing may be decided on half a history.
 
 use gaffer_core::name::RunId;
-use gaffer_core::task::record::{Change, Header, Outputs, Record, Status, StepRecord, StepState, TaskState};
+use gaffer_core::task::record::{
+    Change, Header, Outputs, Record, Status, StepRecord, StepState, TaskState, Usage,
+};
 use gaffer_core::time::Wall;
 use gaffer_shim::journal::RunIdWire;
 use minicbor::{Decode, Encode};
@@ -101,6 +103,10 @@ struct StepWire {
     outputs: Option<Vec<Pair>>,
     #[n(10)]
     fatal: Option<bool>,
+    #[n(11)]
+    cpu_ms: Option<u64>,
+    #[n(12)]
+    memory_peak: Option<u64>,
 }
 
 #[derive(Encode, Decode)]
@@ -284,6 +290,8 @@ fn step_wire(record: &StepRecord) -> StepWire {
         reason: None,
         outputs: None,
         fatal: None,
+        cpu_ms: None,
+        memory_peak: None,
     };
     match &record.change {
         Change::Waiting => {}
@@ -305,6 +313,7 @@ fn step_wire(record: &StepRecord) -> StepWire {
             reason,
             outputs,
             fatal,
+            usage,
             ..
         } => {
             wire.at = at.map(|at| at.0);
@@ -312,6 +321,8 @@ fn step_wire(record: &StepRecord) -> StepWire {
             wire.reason = reason.as_ref().map(ToString::to_string);
             wire.outputs = (!outputs.is_empty()).then(|| pairs(outputs));
             wire.fatal = fatal.then_some(true);
+            wire.cpu_ms = usage.map(|usage| usage.cpu_ms);
+            wire.memory_peak = usage.map(|usage| usage.memory_peak);
         }
     }
     wire
@@ -397,6 +408,10 @@ fn step_of(wire: StepWire) -> Result<StepRecord, WireError> {
             reason: wire.reason.map(Arc::from),
             outputs: wire.outputs.map(outputs).unwrap_or_default(),
             fatal: wire.fatal.unwrap_or_default(),
+            usage: wire.cpu_ms.map(|cpu_ms| Usage {
+                cpu_ms,
+                memory_peak: wire.memory_peak.unwrap_or_default(),
+            }),
         },
     };
     Ok(StepRecord {

@@ -118,7 +118,7 @@ pub async fn status(ctx: &Context, args: &TaskStatusArgs) -> Result<u8, Failure>
         }
         return Ok(u8::from(items.is_empty()));
     }
-    let tasks = all(ctx, root, &args.ids, false).await?;
+    let tasks = with_disk(ctx, root, &args.ids).await?;
     if ctx.out.is_text() {
         for task in &tasks {
             let lines = match timeline {
@@ -132,6 +132,14 @@ pub async fn status(ctx: &Context, args: &TaskStatusArgs) -> Result<u8, Failure>
     }
     documents(ctx, &tasks)?;
     Ok(0)
+}
+
+async fn with_disk(ctx: &Context, root: Option<&Path>, ids: &[String]) -> Result<Vec<Task>, Failure> {
+    let view = View::open(ctx, root).await?;
+    let each = ids.iter().map(|id| view.client.task_with_disk(id));
+    let found = futures_util::future::try_join_all(each).await;
+    view.close(ctx).await;
+    Ok(found?)
 }
 
 async fn all(ctx: &Context, root: Option<&Path>, ids: &[String], spec: bool) -> Result<Vec<Task>, Failure> {

@@ -198,9 +198,13 @@ async fn kill_in(
     let view = View::open(ctx, Some(&root)).await?;
     let known = view.client.task(id, false).await;
     view.close(ctx).await;
-    let known = known?;
-    if known.location == "finished" {
-        return Err(Failure::conflict(format!("task {id} is over: {}", known.state)));
+    match known {
+        Ok(known) if known.location == "finished" => {
+            return Err(Failure::conflict(format!("task {id} is over: {}", known.state)));
+        }
+        // Where the definition cannot be read, the checkpoint says what lives.
+        Err(error) if !root.join("checkpoints").join(id).join("runner").exists() => return Err(error.into()),
+        Ok(_) | Err(_) => {}
     }
     let private = runner::start(&root, id).await?;
     let outcome = kill_at(ctx, &private.client, id, request, no_wait).await;

@@ -57,6 +57,16 @@ fn shown(name: &str, value: &str) -> String {
     }
 }
 
+/// `cpu 98%  1.2G` of a run that lives.
+fn uses(run: &TaskRun) -> Vec<String> {
+    let Some(usage) = run.usage.as_ref().filter(|_| run.ended_at.is_none()) else {
+        return Vec::new();
+    };
+    let cpu = usage.cpu_percent.map(|share| format!("cpu {share:.0}%"));
+    let memory = usage.memory_bytes.map(when::size);
+    cpu.into_iter().chain(memory).collect()
+}
+
 /// State, time and details of a step.
 fn facts(step: &TaskStep) -> (String, String) {
     let last = step.runs.last();
@@ -66,6 +76,7 @@ fn facts(step: &TaskStep) -> (String, String) {
     } else if let Some(last) = last {
         details.push(end(last));
     }
+    details.extend(last.map(uses).unwrap_or_default());
     details.extend(step.outputs.iter().map(|(name, value)| shown(name, value)));
     details.retain(|detail| !detail.is_empty());
     (last.map(lived).unwrap_or_default(), details.join("  "))
@@ -93,6 +104,7 @@ pub fn lines(out: &Out, task: &Task) -> Vec<String> {
     };
     let mut said = vec![task.summary.clone(), task.reason.clone()];
     said.retain(|text| !text.is_empty() && *text != task.state);
+    said.extend(task.disk_bytes.map(|bytes| format!("disk {}", when::size(bytes))));
     let mut all = vec![format!(
         "{}   {state}  {age}  {}",
         out.paint.role(Role::Key, &task.id),

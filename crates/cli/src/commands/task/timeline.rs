@@ -187,7 +187,13 @@ fn right(step: &TaskStep) -> String {
     };
     let room = RIGHT - 10;
     let said: String = said.chars().take(room).collect();
-    format!("{said:room$} {:>8}", screen::lived(last))
+    let peak = last.usage.as_ref().and_then(|usage| usage.memory_peak_bytes);
+    let peak = peak.map(|peak| format!("  {:>5}", crate::when::size(peak)));
+    format!(
+        "{said:room$} {:>8}{}",
+        screen::lived(last),
+        peak.unwrap_or_default()
+    )
 }
 
 /// `exit 1`, `SIGKILL`, or nothing.

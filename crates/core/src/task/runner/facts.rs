@@ -96,6 +96,7 @@ impl Runner {
                 .map(|run| run.state);
             match state {
                 // Decided and not begun: the same run, not a further one.
+                Some(StepState::Waiting) if self.held => {}
                 Some(StepState::Waiting) => self.begin_again(step, ids),
                 Some(StepState::Forked | StepState::Running) => self.vanished(step),
                 Some(StepState::Success | StepState::Failed | StepState::Killed | StepState::Lost) | None => {
@@ -301,6 +302,7 @@ impl Runner {
             reason: reason.map(Arc::from),
             outputs,
             fatal,
+            usage: end.usage,
         }
     }
 
@@ -323,6 +325,7 @@ impl Runner {
                 reason,
                 outputs,
                 fatal,
+                usage: None,
             },
         );
         self.tell_end(step);

@@ -34,7 +34,7 @@ pub use view::{StepView, TaskView};
 use super::fold::{FoldError, History};
 use super::plan::{End, Ending, Plan, PlanError};
 use super::record::{
-    Change, Header, Outputs, Record, Status as TaskStatus, StepRecord, StepState, TaskState,
+    Change, Header, Outputs, Record, Status as TaskStatus, StepRecord, StepState, TaskState, Usage,
 };
 use super::spec::{Step, Task};
 use crate::io::{Reason, Status};
@@ -127,8 +127,8 @@ pub enum Input {
     },
     /// Freeze, or go on.
     Pause(bool),
-    /// No step begins before what the task comes after; or what it came after has come about. Nothing of that is recorded:
-    /// whoever leads a task of which no step has begun asks again.
+    /// Nothing is begun and no stage ends until the hold is taken back, or an end is asked for. Nothing of that is recorded:
+    /// whoever leads a task that comes after others asks again.
     Hold(bool),
 }
 
@@ -143,6 +143,8 @@ pub struct RunEnd {
     pub at: Wall,
     /// Its declared outputs, or what is wrong with them.
     pub outputs: Result<Outputs, Arc<str>>,
+    /// What it used, if that is known.
+    pub usage: Option<Usage>,
 }
 
 /// What journals know of a step's newest run.

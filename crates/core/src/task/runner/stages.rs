@@ -13,7 +13,11 @@ impl Runner {
     /// Goes on until nothing more follows from what is known.
     pub(super) fn advance(&mut self, ids: RunIds<'_>) {
         loop {
-            let next = match self.history.state() {
+            let state = self.history.state();
+            if self.held && self.history.forced.is_none() && !state.is_terminal() {
+                return;
+            }
+            let next = match state {
                 TaskState::Active => self.active(ids),
                 TaskState::Cleaning => self.cleaning(),
                 TaskState::Finalizing => self.finalizing(ids),
@@ -73,7 +77,7 @@ impl Runner {
     }
 
     fn begin_picks(&mut self, is_final: bool, handlers_only: bool, ids: RunIds<'_>) {
-        if self.history.paused || (self.held && !is_final) {
+        if self.history.paused {
             return;
         }
         let (now, concurrency) = (self.now.mono, self.spec.concurrency);
