@@ -260,7 +260,12 @@ fn r01_layers_run_with_a_port_and_the_answer_has_its_shape() {
         std::fs::read_to_string(run.join("stderr")).expect("output"),
         "err\n"
     );
-    assert_eq!(place.status("r01"), done);
+    let mut status = place.status("r01");
+    let disk = status
+        .as_object_mut()
+        .and_then(|status| status.remove("disk_bytes"));
+    assert!(disk.is_some_and(|disk| disk.as_u64() > Some(0)));
+    assert_eq!(status, done);
     assert_eq!(said(&place.run(&["logs", "r01", "t3", "-s", "stdout"])), "out\n");
     assert!(said(&place.run(&["logs", "r01"])).contains("t3 ! err"));
     let (_, listed) = place.json(&["ls"]);

@@ -64,6 +64,7 @@ impl Candidate {
             kept,
             logs: None,
             data: None,
+            sandbox: None,
         }
     }
 }
@@ -92,6 +93,8 @@ pub(super) struct Candidate {
     pub kept: Option<Kept>,
     logs: Option<PathBuf>,
     data: Option<PathBuf>,
+    /// A working directory of this root, and how many tasks work there.
+    sandbox: Option<(PathBuf, u32)>,
 }
 
 fn collect(root: &Root, what: &Collect) -> Result<Vec<Collected>> {
@@ -106,7 +109,8 @@ fn collect(root: &Root, what: &Collect) -> Result<Vec<Collected>> {
     if !what.dry_run {
         finish_removals(root)?;
     }
-    let chosen = choose(candidates(root)?, what);
+    let mut chosen = choose(candidates(root)?, what);
+    share(&mut chosen);
     if !what.dry_run {
         for candidate in &chosen {
             remove(root, candidate)?;
@@ -124,6 +128,7 @@ pub(super) fn sweep(
     let mut all = candidates(root)?;
     let chosen = choose(&all);
     all.retain(|one| chosen.contains(&one.collected.id));
+    share(&mut all);
     all.iter().try_for_each(|one| remove(root, one))?;
     Ok(all.into_iter().map(|one| one.collected).collect())
 }
@@ -156,12 +161,12 @@ fn candidates(root: &Root) -> Result<Vec<Candidate>> {
                 (path == root.path().join(folder).join(&one.id)).then_some(path)
             };
             let logs = header.and_then(|header| own(&header.log_dir, "logs"));
-            let alone = header.is_some_and(|header| works.get(&*header.sandbox) == Some(&1));
             // That of a run again is the folder of the first, which may have gone without it.
-            let data = header
-                .and_then(|header| sandbox_of(root, header))
-                .filter(|_| alone);
-            candidate(root, &one.id, (logs, data), kept.remove(&one.id))
+            let sandbox = header.and_then(|header| {
+                let users = works.get(&*header.sandbox).copied().unwrap_or_default();
+                Some((sandbox_of(root, header)?, users))
+            });
+            candidate(root, &one.id, (logs, sandbox), kept.remove(&one.id))
         })
         .collect();
     all.sort_by(|a, b| {
@@ -182,13 +187,15 @@ fn sandbox_of(root: &Root, header: &Header) -> Option<PathBuf> {
 fn candidate(
     root: &Root,
     id: &str,
-    (logs, data): (Option<PathBuf>, Option<PathBuf>),
+    (logs, sandbox): (Option<PathBuf>, Option<(PathBuf, u32)>),
     kept: Option<Kept>,
 ) -> Candidate {
     let modified = fs::metadata(root.runner(id)).and_then(|data| data.modified());
     let age = modified
         .ok()
         .and_then(|at| SystemTime::now().duration_since(at).ok());
+    let alone = sandbox.as_ref().filter(|(_, users)| *users == 1);
+    let data = alone.map(|(path, _)| path.clone());
     let metadata = space(&root.checkpoint(id)) + space(&root.task(id, Place::Finished));
     Candidate {
         collected: Collected {
@@ -201,6 +208,23 @@ fn candidate(
         kept,
         logs,
         data,
+        sandbox,
+    }
+}
+
+/// A working directory that several have goes with the last of them, if all of them go.
+fn share(chosen: &mut [Candidate]) {
+    let mut gone: BTreeMap<PathBuf, u32> = BTreeMap::new();
+    for one in chosen {
+        let Some((path, users)) = one.sandbox.clone().filter(|(_, users)| *users > 1) else {
+            continue;
+        };
+        let count = gone.entry(path.clone()).or_default();
+        *count += 1;
+        if *count == users {
+            one.collected.data = Some(space(&path));
+            one.data = Some(path);
+        }
     }
 }
 

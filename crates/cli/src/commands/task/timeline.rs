@@ -9,7 +9,7 @@ use gaffer_api::types::task::{Task, TaskRun, TaskStep};
 /// Where nothing says how wide a line may be, and the widest that is of use.
 const WIDTH: usize = 100;
 /// Room for how a step ended and how long it took.
-const RIGHT: usize = 36;
+const RIGHT: usize = 43;
 /// Ticks of the scale, in milliseconds.
 const TICKS: &[u64] = &[
     1,
@@ -185,7 +185,7 @@ fn right(step: &TaskStep) -> String {
             end => end,
         },
     };
-    let room = RIGHT - 10;
+    let room = RIGHT - 17;
     let said: String = said.chars().take(room).collect();
     let peak = last.usage.as_ref().and_then(|usage| usage.memory_peak_bytes);
     let peak = peak.map(|peak| format!("  {:>5}", crate::when::size(peak)));
