@@ -98,4 +98,4 @@ pub use thermos::{
 };
 pub use units::{UnitError, format_duration, format_size, parse_duration, parse_size, shell_quote};
 pub use user_nodes::{UserNode, UserNodes, is_node_name, project_nodes, user_nodes, with_node, without_node};
-pub use webhook::{Webhook, WebhookFormat};
+pub use webhook::{Webhook, WebhookFormat, webhooks_toml};

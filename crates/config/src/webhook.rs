@@ -398,8 +398,13 @@ fn retry(table: &Table) -> Retry {
 
 /// The webhooks of a configuration as they are written in a `gaffer.toml`, without what is the default.
 pub(crate) fn to_toml(config: &Config) -> String {
+    webhooks_toml(&config.session, &config.webhooks)
+}
+
+/// The same for webhooks that are known; `session` is that of the file.
+pub fn webhooks_toml(session: &Name, webhooks: &[Webhook]) -> String {
     let mut out = String::new();
-    for webhook in &config.webhooks {
+    for webhook in webhooks {
         out.push_str(&format!("\n[webhook.{}]\n", quoted_key(webhook.name.as_str())));
         let plain = Webhook {
             url: webhook.url.clone(),
@@ -417,7 +422,7 @@ pub(crate) fn to_toml(config: &Config) -> String {
         };
         let (usual, mut typed) = (plain.typed(), webhook.typed());
         drop_nulls(&mut typed);
-        if webhook.session != config.session {
+        if webhook.session != *session {
             out.push_str(&format!(
                 "session = {}\n",
                 toml_value(&json!(webhook.session.as_str()))

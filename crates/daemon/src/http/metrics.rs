@@ -29,6 +29,7 @@ pub async fn metrics(State(app): State<Shared>) -> Answer<Response> {
     }
     let mut registry = registry(&app);
     queues(&app, &mut registry).await;
+    webhooks(&app, &mut registry).await;
     let mut text = String::new();
     encode(&mut text, &registry)
         .map_err(|error| Refusal::new(Code::Internal, format!("the metrics cannot be written: {error}")))?;
@@ -121,6 +122,52 @@ fn instances(app: &Shared) -> Family<Labels, Gauge> {
         }
     }
     instances
+}
+
+/// Webhooks by session and name: what became of their events, and what still waits. One that the store cannot tell of is
+/// left out.
+async fn webhooks(app: &Shared, registry: &mut Registry) {
+    let hooks = app.handle.hooks();
+    if hooks.is_empty() {
+        return;
+    }
+    let deliveries: Family<Labels, Counter> = Family::default();
+    let (waiting, oldest): (Family<Labels, Gauge>, Family<Labels, Gauge>) = Default::default();
+    for hook in hooks.iter() {
+        let id = hook.webhook.id();
+        let (Ok(counts), Ok(due)) = (app.handle.hook_counts(&id).await, app.handle.hook_due(&id).await)
+        else {
+            continue;
+        };
+        let labels = vec![
+            ("session".to_owned(), hook.webhook.session.to_string()),
+            ("webhook".to_owned(), hook.webhook.name.to_string()),
+        ];
+        for (result, count) in [
+            ("delivered", counts.delivered),
+            ("given-up", counts.given_up),
+            ("dropped", counts.dropped),
+        ] {
+            let mut labels = labels.clone();
+            labels.push(("result".to_owned(), result.to_owned()));
+            deliveries.get_or_create(&labels).inc_by(count);
+        }
+        let number = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
+        waiting.get_or_create(&labels).set(number(counts.waiting));
+        let age = due.map_or(0, |due| view::now().0.saturating_sub(due.event.time.0) / 1000);
+        oldest.get_or_create(&labels).set(age.max(0));
+    }
+    registry.register(
+        "webhook_deliveries",
+        "Events of webhooks that are over, by what became of them",
+        deliveries,
+    );
+    registry.register("webhook_waiting", "Events in the outbox", waiting);
+    registry.register(
+        "webhook_oldest_seconds",
+        "Age of the oldest event in the outbox, 0 if there is none",
+        oldest,
+    );
 }
 
 /// Queues by session and name. A store that does not answer costs only these: the rest of the page is needed most just then.

@@ -19,7 +19,7 @@ use gaffer_api::lookup::matches_name;
 use gaffer_api::types::{
     self, ApplyRequest, Doctor, Health, KnownNode, Node, Operation, Plan, ShutdownRequest,
 };
-use gaffer_config::Bundle;
+use gaffer_config::{Bundle, Webhook};
 use gaffer_core::name::{JobId, Name};
 use hyper::StatusCode;
 use hyper::header::{ACCEPT, CONTENT_TYPE, HeaderMap};
@@ -275,7 +275,20 @@ pub async fn config(
     };
     let jobs = app.handle.jobs_typed(query.session.as_deref()).await?;
     if !is_json {
-        return Ok(([(CONTENT_TYPE, "application/toml")], config_toml(&jobs)?).into_response());
+        let mut hooks: Vec<Webhook> = app
+            .handle
+            .hooks()
+            .iter()
+            .map(|hook| hook.webhook.clone())
+            .collect();
+        hooks.retain(|hook| {
+            query
+                .session
+                .as_ref()
+                .is_none_or(|session| *session == *hook.session.as_str())
+        });
+        let text = config_toml(&jobs, &hooks)?;
+        return Ok(([(CONTENT_TYPE, "application/toml")], text).into_response());
     }
     let mut sessions: BTreeMap<String, BTreeMap<String, Value>> = BTreeMap::new();
     for (id, typed) in jobs {
@@ -286,7 +299,7 @@ pub async fn config(
 }
 
 /// One file for all. It names a job once, whatever its session is.
-fn config_toml(jobs: &BTreeMap<JobId, Value>) -> Answer<String> {
+fn config_toml(jobs: &BTreeMap<JobId, Value>, hooks: &[Webhook]) -> Answer<String> {
     let mut seen: BTreeMap<&str, &JobId> = BTreeMap::new();
     let mut loaded = BTreeMap::new();
     for (id, typed) in jobs {
@@ -302,11 +315,41 @@ fn config_toml(jobs: &BTreeMap<JobId, Value>) -> Answer<String> {
             read.map_err(|errors| crate::refusal::invalid_config(&errors))?,
         );
     }
-    let session = jobs
-        .keys()
-        .next()
-        .map_or_else(Name::default_session, |id| id.session.clone());
-    Ok(gaffer_config::jobs_toml(&session, &loaded))
+    let first = jobs.keys().next().map(|id| &id.session);
+    let first = first.or_else(|| Some(&hooks.first()?.session));
+    let session = first.map_or_else(Name::default_session, Clone::clone);
+    Ok(gaffer_config::jobs_toml(&session, &loaded) + &hooks_toml(&session, hooks)?)
+}
+
+/// Webhooks. An address that may hold a key is masked, and the webhook is a comment: applied, it would be another one.
+fn hooks_toml(session: &Name, hooks: &[Webhook]) -> Answer<String> {
+    let mut text = String::new();
+    for (at, hook) in hooks.iter().enumerate() {
+        if let Some(other) = hooks[..at].iter().find(|other| other.name == hook.name) {
+            let message = format!(
+                "one file cannot hold both webhooks {} and {}",
+                other.id(),
+                hook.id()
+            );
+            return Err(Refusal::new(Code::WrongState, message).hint("ask for one session, ?session="));
+        }
+        let masked = crate::http::webhooks::masked(&hook.url);
+        let is_whole = masked == hook.url;
+        let shown = Webhook {
+            url: masked,
+            ..hook.clone()
+        };
+        let section = gaffer_config::webhooks_toml(session, &[shown]);
+        if is_whole {
+            text.push_str(&section);
+            continue;
+        }
+        text.push_str("\n# What stands behind the `?` is not shown: it may be a key.\n");
+        for line in section.lines().filter(|line| !line.is_empty()) {
+            text.push_str(&format!("# {line}\n"));
+        }
+    }
+    Ok(text)
 }
 
 /// Checks of the node.

@@ -186,7 +186,7 @@ fn delivery(delivery: &Delivery) -> WebhookDelivery {
 }
 
 /// What stands behind the `?` is often a key.
-fn masked(url: &str) -> String {
+pub fn masked(url: &str) -> String {
     match url.split_once('?') {
         Some((url, _)) => format!("{url}?***"),
         None => url.to_owned(),

@@ -306,6 +306,50 @@ fn a_receiver_may_speak_https_and_must_be_who_it_says() {
 }
 
 #[test]
+fn metrics_and_the_configuration_tell_of_webhooks() {
+    let receiver = Receiver::start();
+    let silent = "[webhook.silent]\nurl = \"http://127.0.0.1:1/hook?key=canary-9\"\nevents = [\"run.*\"]\n";
+    let mut node = node(&format!(
+        "{}{silent}",
+        hook(&receiver, "events = [\"run.exited\"]")
+    ));
+    let once = json!({"cmd": ["/bin/sh", "-c", "exit 3"], "restart": "never"});
+    node.put_job("shop", "once", &once);
+    receiver.wait("run.exited", |post| post.event() == "run.exited");
+    let says = |node: &mut Node, line: &str| {
+        wait_until(SOON, line, || {
+            let text = node.request("GET", "/metrics", None).text();
+            text.lines().any(|one| one == line)
+        });
+    };
+    says(
+        &mut node,
+        "gaffer_webhook_deliveries_total{session=\"default\",webhook=\"ops\",result=\"delivered\"} 1",
+    );
+    says(
+        &mut node,
+        "gaffer_webhook_waiting{session=\"default\",webhook=\"ops\"} 0",
+    );
+    says(
+        &mut node,
+        "gaffer_webhook_waiting{session=\"default\",webhook=\"silent\"} 2",
+    );
+    says(
+        &mut node,
+        "gaffer_webhook_oldest_seconds{session=\"default\",webhook=\"silent\"} 1",
+    );
+    let config = node.request("GET", "/v1/config?format=toml", None).text();
+    assert!(
+        config.contains("\n[webhook.ops]\n") && config.contains("run.exited"),
+        "{config}"
+    );
+    assert!(
+        config.contains("\n# [webhook.silent]\n") && !config.contains("canary-9"),
+        "{config}"
+    );
+}
+
+#[test]
 fn without_webhooks_nothing_is_written_for_them() {
     let mut node = node("session = \"default\"\n");
     node.put_job("shop", "web", &json!({"cmd": ["true"], "restart": "never"}));

@@ -1,6 +1,7 @@
 //! The APIs of the original gaffer, 0.5 and 0.4, against a real daemon over raw HTTP. Tests are named by the row of the
 //! specification that they are about.
 
+mod defects;
 mod feeds;
 mod five;
 mod four;

@@ -147,17 +147,12 @@ fn when_the_time_is_over_tasks_of_queues_are_given_back_and_jobs_stop_all_the_sa
     let spec = json!({ "cmd": [node.fixture(), "idle"], "cwd": "/", "stop": { "timeout": "5s" } });
     node.put_job("default", "late", &spec);
     assert_eq!(node.get("/v1/jobs/default/late")["state"], "stopped");
-    let events = node.get("/v1/events");
-    let told: Vec<&str> = events
-        .as_array()
-        .into_iter()
-        .flatten()
-        .filter_map(|event| event["event"].as_str())
+    let events = node.request("GET", "/v1/events?filter=node.*", None).text();
+    let told: Vec<Value> = events
+        .lines()
+        .filter_map(|line| serde_json::from_str(line).ok())
         .collect();
-    let told: Vec<&str> = told
-        .into_iter()
-        .filter(|event| event.starts_with("node."))
-        .collect();
+    let told: Vec<&str> = told.iter().filter_map(|event| event["event"].as_str()).collect();
     assert_eq!(told, ["node.closed", "node.drained"]);
     assert_eq!(node.http("DELETE", "/v1/nodes/alpha/drain", None).0, 200);
     is(&mut node, "late", "running");

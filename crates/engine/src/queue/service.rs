@@ -664,7 +664,9 @@ pub(super) fn due(at: Wall) -> Input {
 impl Queues {
     /// No task of a queue is here; where the time is over, one whose outcome cannot be written does not count.
     pub fn is_idle(&self, late: bool) -> bool {
-        self.dispatch.is_idle(late)
+        // Before the store is open and recovery over, nobody knows what there is.
+        let is_known = self.defined.is_empty() || self.store.is_some() && self.dispatch.is_recovered();
+        (late || is_known) && self.dispatch.is_idle(late)
     }
 
     /// Tasks that workers have.

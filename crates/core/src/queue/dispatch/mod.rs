@@ -168,6 +168,11 @@ impl Dispatch {
         }
     }
 
+    /// Is recovery over?
+    pub fn is_recovered(&self) -> bool {
+        self.recovered
+    }
+
     /// Tasks that are worked on here.
     pub fn working(&self) -> usize {
         self.held.values().filter(|held| held.is_working()).count()
