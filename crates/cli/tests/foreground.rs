@@ -430,13 +430,13 @@ fn a_task_comes_before_its_job_and_is_told_with_what_it_writes() {
     running.until("migrate   | step one");
     running.until("✗ failed");
     running.until("exit 3");
-    running.until("worker.1 ○ waiting   for migrate");
+    running.until("○ waiting   for migrate");
     running.signal(Signal::INT);
     assert_eq!(running.end(), 0, "{}", place.said());
     std::fs::write(place.root.path().join("shop/go"), "").expect("a file");
     let running = place.start(&["start"]);
     running.until("migrate   ● success");
-    running.until("worker.1 ● running");
+    running.until("● running");
     running.signal(Signal::INT);
     assert_eq!(running.end(), 0, "{}", place.said());
     let said = place.said();

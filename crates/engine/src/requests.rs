@@ -383,9 +383,7 @@ impl State {
                 by,
             } => {
                 self.tell_signalled(&target.job, &runs, target.instance.is_none(), signal, &by);
-                for run in runs {
-                    self.signal(run, signal, to);
-                }
+                runs.into_iter().for_each(|run| self.signal(run, signal, to));
             }
             Effect::Tasks(defined, latest) => self.define_tasks(defined, latest),
             Effect::Queues(defined) => self.define_queues(defined),

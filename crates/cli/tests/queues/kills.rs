@@ -1,6 +1,7 @@
 //! The crash table: whatever is killed, what was promised is kept.
 
 use super::*;
+use gaffer_testkit::process::Process;
 
 /// What gets a SIGKILL.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -44,6 +45,11 @@ fn strike(node: &mut Node, victim: Victim) {
     }
     if node.daemon_pid().is_none() {
         node.start_again();
+    }
+    if victim != Victim::Daemon {
+        // The daemon ends what its shim left; until then it could still be told to go.
+        let is_gone = || Process::read(worker).is_none_or(|process| process.is_zombie());
+        wait_until(SOON, "the worker is gone", is_gone);
     }
     std::fs::write(node.root().join("go"), "").expect("a file");
 }

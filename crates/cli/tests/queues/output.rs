@@ -136,7 +136,9 @@ cmd = ["sh", "-c", "echo attempt $$GAFFER_ATTEMPT; sleep 0.2; echo last >&2; exi
     let why = node.cli(&["why", "queue:q"]);
     assert_eq!(code(&why), 0, "{}", errors(&why));
     assert!(
-        text(&why).contains("is idle: 0 waiting") && text(&why).contains("exit 3; given up after 2 attempts"),
+        text(&why).contains("q is idle: ")
+            && text(&why).contains("0 waiting")
+            && text(&why).contains("exit 3; given up after 2 attempts"),
         "{}",
         text(&why)
     );
