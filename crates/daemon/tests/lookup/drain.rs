@@ -118,8 +118,6 @@ fn a_drained_node_ends_its_tasks_then_its_jobs_in_order_and_works_again_once_tha
     assert_eq!((status, &answer["state"]), (200, &json!("up")), "{answer}");
     is(&mut node, "web", "running");
     wait_until(SOON, "the queue is worked off", || waiting(&mut node) == 0);
-    // What had ended for good before is not begun again.
-    assert_eq!(read(&dir.path().join("once")), "x\n");
     node.kill9();
     node.start_again();
     assert_eq!(state(&mut node), "up");
