@@ -457,8 +457,10 @@ impl Pump {
     /// Sends the lines that were read; none: nobody listens any more.
     async fn send(&mut self) -> Option<()> {
         self.owners.parts.refresh();
+        // Where nothing is noted (a full disk) all of these lines wait as long as one of them.
+        let until = Instant::now() + NOTE_WITHIN;
         while let Some(line) = self.source.ready.pop_front() {
-            self.known(line.offset).await;
+            self.known(line.offset, until).await;
             let Some(item) = self.owners.item(&self.source, &self.wanted, self.task, line) else {
                 continue;
             };
@@ -469,9 +471,8 @@ impl Pump {
     }
 
     /// Waits until it is known whose a byte is.
-    async fn known(&mut self, offset: u64) {
-        let since = Instant::now();
-        while !self.owners.of(offset).1 && since.elapsed() < NOTE_WITHIN {
+    async fn known(&mut self, offset: u64, until: Instant) {
+        while !self.owners.of(offset).1 && Instant::now() < until {
             tokio::time::sleep(NOTE_EVERY).await;
             self.owners.parts.refresh();
         }

@@ -4,8 +4,8 @@
 //! the streams, in a file of lines, where the part of each run begins and ends:
 //!
 //! ```text
-//! b RUN TASK TOKEN ATTEMPT STDOUT STDERR MS      a run began: for this task (0: a resident worker), at these offsets, at this time
-//! e RUN STDOUT STDERR                            its main process ended, and had written so much
+//! b RUN TASK STDOUT STDERR      a run began: for this task (0: a resident worker), at these offsets
+//! e RUN STDOUT STDERR           its main process ended, and had written so much
 //! ```
 //!
 //! A line is written when the fact comes out of the journal, so a daemon that is killed before that writes it when it recovers. The end of a run
@@ -21,9 +21,9 @@ use crate::state::State;
 use gaffer_core::name::RunId;
 use gaffer_core::queue::spec::{By, QueueId};
 use gaffer_core::queue::task::TaskId;
-use gaffer_core::time::Wall;
 use gaffer_shim::stream::StreamReader;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
@@ -44,16 +44,10 @@ pub struct Part {
     pub run: RunId,
     /// What it worked on; none: a resident worker, which has many.
     pub task: Option<TaskId>,
-    /// Fencing number of the claim.
-    pub token: u64,
-    /// Ordinal of the attempt.
-    pub attempt: u32,
     /// In stdout: from, and to if it has ended.
     pub out: (u64, Option<u64>),
     /// In stderr.
     pub err: (u64, Option<u64>),
-    /// When it began.
-    pub began: Wall,
 }
 
 impl Part {
@@ -97,22 +91,51 @@ fn dir_of(logs: &Path, slot: &str) -> Option<PathBuf> {
     Some(log_dir(logs, &queue, &Seat { n: n + 1, resident }.name()))
 }
 
+/// Files of seats that are written, by slot. Each is kept open: a note is one write.
+#[derive(Debug, Default)]
+pub(crate) struct Notes(BTreeMap<String, Note>);
+
+/// Files that are kept open at most.
+const OPEN_MAX: usize = 256;
+
+#[derive(Debug)]
+struct Note {
+    dir: PathBuf,
+    file: File,
+    bytes: u64,
+}
+
+impl Notes {
+    /// Writes lines behind the others of a seat.
+    fn write(&mut self, logs: &Path, slot: &str, lines: &str) -> io::Result<()> {
+        if !self.0.contains_key(slot) {
+            let Some(dir) = dir_of(logs, slot) else {
+                return Ok(());
+            };
+            if self.0.len() >= OPEN_MAX {
+                self.0.clear();
+            }
+            self.0.insert(slot.to_owned(), Note::open(dir)?);
+        }
+        let written = self.0.get_mut(slot).map_or(Ok(()), |note| note.write(lines));
+        if written.is_err() {
+            self.0.remove(slot);
+        }
+        written
+    }
+}
+
 impl State {
     /// A worker began, or its main process ended: whose bytes are whose is noted. What cannot be written costs names, no lines.
-    pub(super) fn note_part(&self, run: RunId) {
-        let Some(facts) = self.runs.runs.get(&run) else {
-            return;
-        };
-        let Some(dir) = dir_of(&self.settings.logs_dir(), &facts.slot) else {
-            return;
-        };
-        if let Err(error) = append(&dir, &line_of(facts)) {
-            tracing::warn!(%run, dir = %dir.display(), %error, "whose output this is cannot be noted");
+    pub(super) fn note_part(&mut self, run: RunId) {
+        if let Some(facts) = self.runs.runs.get(&run) {
+            let (slot, lines) = (facts.slot.clone(), line_of(facts));
+            self.write_note(run, &slot, &lines);
         }
     }
 
     /// The same after a restart: what an earlier daemon had no time to write.
-    pub(super) fn note_part_found(&self, facts: &RunFacts) {
+    pub(super) fn note_part_found(&mut self, facts: &RunFacts) {
         let dir = dir_of(&self.settings.logs_dir(), &facts.slot).filter(|_| facts.born);
         let Some(dir) = dir else { return };
         let known = read(&dir).into_iter().rfind(|part| part.run == facts.run);
@@ -123,10 +146,15 @@ impl State {
         if facts.exit.is_some() && known.is_none_or(|part| part.out.1.is_none()) {
             lines.push_str(&end_line(facts));
         }
-        if !lines.is_empty()
-            && let Err(error) = append(&dir, &lines)
-        {
-            tracing::warn!(run = %facts.run, dir = %dir.display(), %error, "whose output this is cannot be noted");
+        if !lines.is_empty() {
+            self.write_note(facts.run, &facts.slot, &lines);
+        }
+    }
+
+    fn write_note(&mut self, run: RunId, slot: &str, lines: &str) {
+        let logs = self.settings.logs_dir();
+        if let Err(error) = self.queues.notes.write(&logs, slot, lines) {
+            tracing::warn!(%run, slot, %error, "whose output this is cannot be noted");
         }
     }
 }
@@ -139,12 +167,8 @@ fn line_of(facts: &RunFacts) -> String {
 }
 
 fn begin_line(facts: &RunFacts) -> String {
-    let [task, token] = facts.stamp;
-    let began = facts.started.map_or(0, |(wall, _)| wall.0);
-    format!(
-        "b {} {task} {token} {} {} {} {began}\n",
-        facts.run, facts.attempt, facts.out.0, facts.err.0
-    )
+    let [task, _] = facts.stamp;
+    format!("b {} {task} {} {}\n", facts.run, facts.out.0, facts.err.0)
 }
 
 fn end_line(facts: &RunFacts) -> String {
@@ -152,26 +176,38 @@ fn end_line(facts: &RunFacts) -> String {
     format!("e {} {} {}\n", facts.run, end(facts.out), end(facts.err))
 }
 
-/// Writes lines behind the others. A line that a loss of power cut is ended first.
-fn append(dir: &Path, lines: &str) -> io::Result<()> {
-    std::fs::create_dir_all(dir)?;
-    let path = dir.join(FILE);
-    let mut file = std::fs::OpenOptions::new()
-        .create(true)
-        .read(true)
-        .append(true)
-        .open(&path)?;
-    let length = file.metadata()?.len();
-    let mut last = [b'\n'];
-    if length > 0 {
-        file.read_exact_at(&mut last, length - 1)?;
+impl Note {
+    /// A line that a loss of power cut is ended first.
+    fn open(dir: PathBuf) -> io::Result<Note> {
+        std::fs::create_dir_all(&dir)?;
+        let mut file = OpenOptions::new()
+            .create(true)
+            .read(true)
+            .append(true)
+            .open(dir.join(FILE))?;
+        let bytes = file.metadata()?.len();
+        let mut last = [b'\n'];
+        if bytes > 0 {
+            file.read_exact_at(&mut last, bytes - 1)?;
+        }
+        if last != *b"\n" {
+            file.write_all(b"\n")?;
+        }
+        Ok(Note { dir, file, bytes })
     }
-    let torn = if last == *b"\n" { "" } else { "\n" };
-    file.write_all(format!("{torn}{lines}").as_bytes())?;
-    if length > FILE_BYTES_MAX {
-        cut(dir)?;
+
+    fn write(&mut self, lines: &str) -> io::Result<()> {
+        if self.bytes > FILE_BYTES_MAX {
+            cut(&self.dir)?;
+            *self = Note::open(self.dir.clone())?;
+        } else if self.file.metadata()?.nlink() == 0 {
+            // Somebody removed it.
+            *self = Note::open(self.dir.clone())?;
+        }
+        self.file.write_all(lines.as_bytes())?;
+        self.bytes += lines.len() as u64;
+        Ok(())
     }
-    Ok(())
 }
 
 /// Takes out what is about bytes that are gone.
@@ -191,11 +227,7 @@ fn cut(dir: &Path) -> io::Result<()> {
     let mut text = String::new();
     for part in parts.get(oldest..).unwrap_or_default() {
         let (task, run) = (part.task.unwrap_or(0), part.run);
-        let began = part.began.0;
-        text.push_str(&format!(
-            "b {run} {task} {} {} {} {} {began}\n",
-            part.token, part.attempt, part.out.0, part.err.0
-        ));
+        text.push_str(&format!("b {run} {task} {} {}\n", part.out.0, part.err.0));
         if let (Some(out), Some(err)) = (part.out.1, part.err.1) {
             text.push_str(&format!("e {run} {out} {err}\n"));
         }
@@ -271,10 +303,7 @@ impl Parts {
     /// What is no line of this file is passed over.
     fn take(&mut self, line: &str) {
         match line.split(' ').collect::<Vec<_>>().as_slice() {
-            ["b", run, task, token, attempt, out, err, began] => {
-                self.list
-                    .extend(begun(run, [task, token, attempt, out, err, began]));
-            }
+            ["b", run, task, out, err] => self.list.extend(begun(run, [task, out, err])),
             ["e", run, out, err] => {
                 let ends = self.list.last_mut().filter(|part| part.run.to_string() == **run);
                 if let (Some(part), Ok(out), Ok(err)) = (ends, out.parse(), err.parse()) {
@@ -286,16 +315,13 @@ impl Parts {
     }
 }
 
-fn begun(run: &str, [task, token, attempt, out, err, began]: [&str; 6]) -> Option<Part> {
+fn begun(run: &str, [task, out, err]: [&str; 3]) -> Option<Part> {
     let task: TaskId = task.parse().ok()?;
     Some(Part {
         run: run.parse().ok()?,
         task: Some(task).filter(|task| *task != 0),
-        token: token.parse().ok()?,
-        attempt: attempt.parse().ok()?,
         out: (out.parse().ok()?, None),
         err: (err.parse().ok()?, None),
-        began: Wall(began.parse().ok()?),
     })
 }
 
@@ -307,12 +333,8 @@ impl Handle {
     /// There is no such queue, or its work is not done by programs of this node.
     pub fn queue_seats(&self, queue: &QueueId) -> Result<Vec<Seat>> {
         let spec = self.queue_spec(queue)?;
-        let works = std::iter::once(&spec.work).chain(spec.kinds.values());
-        let mut is_program = false;
-        for work in works {
-            is_program |= matches!(work.by, By::Cmd(_));
-        }
-        if !is_program {
+        let mut works = std::iter::once(&spec.work).chain(spec.kinds.values());
+        if !works.any(|work| matches!(work.by, By::Cmd(_))) {
             let what = match &spec.work.by {
                 By::Task(name) => {
                     format!("its tasks are runs of task {name}, and have theirs: gaffer logs task:ID")
@@ -353,10 +375,10 @@ impl Handle {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::fs::OpenOptions;
 
     fn line(text: &str, dir: &Path) {
-        append(dir, text).expect("a line");
+        let mut note = Note::open(dir.to_owned()).expect("the file");
+        note.write(text).expect("a line");
     }
 
     #[test]
@@ -364,7 +386,7 @@ mod tests {
         let root = tempfile::tempdir().expect("a directory");
         let dir = root.path().join("1");
         let [first, second, third] = [1, 2, 3].map(|n| RunId { epoch: 1, n });
-        line(&format!("b {first} 7 3 1 0 0 1000\n"), &dir);
+        line(&format!("b {first} 7 0 0\n"), &dir);
         let mut parts = Parts::of(&dir);
         parts.refresh();
         assert_eq!(parts.list().len(), 1);
@@ -380,11 +402,11 @@ mod tests {
             .append(true)
             .open(dir.join(FILE))
             .expect("the file");
-        file.write_all(format!("b {second} 8 1").as_bytes())
+        file.write_all(format!("b {second} 8").as_bytes())
             .expect("half a line");
         parts.refresh();
         assert_eq!(parts.list().len(), 1);
-        line(&format!("b {third} 0 0 1 40 2 1000\n"), &dir);
+        line(&format!("b {third} 0 40 2\n"), &dir);
         parts.refresh();
         let tasks: Vec<Option<TaskId>> = parts.list().iter().map(|part| part.task).collect();
         assert_eq!(tasks, [Some(7), None]);
@@ -394,20 +416,23 @@ mod tests {
     fn the_file_is_bounded_and_keeps_what_is_newest() {
         let root = tempfile::tempdir().expect("a directory");
         let dir = root.path().join("1");
+        let mut note = Note::open(dir.clone()).expect("the file");
         for n in 0..12_000u64 {
             let run = RunId {
                 epoch: 1,
                 n: u32::try_from(n).expect("small"),
             };
-            line(
-                &format!("b {run} {} 1 1 {n} 0 1000\ne {run} {} 0\n", n + 1, n + 1),
-                &dir,
-            );
+            let lines = format!("b {run} {} {n} 0\ne {run} {} 0\n", n + 1, n + 1);
+            note.write(&lines).expect("lines");
         }
         let length = std::fs::metadata(dir.join(FILE)).expect("the file").len();
         assert!(length < FILE_BYTES_MAX + 100, "{length}");
         let parts = read(&dir);
         assert_eq!(parts.last().and_then(|part| part.task), Some(12_000));
         assert!(parts.windows(2).all(|two| two[0].out.1 == Some(two[1].out.0)));
+        std::fs::remove_file(dir.join(FILE)).expect("removed");
+        note.write(&format!("b {} 5 0 0\n", RunId { epoch: 1, n: 1 }))
+            .expect("a line");
+        assert_eq!(read(&dir).len(), 1, "it is made anew");
     }
 }

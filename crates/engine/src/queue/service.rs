@@ -105,6 +105,8 @@ pub(crate) struct Queues {
     pub(super) begun: BTreeMap<TaskId, Mono>,
     /// When waiting tasks of a queue were last given a new rank.
     aged: BTreeMap<QueueId, Mono>,
+    /// Whose output is whose.
+    pub(super) notes: super::output::Notes,
     /// When this daemon began to look.
     pub(super) since: Wall,
     /// The log of the store's file is too large since then.
@@ -140,6 +142,7 @@ impl Queues {
             minutes: Minutes::default(),
             begun: BTreeMap::new(),
             aged: BTreeMap::new(),
+            notes: super::output::Notes::default(),
             since: clock::wall(),
             log_since: None,
             then_shutdown: None,
