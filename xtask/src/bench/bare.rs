@@ -1,7 +1,7 @@
 //! Bare loops: only the system calls that nobody can do without, in a process of their own.
 //!
 //! `xtask bench bare spawn N PROGRAM` prints microseconds of starting and of ending N programs;
-//! `floor N PROGRAM` does the same with what a run needs (see `floor.rs`);
+//! `floor N PROGRAM [ahead|none]` does the same with what a run needs (see `floor.rs`);
 //! `resident` is a worker of a queue that says done to everything;
 //! `steps N` starts and waits for N programs, 64 at once, and prints how many in a second;
 //! `respawn PROGRAM` keeps one running until its standard input ends;
@@ -21,7 +21,7 @@ pub fn run(words: &[String]) -> Result<()> {
     let word = |place: usize| words.get(place).map(String::as_str).context("a word is missing");
     match word(0)? {
         "spawn" => spawn(word(1)?.parse()?, word(2)?),
-        "floor" => super::floor::floor(word(1)?.parse()?, word(2)?),
+        "floor" => super::floor::floor(word(1)?.parse()?, word(2)?, word(3).ok()),
         "respawn" => respawn(word(1)?),
         "resident" => super::queue::resident(),
         "steps" => super::tasks::bare_steps(word(1)?.parse()?),

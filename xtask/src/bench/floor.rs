@@ -1,10 +1,11 @@
 //! The floor: what a run asks of the kernel when it has a cgroup, two pipes and two facts on file, and nothing else.
 //!
-//! `xtask bench bare floor N PROGRAM` prints microseconds of starting and of ending N programs, as the bare loop does. Two
+//! `xtask bench bare floor N PROGRAM` prints microseconds of starting and of ending N programs, as the bare loop does;
+//! with `ahead` the cgroups are there before the stopwatch starts, with `none` there are none. Two
 //! threads start, because a machine with two cores lets them; one ends. Nobody decides anything, nobody is told, no
 //! environment is built: what a supervisor of this design takes is more than this.
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use gaffer_shim::clone::{CloneArgs, clone_into, flag};
 use gaffer_testkit::process::cgroup_parent;
 use rustix::fs::{Mode, OFlags};
@@ -29,6 +30,17 @@ struct Child {
     path: CString,
     argv: [*const libc::c_char; 2],
     envp: [*const libc::c_char; 1],
+}
+
+/// Where programs are born.
+#[derive(Clone, Copy, PartialEq)]
+enum Births {
+    /// In a cgroup made at the start.
+    Made,
+    /// In a cgroup that is there already.
+    Ahead,
+    /// In ours.
+    None,
 }
 
 /// A run's ends of things.
@@ -62,7 +74,13 @@ impl Drop for Groups {
 }
 
 /// Prints two lines of microseconds: all starts, all ends.
-pub fn floor(count: usize, program: &str) -> Result<()> {
+pub fn floor(count: usize, program: &str, births: Option<&str>) -> Result<()> {
+    let births = match births {
+        None => Births::Made,
+        Some("ahead") => Births::Ahead,
+        Some("none") => Births::None,
+        Some(other) => bail!("there is no floor `{other}`"),
+    };
     let parent = cgroup_parent().context("no cgroup v2 hierarchy")?;
     let base = Groups(parent.join(format!("gaffer-floor-{}", std::process::id())));
     std::fs::create_dir(&base.0)?;
@@ -76,11 +94,16 @@ pub fn floor(count: usize, program: &str) -> Result<()> {
         // Until the end of this process, but for the slots of starters.
         std::mem::forget(File::open("/dev/null")?);
     }
+    if births == Births::Ahead {
+        for place in 0..count {
+            std::fs::create_dir(base.0.join(group_name(place)))?;
+        }
+    }
     let next = AtomicUsize::new(0);
     let begun = Instant::now();
     let mut runs = Vec::with_capacity(count);
     std::thread::scope(|scope| -> Result<()> {
-        let start = |number| starter(number, count, program, &base.0, &journal, &next);
+        let start = |number| starter(number, count, program, (&base.0, births), &journal, &next);
         let threads: Vec<_> = (0..STARTERS)
             .map(|number| scope.spawn(move || start(number)))
             .collect();
@@ -104,6 +127,10 @@ pub fn floor(count: usize, program: &str) -> Result<()> {
     Ok(())
 }
 
+fn group_name(place: usize) -> String {
+    format!("r{place}")
+}
+
 fn raise_descriptors() -> Result<()> {
     let mut limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
     limit.current = limit.maximum;
@@ -117,7 +144,7 @@ fn starter(
     number: usize,
     count: usize,
     program: &str,
-    base: &Path,
+    (base, births): (&Path, Births),
     journal: &File,
     next: &AtomicUsize,
 ) -> Result<Vec<Run>> {
@@ -146,9 +173,14 @@ fn starter(
             }
             return Ok(runs);
         }
-        let name = format!("r{place}");
-        rustix::fs::mkdirat(&base, name.as_str(), Mode::from_raw_mode(0o777))?;
-        let group = rustix::fs::openat(&base, name.as_str(), flags, Mode::empty())?;
+        let name = group_name(place);
+        if births == Births::Made {
+            rustix::fs::mkdirat(&base, name.as_str(), Mode::from_raw_mode(0o777))?;
+        }
+        let group = match births {
+            Births::None => None,
+            _ => Some(rustix::fs::openat(&base, name.as_str(), flags, Mode::empty())?),
+        };
         let pipes = pipes_into(child.slots)?;
         (&*journal).write_all(&fact)?;
         let mut pidfd = -1_i32;
@@ -158,12 +190,12 @@ fn starter(
                 | flag::FILES
                 | flag::PIDFD
                 | flag::CLEAR_SIGHAND
-                | flag::INTO_CGROUP,
+                | group.as_ref().map_or(0, |_| flag::INTO_CGROUP),
             pidfd: &raw mut pidfd as u64,
             exit_signal: libc::SIGCHLD as u64,
             stack: stack.as_mut_ptr() as u64,
             stack_size: STACK as u64,
-            cgroup: group.as_raw_fd() as u64,
+            cgroup: group.as_ref().map_or(0, |group| group.as_raw_fd() as u64),
             ..CloneArgs::default()
         };
         // SAFETY: the stack is this thread's, which sleeps until the exec.

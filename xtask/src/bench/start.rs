@@ -26,16 +26,30 @@ struct Times {
 /// 1,000 instances, 1,000 jobs from one file, 5,000 instances.
 pub fn start(plan: &Plan, table: &mut Table) -> Result<()> {
     let thousand = plan.many(1000);
-    let (mut bare, mut floor, mut instances, mut jobs) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    let floors = [
+        (&["floor"][..], "only what the kernel does for it"),
+        (&["floor", "ahead"], "that, with cgroups made before"),
+        (&["floor", "none"], "that, without cgroups"),
+    ];
+    let (mut bare, mut instances, mut jobs) = (Vec::new(), Vec::new(), Vec::new());
+    let mut floor = floors.map(|_| Vec::new());
     for _ in 0..plan.rounds {
-        bare.push(bare_loop("spawn", thousand)?.start);
-        floor.push(bare_loop("floor", thousand)?.start);
+        bare.push(bare_loop(&["spawn"], thousand)?.start);
+        for (times, (kind, _)) in floor.iter_mut().zip(floors) {
+            times.push(bare_loop(kind, thousand)?.start);
+        }
         instances.push(start_instances(plan, thousand)?.whole);
-        bare.push(bare_loop("spawn", thousand)?.start);
+        bare.push(bare_loop(&["spawn"], thousand)?.start);
         jobs.push(start_jobs(plan, thousand)?.0);
     }
-    let what = format!("start {thousand}: only what the kernel does for it");
-    table.floor(&what, "ms", median(&bare), median(&floor));
+    for (times, (_, what)) in floor.iter().zip(floors) {
+        table.floor(
+            &format!("start {thousand}: {what}"),
+            "ms",
+            median(&bare),
+            median(times),
+        );
+    }
     table.at_most(
         &format!("start {thousand} instances"),
         "ms",
@@ -51,7 +65,7 @@ pub fn start(plan: &Plan, table: &mut Table) -> Result<()> {
         1.6,
     );
     let many = plan.many(5000);
-    let bare = bare_loop("spawn", many)?.start;
+    let bare = bare_loop(&["spawn"], many)?.start;
     let times = start_instances(plan, many)?;
     table.at_most(&format!("start {many} instances"), "ms", bare, times.whole, 1.3);
     table.at_most(
@@ -69,10 +83,10 @@ pub fn stop(plan: &Plan, table: &mut Table) -> Result<()> {
     let thousand = plan.many(1000);
     let (mut bare, mut floor, mut instances, mut jobs) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for _ in 0..plan.rounds {
-        bare.push(bare_loop("spawn", thousand)?.stop);
-        floor.push(bare_loop("floor", thousand)?.stop);
+        bare.push(bare_loop(&["spawn"], thousand)?.stop);
+        floor.push(bare_loop(&["floor"], thousand)?.stop);
         instances.push(stop_instances(plan, thousand)?);
-        bare.push(bare_loop("spawn", thousand)?.stop);
+        bare.push(bare_loop(&["spawn"], thousand)?.stop);
         jobs.push(start_jobs(plan, thousand)?.1);
     }
     let what = format!("stop {thousand}: only what the kernel does for it");
@@ -95,12 +109,18 @@ pub fn stop(plan: &Plan, table: &mut Table) -> Result<()> {
 }
 
 /// The bare loop is told by the same reader as gaffer: the stopwatch ends with the last announcement.
-fn bare_loop(kind: &str, count: usize) -> Result<Bare> {
+fn bare_loop(kind: &[&str], count: usize) -> Result<Bare> {
     let mut announcer = Announcer::new()?;
     let mut command = Command::new(std::env::current_exe()?);
     command
-        .args(["bench", "bare", kind, &count.to_string()])
-        .arg(&announcer.program);
+        .args([
+            "bench",
+            "bare",
+            kind.first().context("a loop")?,
+            &count.to_string(),
+        ])
+        .arg(&announcer.program)
+        .args(kind.get(1..).unwrap_or_default());
     let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
     announcer.wait(count, PATIENCE)?;
     let mut lines = BufReader::new(child.stdout.take().context("a pipe")?).lines();
