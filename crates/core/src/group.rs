@@ -355,6 +355,10 @@ impl Group {
             return Group::down(Why::Remove, by, seq, with(How::default()));
         }
         if let Some(by) = &self.stopping {
+            // What has ended by itself stays so: were it stopped now, it would run once more when a drain is undone.
+            if matches!(seat.phase(), Phase::Exited | Phase::Failed) {
+                return seat.want.clone();
+            }
             return Group::down(Why::Shutdown, by, seq, with(How::default()));
         }
         let Place::Instance { n, .. } = seat.place else {
@@ -627,7 +631,7 @@ impl Group {
 
     pub fn replace_if_told(&mut self, at: usize, hub: &mut Hub) {
         let seat = &self.seats[at];
-        if seat.want.level != Level::Up || seat.one_off() {
+        if seat.want.level != Level::Up || seat.one_off() || self.stopping.is_some() {
             return;
         }
         let with = self.footing.rerun.filter(|_| self.footing.blocked.is_none());

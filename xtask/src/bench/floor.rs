@@ -161,8 +161,7 @@ fn starter(
         envp: [std::ptr::null()],
     };
     let mut stack = vec![0_u8; STACK];
-    let fact = vec![b'.'; FACTS[0]];
-    let mut runs = Vec::new();
+    let (fact, mut runs) = (vec![b'.'; FACTS[0]], Vec::new());
     loop {
         let place = next.fetch_add(1, Ordering::Relaxed);
         if place >= count {

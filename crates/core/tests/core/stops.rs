@@ -325,3 +325,52 @@ fn a_forced_stop_asked_for_while_the_shim_was_silent_is_carried_out_when_it_answ
     bench.exits("shop.web.1", Status::Signal(9, false));
     assert_eq!(bench.settled[0].1.cause, Cause::Stopped);
 }
+
+fn drained(bench: &mut Bench) {
+    bench
+        .feed(Input::Drain {
+            stop: true,
+            by: "ana".into(),
+        })
+        .exits("shop.web.1", Status::Code(0));
+    assert!(bench.told().contains(&"  drained".to_owned()));
+}
+
+#[test]
+fn what_had_ended_by_itself_does_not_run_again_when_a_drain_is_undone() {
+    let mut bench = Bench::new();
+    let (mut once, mut bad) = (spec(), spec());
+    once.restart = Restart::Never;
+    bad.restart = Restart::Never;
+    bench
+        .put("shop.once", once)
+        .put("shop.bad", bad)
+        .put("shop.web", spec())
+        .exits("shop.once.1", Status::Code(0))
+        .exits("shop.bad.1", Status::Code(3));
+    let ended = [bench.state("shop.once.1"), bench.state("shop.bad.1")];
+    drained(&mut bench);
+    assert_eq!([bench.state("shop.once.1"), bench.state("shop.bad.1")], ended);
+    bench.feed(Input::Undrain).pass(s(99));
+    assert_eq!(bench.state("shop.web.1"), State::Running);
+    assert_eq!([bench.state("shop.once.1"), bench.state("shop.bad.1")], ended);
+    assert_eq!([bench.spawns("shop.once"), bench.spawns("shop.bad")], [1, 1]);
+}
+
+#[test]
+fn what_is_asked_of_an_ended_job_while_its_node_is_drained_is_done_when_that_is_undone() {
+    for ask in [Bench::start, Bench::restart] {
+        let mut bench = Bench::new();
+        let mut once = spec();
+        once.restart = Restart::Never;
+        bench
+            .put("shop.once", once)
+            .put("shop.web", spec())
+            .exits("shop.once.1", Status::Code(0));
+        drained(&mut bench);
+        ask(&mut bench, "shop.once").pass(s(99));
+        assert_eq!(bench.spawns("shop.once"), 1, "the node is drained");
+        bench.feed(Input::Undrain).pass(s(99));
+        assert_eq!(bench.spawns("shop.once"), 2);
+    }
+}
