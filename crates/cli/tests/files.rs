@@ -121,7 +121,7 @@ fn export_writes_every_form_and_gaffer_reads_its_own_again() {
     }
     let typo = folder.fails(3, &["export", "wbe"]);
     assert!(
-        typo.starts_with("error: no job `wbe` in gaffer.toml\n  did you mean `web`?"),
+        typo.starts_with("error: nothing is named `wbe` in gaffer.toml\n  did you mean `web`?"),
         "{typo}"
     );
     assert!(

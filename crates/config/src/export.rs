@@ -1,13 +1,14 @@
 //! A configuration in other forms: Procfile, ini, JSON, systemd units, gaffer.toml.
 
 use crate::config::{Config, LoadedJob};
-use crate::diff::{command, command_word, quoted_key, toml_value};
+use crate::diff::command_word;
+use crate::export_toml::Definitions;
 use crate::launch::port_variable;
 use crate::template::{Piece, pieces};
-use gaffer_core::job::{EnvInherit, EnvLayer, Launch, Stdin};
-use gaffer_core::name::{JobId, Name};
+use gaffer_core::job::{EnvInherit, Launch, Stdin};
+use gaffer_core::name::JobId;
 use serde_json::{Map, Value, json};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::str::FromStr;
 
 /// What to write.
@@ -44,15 +45,61 @@ impl FromStr for ExportFormat {
     }
 }
 
+impl Config {
+    /// Names of all that is defined, each once.
+    pub fn names(&self) -> BTreeSet<String> {
+        let ids = self.jobs.keys().chain(self.tasks.keys());
+        let ids = ids.chain(self.queues.keys()).chain(self.schedules.keys());
+        let hooks = self.webhooks.iter().map(|hook| hook.name.to_string());
+        ids.map(|id| id.job.to_string()).chain(hooks).collect()
+    }
+
+    /// Leaves what has this name (or session and name), whatever it is. False: then nothing is left.
+    pub fn retain(&mut self, name: &str) -> bool {
+        let is_it = |id: &JobId| id.job.to_string() == name || id.to_string() == name;
+        self.jobs.retain(|id, _| is_it(id));
+        self.tasks.retain(|id, _| is_it(id));
+        self.queues.retain(|id, _| is_it(id));
+        self.schedules.retain(|id, _| is_it(id));
+        self.webhooks
+            .retain(|hook| *hook.name.as_str() == *name || hook.id() == name);
+        !self.names().is_empty()
+    }
+}
+
 /// The text. What a form cannot say stands in it as a comment (JSON has none: there it is left out).
 pub fn export(config: &Config, format: ExportFormat) -> String {
     match format {
-        ExportFormat::Procfile => procfile(config),
-        ExportFormat::Ini => ini(config),
+        ExportFormat::Procfile => procfile(config) + &beside_jobs(config),
+        ExportFormat::Ini => ini(config) + &beside_jobs(config),
         ExportFormat::Json => json_file(config),
-        ExportFormat::Systemd => crate::systemd::units(config),
-        ExportFormat::Toml => jobs_toml(&config.session, &config.jobs) + &crate::webhook::to_toml(config),
+        ExportFormat::Systemd => crate::systemd::units(config) + &beside_jobs(config),
+        ExportFormat::Toml => {
+            let definitions = Definitions {
+                jobs: &config.jobs,
+                tasks: &config.tasks,
+                queues: &config.queues,
+                schedules: &config.schedules,
+            };
+            definitions.to_toml(&config.session) + &crate::webhook::to_toml(config)
+        }
     }
+}
+
+/// What only a `gaffer.toml` can say, by name.
+fn beside_jobs(config: &Config) -> String {
+    let tasks = config.tasks.keys().map(|id| format!("task {}", id.job));
+    let queues = config.queues.keys().map(|id| format!("queue {}", id.job));
+    let schedules = config.schedules.keys().map(|id| format!("schedule {}", id.job));
+    let webhooks = config
+        .webhooks
+        .iter()
+        .map(|hook| format!("webhook {}", hook.name));
+    let all: Vec<String> = tasks.chain(queues).chain(schedules).chain(webhooks).collect();
+    if all.is_empty() {
+        return String::new();
+    }
+    format!("# not said here: {}\n", all.join(", "))
 }
 
 /// Jobs in the order in which they start.
@@ -167,39 +214,6 @@ fn untold(job: &LoadedJob, told: &[&str]) -> Vec<String> {
             }
         })
         .collect()
-}
-
-/// `[env]` of all these jobs, if files of variables stand above it and it is the same for all.
-fn shared_env(jobs: &BTreeMap<JobId, LoadedJob>) -> Option<&EnvLayer> {
-    if jobs.values().all(|job| job.typed.get("env_file").is_none()) {
-        return None;
-    }
-    let mut layers = jobs.values().map(|job| job.typed.get("env_layers"));
-    let (first, job) = (layers.next()??, jobs.values().next()?);
-    let same = layers.all(|layer| layer == Some(first));
-    job.spec.launch.env.first().filter(|_| same && !is_empty(first))
-}
-
-/// What a job says for itself beside the files of variables that it names: not their values. Of an `[env]` below
-/// them that is not said for all jobs, what they leave alone.
-fn env_above_files(job: &LoadedJob, shared: bool) -> BTreeMap<String, String> {
-    let mut launch = (*job.spec.launch).clone();
-    if !shared && job.typed.get("env_file").is_none() {
-        return flat_env(&launch);
-    }
-    let count = |key: &str| usize::from(job.typed.get(key).is_some_and(|value| !is_empty(value)));
-    let (below, own) = (count("env_layers"), count("env"));
-    let own_from = launch.env.len().saturating_sub(own).max(below);
-    let files: Vec<_> = launch.env.drain(below..own_from).flatten().collect();
-    if below == 1 {
-        let in_file = |name: &str| files.iter().any(|(known, _)| known == name);
-        launch.env[0].retain(|(name, _)| !shared && !in_file(name));
-    }
-    flat_env(&launch)
-}
-
-fn is_empty(value: &Value) -> bool {
-    value.as_object().is_some_and(Map::is_empty) || value.as_array().is_some_and(Vec::is_empty)
 }
 
 /// The environment in one layer: `$X` of a value is put in where a lower layer of the job has `X`.
@@ -391,65 +405,4 @@ fn json_job(config: &Config, id: &JobId, job: &LoadedJob) -> Value {
         map.insert(key.to_owned(), value);
     }
     Value::Object(map)
-}
-
-/// Jobs as a `gaffer.toml` of this session. Those of others say theirs; each name may occur once.
-pub fn jobs_toml(session: &Name, jobs: &BTreeMap<JobId, LoadedJob>) -> String {
-    let mut out = format!("session = {}\n", toml_value(&json!(session.as_str())));
-    let shared = shared_env(jobs);
-    for (name, value) in shared.into_iter().flatten() {
-        out.push_str(&format!(
-            "env.{} = {}\n",
-            quoted_key(name),
-            toml_value(&json!(value))
-        ));
-    }
-    for (id, job) in in_start_order(jobs) {
-        out.push_str(&format!("\n[job.{}]\n", quoted_key(id.job.as_str())));
-        if id.session != *session {
-            out.push_str(&format!(
-                "session = {}\n",
-                toml_value(&json!(id.session.as_str()))
-            ));
-        }
-        let Some(typed) = job.typed.as_object() else {
-            continue;
-        };
-        let mut lines: Vec<(String, String)> = Vec::new();
-        for (key, value) in typed {
-            match key.as_str() {
-                "env" | "env_digest" | "env_layers" | "env_without" | "run_as" => {}
-                _ => toml_lines(key, value, &mut lines),
-            }
-        }
-        if let Some(names) = typed.get("env_without").and_then(Value::as_array) {
-            let names = names.iter().filter_map(Value::as_str);
-            let unset: Vec<String> = names.map(|name| format!("env.{name}")).collect();
-            lines.push(("unset".to_owned(), toml_value(&json!(unset))));
-        }
-        let env = env_above_files(job, shared.is_some());
-        lines.extend(
-            env.iter()
-                .map(|(name, value)| (format!("env.{}", quoted_key(name)), toml_value(&json!(value)))),
-        );
-        lines.sort_by_key(|(path, _)| (crate::diff::rank(path), path.clone()));
-        for (path, value) in lines {
-            out.push_str(&format!("{path} = {value}\n"));
-        }
-    }
-    out
-}
-
-/// Tables as dotted keys, down to the values.
-fn toml_lines(path: &str, value: &Value, out: &mut Vec<(String, String)>) {
-    let is_command = path.rsplit('.').next() == Some("cmd") || path == "wrap";
-    match value {
-        Value::Object(map) if !map.is_empty() => {
-            for (key, value) in map {
-                toml_lines(&format!("{path}.{}", quoted_key(key)), value, out);
-            }
-        }
-        value if is_command => out.push((path.to_owned(), command(value))),
-        value => out.push((path.to_owned(), toml_value(value))),
-    }
 }

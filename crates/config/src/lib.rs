@@ -29,6 +29,7 @@ mod digest;
 mod env_text;
 mod expand;
 mod export;
+mod export_toml;
 mod front;
 mod host;
 mod ini;
@@ -77,7 +78,8 @@ pub use daemon::{
 pub use diagnostic::{Diagnostic, Diagnostics, Excerpt, Severity};
 pub use diff::{Change, ChangeClass, diff, diff_queue, diff_typed};
 pub use expand::{ExpandError, Expanded, QueueRun, RunContext, TaskRun, expand};
-pub use export::{ExportFormat, UnknownFormat, export, jobs_toml};
+pub use export::{ExportFormat, UnknownFormat, export};
+pub use export_toml::Definitions;
 pub use gaffer_core::signal::parse as parse_signal;
 pub use gaffer_core::time::Wall;
 pub use host::{Group, Host, StoredHost, SystemHost, SystemHost as RealHost};

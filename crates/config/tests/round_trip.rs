@@ -120,10 +120,13 @@ fn hazard_b7_values_of_files_of_variables_are_in_no_definition() {
         (stored().spec, stored().launch_digest),
         (first.spec.clone(), first.launch_digest)
     );
-    let text = gaffer_config::jobs_toml(
-        &Name::default_session(),
-        &BTreeMap::from([(JobId::parse("s.web").unwrap(), stored())]),
-    );
+    let definitions = gaffer_config::Definitions {
+        jobs: &BTreeMap::from([(JobId::parse("s.web").unwrap(), stored())]),
+        tasks: &BTreeMap::new(),
+        queues: &BTreeMap::new(),
+        schedules: &BTreeMap::new(),
+    };
+    let text = definitions.to_toml(&Name::default_session());
     assert!(
         text.contains("env_file = [") && text.contains("env.A") && !text.contains("canary"),
         "{text}"
@@ -401,4 +404,115 @@ fn init_writes_a_file_that_loads_and_runs_what_lies_there() {
     );
     std::fs::write(dir.path().join("Procfile"), "web\tserve\n").unwrap();
     assert!(read(dir.path()).0.contains("# error: a tab follows `web`"));
+}
+
+const WORK: &str = r#"
+session = "shop"
+env_file = [".env"]
+env = { LEVEL = "info" }
+
+[job.web]
+cmd = "bin/web"
+after = { etl = "done" }
+
+[task.etl]
+params = { day = "today", region = "{{session}}" }
+unique = "task"
+start = true
+keep = { done = "7d" }
+concurrency = 2
+stop.timeout = "1m"
+
+[task.etl.step.zip]
+cmd = ["zip", "{{params.day}}", "a b"]
+user = "deploy"
+env = { TOKEN_LEVEL = "$LEVEL!" }
+
+[task.etl.step.load]
+cmd = "load | tee out"
+shell = true
+after = ["zip"]
+retry = { attempts = 3, delay = "2s" }
+final = false
+
+[task.alone]
+cmd = "x --y"
+timeout = "5s"
+
+[queue.mail]
+cmd = ["bin/mail", "{{payload.to}}"]
+workers = 3
+retry = { attempts = 4, crashes = 2 }
+throttle = { total = 5, rate = "100/min" }
+schema = { type = "object", properties = { cmd = { type = "array" } } }
+redact = ["card.number"]
+exit.snooze = [75]
+keep = { done = "1h" }
+
+[queue.mail.kind.welcome]
+cmd = "bin/welcome"
+timeout = "3s"
+
+[queue.mail.kind.etl]
+task = "etl"
+
+[queue.far]
+delivery = "at-most-once"
+session = "other"
+
+[schedule.nightly]
+cron = "30 3 * * *"
+zone = "Europe/Berlin"
+queue = "mail"
+kind = "welcome"
+payload = { to = "{{tick.date}}", cmd = ["a", "b c"] }
+missed = "last"
+
+[schedule.clean]
+every = "15m"
+cmd = "rm -r 'old files'"
+"#;
+
+#[test]
+fn an_export_to_toml_loads_to_the_same_tasks_queues_and_schedules() {
+    let files = [("gaffer.toml", WORK), (".env", "TOKEN=canary\n")];
+    let read = |text: &str| {
+        load(&bundle(&[("gaffer.toml", text), files[1]]), &ROOT)
+            .unwrap_or_else(|error| panic!("{error}\n{text}"))
+    };
+    let config = read(WORK);
+    let text = export(&config, ExportFormat::Toml);
+    assert!(!text.contains("canary"), "{text}");
+    let again = read(&text);
+    assert_eq!(export(&again, ExportFormat::Toml), text);
+    let specs = |config: &Config| {
+        let tasks = config.tasks.iter().map(|(id, one)| {
+            let rest = (
+                one.unique.clone(),
+                one.start,
+                one.after.clone(),
+                one.params.clone(),
+            );
+            format!("{id} {:?} {rest:?} {:?}", one.spec, one.keep)
+        });
+        let queues = config
+            .queues
+            .iter()
+            .map(|(id, one)| format!("{id} {:?}", one.spec));
+        let schedules = config
+            .schedules
+            .iter()
+            .map(|(id, one)| format!("{id} {:?}", one.spec));
+        tasks.chain(queues).chain(schedules).collect::<Vec<_>>()
+    };
+    let (before, after) = (specs(&config), specs(&again));
+    assert_eq!(before.len(), 7, "etl, alone, clean; mail, far; nightly, clean");
+    for (before, after) in before.iter().zip(&after) {
+        assert_eq!(after, before, "{text}");
+    }
+    for format in [ExportFormat::Procfile, ExportFormat::Ini, ExportFormat::Systemd] {
+        let out = export(&config, format);
+        let told = "# not said here: task alone, task clean, task etl, queue far, queue mail, schedule clean, schedule nightly";
+        assert!(out.contains(told), "{out}");
+    }
 }

@@ -81,7 +81,7 @@ impl Handle {
 
     /// The definition as in the file.
     pub async fn job_typed(&self, job: &JobId) -> Result<serde_json::Value> {
-        self.stored(job).await.map(shown)
+        self.stored(job).await.map(crate::definitions::shown)
     }
 
     /// The store's text.
@@ -91,26 +91,6 @@ impl Handle {
             Some(text) => serde_json::from_str(&text).map_err(|error| Error::Store(error.to_string())),
             None => Err(self.no_job(job)),
         }
-    }
-
-    /// All definitions as in their files, or those of one session.
-    pub async fn jobs_typed(&self, session: Option<&str>) -> Result<BTreeMap<JobId, serde_json::Value>> {
-        let rows = self.store.job_specs().await;
-        let rows = rows.map_err(|error| Error::Store(error.to_string()))?;
-        let mut texts: BTreeMap<(String, String), String> = rows
-            .into_iter()
-            .map(|(session, job, text)| ((session, job), text))
-            .collect();
-        let mut typed = BTreeMap::new();
-        for job in self.jobs(session) {
-            let job = job.view.job;
-            let Some(text) = texts.remove(&(job.session.to_string(), job.job.to_string())) else {
-                continue;
-            };
-            let value = serde_json::from_str(&text).map_err(|error| Error::Store(error.to_string()))?;
-            typed.insert(job, shown(value));
-        }
-        Ok(typed)
     }
 
     /// Understands a definition as in the file, with this host's users and folders.
@@ -710,12 +690,4 @@ fn live_count(state: &State, shim: u64) -> u32 {
         .values()
         .filter(|facts| facts.shim == shim && facts.pid != 0 && facts.exit.is_none());
     u32::try_from(live.count()).unwrap_or(u32::MAX)
-}
-
-/// Without the digest of secret values, which is nobody's concern: short ones could be guessed from it.
-fn shown(mut typed: serde_json::Value) -> serde_json::Value {
-    if let Some(typed) = typed.as_object_mut() {
-        typed.remove("env_digest");
-    }
-    typed
 }

@@ -53,6 +53,7 @@ mod budget;
 pub mod clock;
 mod containment;
 mod defined;
+mod definitions;
 mod drain;
 mod embed;
 mod engine;
@@ -91,6 +92,7 @@ mod watch;
 
 pub use acts::{INSTANCES_MAX, TARGETS_MAX};
 pub use containment::Containment;
+pub use definitions::Definitions;
 pub use embed::{EmbedError, Gaffer, JobBuilder, QueueRef};
 pub use engine::{Engine, OpenError};
 pub use gaffer_config::LogsTotal;

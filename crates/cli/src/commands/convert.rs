@@ -52,20 +52,7 @@ pub fn export(ctx: &Context, args: &ExportArgs) -> Result<u8, Failure> {
     let bundle = file::gather(&ctx.out, &[], &args.file)?;
     let mut config = file::load(&ctx.out, &bundle)?;
     if let Some(name) = &args.name {
-        let known: Vec<String> = config.jobs.keys().map(|id| id.job.to_string()).collect();
-        config
-            .jobs
-            .retain(|id, _| id.job.to_string() == *name || id.to_string() == *name);
-        if config.jobs.is_empty() {
-            let near = gaffer_config::nearest(name, known.iter().map(String::as_str));
-            let guess = near
-                .map(|near| format!("did you mean `{near}`?"))
-                .unwrap_or_default();
-            return Err(
-                Failure::not_found(format!("no job `{name}` in {}", file::shown(&config.file)))
-                    .hint_pair(&guess, &format!("its jobs:  {}", known.join(" "))),
-            );
-        }
+        only(&mut config, name)?;
     }
     let text = gaffer_config::export(&config, kind(&args.to)?);
     match &args.output {
@@ -73,6 +60,23 @@ pub fn export(ctx: &Context, args: &ExportArgs) -> Result<u8, Failure> {
         Some(path) => write(path, &text)?,
     }
     Ok(0)
+}
+
+/// Leaves what has this name, whatever it is.
+fn only(config: &mut gaffer_config::Config, name: &str) -> Result<(), Failure> {
+    let known = config.names();
+    if config.retain(name) {
+        return Ok(());
+    }
+    let near = gaffer_config::nearest(name, known.iter().map(String::as_str));
+    let guess = near
+        .map(|near| format!("did you mean `{near}`?"))
+        .unwrap_or_default();
+    let message = format!("nothing is named `{name}` in {}", file::shown(&config.file));
+    Err(Failure::not_found(message).hint_pair(
+        &guess,
+        &format!("there are:  {}", Vec::from_iter(known).join(" ")),
+    ))
 }
 
 fn write(path: &PathBuf, text: &str) -> Result<(), Failure> {

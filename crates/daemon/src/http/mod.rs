@@ -2,6 +2,7 @@
 
 pub mod attach;
 pub mod body;
+pub mod config;
 pub mod drain;
 pub mod events;
 pub mod idempotency;

@@ -7,22 +7,19 @@ use crate::http::operations::{Outcome, WaitQuery, outcome};
 use crate::http::page::{self, Labels};
 use crate::http::query::{Path, Query};
 use crate::http::{DaemonWish, Shared};
-use crate::names;
 use crate::refusal::{Answer, Refusal};
 use crate::view;
 use axum::Extension;
 use axum::extract::State;
-use axum::response::{IntoResponse, Response};
 use gaffer::info::{ApplyOptions, ApplySource};
 use gaffer_api::error::{Code, ErrorBody};
 use gaffer_api::lookup::matches_name;
 use gaffer_api::types::{
     self, ApplyRequest, Doctor, Health, KnownNode, Node, Operation, Plan, ShutdownRequest,
 };
-use gaffer_config::{Bundle, Webhook};
-use gaffer_core::name::{JobId, Name};
+use gaffer_config::Bundle;
 use hyper::StatusCode;
-use hyper::header::{ACCEPT, CONTENT_TYPE, HeaderMap};
+use hyper::header::HeaderMap;
 use serde::Deserialize;
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -238,118 +235,6 @@ pub async fn apply(
         .data
         .insert("plan".to_owned(), plan.unwrap_or_default());
     Ok(answer)
-}
-
-/// Parameters of the configuration.
-#[derive(Debug, Default, Deserialize, IntoParams)]
-#[serde(deny_unknown_fields)]
-#[into_params(parameter_in = Query)]
-pub struct ConfigQuery {
-    /// Only this session.
-    session: Option<String>,
-    /// `toml` or `json`, instead of what `Accept` says.
-    format: Option<String>,
-}
-
-/// All definitions: a `gaffer.toml` that can be applied, or (by `Accept: application/json`) session → job → definition.
-#[utoipa::path(get, path = "/v1/config", tag = "config", params(ConfigQuery),
-    responses((status = 200, content((String = "application/toml"), (Object = "application/json"))),
-        (status = "default", body = ErrorBody)))]
-pub async fn config(
-    State(app): State<Shared>,
-    Query(query): Query<ConfigQuery>,
-    headers: HeaderMap,
-) -> Answer<Response> {
-    if let Some(session) = &query.session {
-        names::session(session)?;
-    }
-    let accepts = headers.get(ACCEPT).and_then(|value| value.to_str().ok());
-    let is_json = match query.format.as_deref() {
-        None => accepts.is_some_and(|accepts| accepts.contains("json")),
-        Some("json") => true,
-        Some("toml") => false,
-        Some(other) => {
-            let message = format!("`{}` is no format of the configuration", other.escape_debug());
-            return Err(Refusal::new(Code::BadValue, message).hint("toml or json"));
-        }
-    };
-    let jobs = app.handle.jobs_typed(query.session.as_deref()).await?;
-    if !is_json {
-        let mut hooks: Vec<Webhook> = app
-            .handle
-            .hooks()
-            .iter()
-            .map(|hook| hook.webhook.clone())
-            .collect();
-        hooks.retain(|hook| {
-            query
-                .session
-                .as_ref()
-                .is_none_or(|session| *session == *hook.session.as_str())
-        });
-        let text = config_toml(&jobs, &hooks)?;
-        return Ok(([(CONTENT_TYPE, "application/toml")], text).into_response());
-    }
-    let mut sessions: BTreeMap<String, BTreeMap<String, Value>> = BTreeMap::new();
-    for (id, typed) in jobs {
-        let session = sessions.entry(id.session.to_string()).or_default();
-        session.insert(id.job.to_string(), typed);
-    }
-    Ok(Json(sessions).into_response())
-}
-
-/// One file for all. It names a job once, whatever its session is.
-fn config_toml(jobs: &BTreeMap<JobId, Value>, hooks: &[Webhook]) -> Answer<String> {
-    let mut seen: BTreeMap<&str, &JobId> = BTreeMap::new();
-    let mut loaded = BTreeMap::new();
-    for (id, typed) in jobs {
-        if let Some(other) = seen.insert(id.job.as_str(), id) {
-            let message = format!("one file cannot hold both {other} and {id}");
-            return Err(Refusal::new(Code::WrongState, message)
-                .hint("ask for one session, ?session=, or for ?format=json"));
-        }
-        let (session, job) = (id.session.as_str(), id.job.as_str());
-        let read = gaffer_config::load_job_json(session, job, typed, &gaffer_config::StoredHost);
-        loaded.insert(
-            id.clone(),
-            read.map_err(|errors| crate::refusal::invalid_config(&errors))?,
-        );
-    }
-    let first = jobs.keys().next().map(|id| &id.session);
-    let first = first.or_else(|| Some(&hooks.first()?.session));
-    let session = first.map_or_else(Name::default_session, Clone::clone);
-    Ok(gaffer_config::jobs_toml(&session, &loaded) + &hooks_toml(&session, hooks)?)
-}
-
-/// Webhooks. An address that may hold a key is masked, and the webhook is a comment: applied, it would be another one.
-fn hooks_toml(session: &Name, hooks: &[Webhook]) -> Answer<String> {
-    let mut text = String::new();
-    for (at, hook) in hooks.iter().enumerate() {
-        if let Some(other) = hooks[..at].iter().find(|other| other.name == hook.name) {
-            let message = format!(
-                "one file cannot hold both webhooks {} and {}",
-                other.id(),
-                hook.id()
-            );
-            return Err(Refusal::new(Code::WrongState, message).hint("ask for one session, ?session="));
-        }
-        let masked = crate::http::webhooks::masked(&hook.url);
-        let is_whole = masked == hook.url;
-        let shown = Webhook {
-            url: masked,
-            ..hook.clone()
-        };
-        let section = gaffer_config::webhooks_toml(session, &[shown]);
-        if is_whole {
-            text.push_str(&section);
-            continue;
-        }
-        text.push_str("\n# What stands behind the `?` is not shown: it may be a key.\n");
-        for line in section.lines().filter(|line| !line.is_empty()) {
-            text.push_str(&format!("# {line}\n"));
-        }
-    }
-    Ok(text)
 }
 
 /// Checks of the node.

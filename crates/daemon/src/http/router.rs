@@ -2,8 +2,8 @@
 
 use crate::access::routes::gate;
 use crate::http::{
-    Shared, attach, drain, events, jobs, logs, metrics, nodes, operations, plugins, queues, runs, schedules,
-    stats, stream, tasks, webhooks,
+    Shared, attach, config, drain, events, jobs, logs, metrics, nodes, operations, plugins, queues, runs,
+    schedules, stats, stream, tasks, webhooks,
 };
 use axum::Router;
 use axum::response::IntoResponse;
@@ -79,7 +79,7 @@ fn routes() -> OpenApiRouter<Shared> {
         .routes(routes!(nodes::reload))
         .routes(routes!(nodes::plan))
         .routes(routes!(nodes::apply))
-        .routes(routes!(nodes::config))
+        .routes(routes!(config::config))
         .routes(routes!(nodes::doctor))
         .routes(routes!(nodes::healthz))
         .routes(routes!(metrics::metrics))

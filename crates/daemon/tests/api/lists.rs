@@ -172,7 +172,7 @@ fn the_configuration_is_a_file_that_changes_nothing_when_it_is_applied() {
 
     let by_format = node.get("/v1/config?format=json").json();
     assert_eq!(
-        by_format["default"]["web"]["stop"]["timeout"], "7s",
+        by_format["default"]["job"]["web"]["stop"]["timeout"], "7s",
         "{by_format}"
     );
     let by_accept = node.over_unix(
@@ -248,4 +248,78 @@ fn samples_of_all_live_runs_come_as_a_list_and_as_a_stream() {
         sse[0].starts_with("id: ") && sse[1] == "event: stats" && sse[2].starts_with("data: {"),
         "{sse:?}"
     );
+}
+
+const WORK: &str = r#"
+env_file = [".env"]
+[task.etl]
+params.day = "today"
+[task.etl.step.b]
+cmd = "true {{params.day}}"
+[task.etl.step.a]
+cmd = "true"
+after = ["b"]
+[queue.mail]
+cmd = "true"
+retry.attempts = 3
+kind.etl.task = "etl"
+[schedule.nightly]
+cron = "30 3 * * *"
+queue = "mail"
+payload = { to = "{{tick.date}}" }
+[webhook.chat]
+url = "http://127.0.0.1:9/x?token=hidden"
+headers = { X-Key = "hidden" }
+"#;
+
+#[test]
+fn tasks_queues_and_schedules_are_in_the_configuration_too() {
+    let node = Node::start();
+    let dir = temp_dir();
+    let file = dir.path().join("gaffer.toml");
+    std::fs::write(dir.path().join(".env"), "TOKEN=canary\n").expect("writable");
+    std::fs::write(&file, WORK).expect("writable");
+    let bundle = |file: &std::path::Path| {
+        gaffer_config::gather(&[file.to_owned()], &gaffer_config::GatherOptions::default())
+            .expect("it is read")
+    };
+    let applied = node.ask(
+        "POST",
+        "/v1/apply?wait=20s",
+        Some(&json!({ "bundle": bundle(&file) })),
+    );
+    assert!(applied.status < 300, "{:#}", applied.json());
+    let toml = String::from_utf8(node.get("/v1/config").body).expect("text");
+    let json = node.get("/v1/config?format=json").json();
+    for hidden in ["canary", "hidden", "env_digest"] {
+        assert!(
+            !toml.contains(hidden) && !json.to_string().contains(hidden),
+            "{toml}\n{json}"
+        );
+    }
+    let of = &json["default"];
+    assert_eq!(of["queue"]["mail"]["retry"]["attempts"], 3, "{json}");
+    assert_eq!(of["task"]["etl"]["step"]["a"]["cmd"], json!(["true"]), "{json}");
+    assert_eq!(
+        of["schedule"]["nightly"]["payload"]["to"], "{{tick.date}}",
+        "{json}"
+    );
+    assert_eq!(of["webhook"]["chat"]["url"], "http://127.0.0.1:9/x?***", "{json}");
+    let queue = node.get("/v1/queues/default/mail?spec=true").json();
+    assert!(
+        queue["spec"]["cmd"].is_array() && queue["spec"].get("env_digest").is_none(),
+        "{queue}"
+    );
+
+    // In the place of the file it changes nothing; the webhook in it is a comment.
+    std::fs::write(&file, &toml).expect("writable");
+    let plan = node
+        .ask("POST", "/v1/plan", Some(&json!({ "bundle": bundle(&file) })))
+        .json();
+    let changes = plan["changes"].as_array().expect("changes");
+    let others: Vec<&Value> = changes
+        .iter()
+        .filter(|change| change["kind"] != "webhook")
+        .collect();
+    assert!(others.is_empty(), "{plan:#}");
 }

@@ -267,7 +267,7 @@ impl Handle {
         Ok(QueueInfo {
             id: id.clone(),
             spec: defined.spec.clone(),
-            typed: defined.typed.clone(),
+            typed: crate::definitions::shown(defined.typed.clone()),
             file: defined.file.clone(),
             mode: state
                 .queues
