@@ -77,6 +77,7 @@ pub use daemon::{
 };
 pub use diagnostic::{Diagnostic, Diagnostics, Excerpt, Severity};
 pub use diff::{Change, ChangeClass, diff, diff_queue, diff_typed};
+pub use digest::fnv1a;
 pub use expand::{ExpandError, Expanded, QueueRun, RunContext, TaskRun, expand};
 pub use export::{ExportFormat, UnknownFormat, export};
 pub use export_toml::Definitions;

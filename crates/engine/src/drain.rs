@@ -17,10 +17,7 @@ use crate::state::State;
 use crate::store::{Change, DrainRow};
 use gaffer_core::io::Input;
 use gaffer_core::queue::dispatch;
-use gaffer_core::task::record::TaskState;
-use gaffer_core::task::runner;
 use gaffer_core::time::{Duration, Mono, Wall};
-use std::sync::Arc;
 
 /// A node that is drained, or being drained.
 pub(crate) struct Draining {
@@ -172,15 +169,7 @@ impl State {
     /// The time is over: tasks of queues are given back, others are killed.
     fn end_drained_tasks(&mut self) {
         self.feed_queue(dispatch::Input::Release);
-        for (id, grace) in self.tasks.active_ones() {
-            let input = runner::Input::Kill {
-                state: TaskState::Killed,
-                grace,
-                hard: false,
-                reason: "killed by the deadline of the node's drain".into(),
-            };
-            self.feed_task(&id, input);
-        }
+        self.kill_tasks(false, "killed by the deadline of the node's drain");
     }
 
     /// The store knows that jobs are to stop, or could not be told.
@@ -222,7 +211,7 @@ impl State {
             by: draining.row.by.as_str().into(),
             since: Wall(draining.row.since),
             deadline: draining.row.deadline.map(Wall),
-            tasks: self.tasks.active_ones().len() + self.queues.busy_count(),
+            tasks: self.tasks.active_count() + self.queues.busy_count(),
             stops: draining.row.stops,
             over: draining.over,
         })
@@ -261,6 +250,3 @@ impl Handle {
         }
     }
 }
-
-/// Ids of tasks with the budget of their ends.
-pub(crate) type ActiveOnes = Vec<(Arc<str>, Duration)>;

@@ -115,7 +115,7 @@ cmd = ["sh", "-c", "echo \"$$1 $$GAFFER_QUEUE $$GAFFER_TASK $$GAFFER_KIND\" > wo
 cmd = ["sh", "-c", "echo \"$$GAFFER_PAYLOAD\" > env"]
 input = "env"
 [queue.file]
-cmd = ["sh", "-c", "cat \"$$GAFFER_PAYLOAD_FILE\" > file"]
+cmd = ["sh", "-c", "echo \"$$GAFFER_PAYLOAD_FILE\" > path; cat \"$$GAFFER_PAYLOAD_FILE\" > file"]
 input = "file"
 "#,
     );
@@ -129,6 +129,9 @@ input = "file"
     assert_eq!(read("words"), "x y; $(touch /tmp/never) {{queue}} words 1 k\n");
     wait_until(SOON, "env", || read("env") == "[1]\n");
     wait_until(SOON, "file", || read("file") == "[2]");
+    wait_until(SOON, "no payload left behind", || {
+        !std::path::Path::new(read("path").trim()).exists()
+    });
     node.stop(SOON);
 }
 

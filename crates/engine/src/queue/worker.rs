@@ -139,7 +139,9 @@ impl State {
             return;
         };
         let plain = Outcome::of_end(self.work_of(&spec, worker), end);
-        if plain == Outcome::Done(None) && !spec.result_stdout {
+        // Nothing to read and nothing to remove.
+        let is_all = !spec.result_stdout && spec.input != PayloadBy::File;
+        if plain == Outcome::Done(None) && is_all {
             self.feed_queue(ended(worker.handle, plain, gone));
             return self.drop_stranger_if(gone, run, worker);
         }
@@ -313,11 +315,14 @@ fn payload_variables(
     Ok(())
 }
 
-/// One file per seat, private to the user that the worker runs as: the next task of the seat writes it anew.
+/// In a seat's directory, while its worker has a task.
+const PAYLOAD: &str = "payload.json";
+
+/// One file per seat, private to the user that the worker runs as, and removed when the attempt ends.
 fn payload_file(dir: &Path, launch: &Launch, payload: &str) -> std::io::Result<String> {
     use std::os::unix::fs::OpenOptionsExt;
     std::fs::create_dir_all(dir)?;
-    let path = dir.join("payload.json");
+    let path = dir.join(PAYLOAD);
     match std::fs::remove_file(&path) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
         _ => {}
@@ -353,7 +358,12 @@ pub(super) fn outcome_of(
     )
 }
 
+/// What an end means; the file with the payload has served.
 fn told(spec: &Queue, work: &Work, facts: &RunFacts, end: &End, dir: &Path) -> Outcome {
+    if spec.input == PayloadBy::File {
+        // Left behind, it is only a file too many: the next task of the seat replaces it.
+        let _ = std::fs::remove_file(dir.join(PAYLOAD));
+    }
     match Outcome::of_end(work, end) {
         Outcome::Done(_) if spec.result_stdout => match result(dir, facts.out) {
             Ok(result) => Outcome::Done(result),

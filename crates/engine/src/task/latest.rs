@@ -73,11 +73,7 @@ pub(super) fn digest(typed: &Value) -> String {
     if let Some(typed) = typed.as_object_mut() {
         typed.retain(|key, _| !NOT_DIGESTED.contains(&key.as_str()));
     }
-    let step = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
-    format!(
-        "{:016x}",
-        typed.to_string().bytes().fold(0xcbf2_9ce4_8422_2325, step)
-    )
+    format!("{:016x}", gaffer_config::fnv1a(typed.to_string().as_bytes()))
 }
 
 fn ended_as(word: &str) -> TaskState {

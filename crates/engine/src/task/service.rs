@@ -108,12 +108,9 @@ impl Tasks {
         self.active.is_empty()
     }
 
-    /// Tasks that are active, each with the budget of its end.
-    pub fn active_ones(&self) -> crate::drain::ActiveOnes {
-        let active = self.active.iter();
-        active
-            .map(|(id, active)| (id.clone(), active.definition.spec.stop_timeout))
-            .collect()
+    /// Tasks that are active.
+    pub fn active_count(&self) -> usize {
+        self.active.len()
     }
 
     /// None led yet; what files define is known.
@@ -236,12 +233,12 @@ impl State {
             return false;
         }
         self.tasks.then_shutdown = Some((all, by.clone()));
-        self.kill_tasks(false, by);
+        self.kill_tasks(false, &format!("killed by {by}"));
         true
     }
 
     /// Asks for the end of all tasks.
-    fn kill_tasks(&mut self, hard: bool, by: &Actor) {
+    pub(crate) fn kill_tasks(&mut self, hard: bool, reason: &str) {
         let active = self.tasks.active.iter();
         let active: Vec<_> = active
             .map(|(id, active)| (id.clone(), active.definition.spec.stop_timeout))
@@ -251,7 +248,7 @@ impl State {
                 state: TaskState::Killed,
                 grace,
                 hard,
-                reason: format!("killed by {by}").into(),
+                reason: reason.into(),
             };
             self.feed_task(&id, kill);
         }
@@ -260,7 +257,7 @@ impl State {
     /// Tasks that are being ended before the node ends are ended now.
     pub fn kill_ending_tasks(&mut self) {
         if let Some((_, by)) = self.tasks.then_shutdown.clone() {
-            self.kill_tasks(true, &by);
+            self.kill_tasks(true, &format!("killed by {by}"));
         }
     }
 
