@@ -411,6 +411,8 @@ impl Values<'_> {
         spec.keep.stats = self.duration("keep.stats").unwrap_or(spec.keep.stats);
         spec.unique = self.unique(report);
         spec.throttle = self.throttle(report);
+        spec.pool = self.word("pool").map(Into::into);
+        spec.weight = self.count("weight").unwrap_or(spec.weight);
         spec.redact = self.redact(report);
         if let Some(size) = self
             .table
@@ -485,8 +487,13 @@ impl Values<'_> {
                 report,
             );
         }
-        if spec.throttle.per_key.is_some() && spec.throttle.key.is_none() {
-            // Keys may come with each push.
+        if spec.pool.is_none() && self.table.get("weight").is_some() {
+            self.error(
+                "weight",
+                "`weight` is a share of a pool, and the queue is in none",
+                "add pool = \"NAME\"",
+                report,
+            );
         }
     }
 

@@ -216,3 +216,20 @@ fn only_queues_name_payloads() {
     let said = wrong("[job.web]\ncmd = \"a\"\nexit.snooze = [75]\n");
     assert!(said.contains("only queued tasks are put off"), "{said}");
 }
+
+#[test]
+fn queues_share_a_pool_by_weight() {
+    let all = loaded("[queue.a]\npool = \"heavy\"\nweight = 3\n[queue.b]\npool = \"heavy\"\n[queue.c]");
+    let shares: Vec<_> = all
+        .iter()
+        .map(|one| (one.spec.pool.as_deref(), one.spec.weight))
+        .collect();
+    assert_eq!(shares, [(Some("heavy"), 3), (Some("heavy"), 1), (None, 1)]);
+    let alone = wrong("[queue.a]\nweight = 3\n");
+    assert!(
+        alone.contains("`weight` is a share of a pool") && alone.contains("add pool ="),
+        "{alone}"
+    );
+    let heavy = wrong("[queue.a]\npool = \"p\"\nweight = 0\n");
+    assert!(heavy.contains("1"), "{heavy}");
+}

@@ -3,7 +3,8 @@
 use crate::view::{now, time};
 use gaffer::queue::{QueueInfo, TaskOutcome};
 use gaffer_api::types::queue::{
-    ClaimedTask, Queue, QueueAlert, QueueMinute, QueuedOutcome, QueuedTask, TaskAttempt, TaskFailure,
+    ClaimedTask, Queue, QueueAlert, QueueMinute, QueuePool, QueuedOutcome, QueuedTask, TaskAttempt,
+    TaskFailure,
 };
 use gaffer_core::queue::alert::Alert;
 use gaffer_core::queue::spec::Delivery;
@@ -45,6 +46,12 @@ pub fn queue(info: &QueueInfo, spec: bool) -> Queue {
         dead: counts.dead,
         workers: info.spec.workers,
         busy: info.busy,
+        pool: info.pool.as_ref().map(|pool| QueuePool {
+            name: pool.name.to_string(),
+            weight: info.spec.weight,
+            workers: pool.workers,
+            busy: pool.busy,
+        }),
         done_per_min: info.done_per_min,
         paused: info.mode.paused,
         closed: info.mode.closed,

@@ -32,6 +32,9 @@ pub struct Queue {
     pub workers: u32,
     /// Tasks that workers of this node have.
     pub busy: u32,
+    /// Workers that it shares with other queues.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pool: Option<QueuePool>,
     /// Finished in the last minute, by this daemon.
     pub done_per_min: u64,
     /// Nothing is claimed.
@@ -51,6 +54,19 @@ pub struct Queue {
     /// Its definition as in the file; with `?spec=true`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub spec: Option<Value>,
+}
+
+/// Workers of this node that several queues share.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct QueuePool {
+    /// `pool` of these queues.
+    pub name: String,
+    /// Share of this queue.
+    pub weight: u32,
+    /// Tasks at once, over all of them.
+    pub workers: u32,
+    /// Tasks that they have.
+    pub busy: u32,
 }
 
 /// Something that an operator should know about a queue.

@@ -100,7 +100,7 @@ pub async fn show(ctx: &Context, what: &str) -> Result<u8, Failure> {
     } else {
         &queue.summary
     };
-    let lines = [
+    let mut lines = vec![
         ("queue", format!("{}.{}", queue.session, queue.queue)),
         ("state", state.clone()),
         ("delivery", queue.delivery.clone()),
@@ -117,6 +117,13 @@ pub async fn show(ctx: &Context, what: &str) -> Result<u8, Failure> {
         ("done/min", queue.done_per_min.to_string()),
         ("file", queue.file.clone()),
     ];
+    if let Some(pool) = &queue.pool {
+        let busy = format!("{} of {} workers busy", pool.busy, pool.workers);
+        lines.insert(
+            5,
+            ("pool", format!("{}: {busy}, weight {}", pool.name, pool.weight)),
+        );
+    }
     for (name, value) in lines {
         ctx.out.line(&format!("{name:<10} {}", escape(&value)))?;
     }

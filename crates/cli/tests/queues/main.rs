@@ -7,6 +7,7 @@ mod outbox;
 mod output;
 mod payloads;
 mod poison;
+mod pool;
 mod postgres;
 mod resident;
 mod scarce;

@@ -48,6 +48,10 @@ pub struct Queue {
     pub unique: Option<Unique>,
     /// How many may run.
     pub throttle: Throttle,
+    /// Queues of the session that share their workers; none: those of this one are its own.
+    pub pool: Option<Arc<str>>,
+    /// Share of the pool, by those of its other queues with something to do.
+    pub weight: u32,
     /// Paths in the payload whose values nobody is shown.
     pub redact: Vec<String>,
     /// Largest payload, in bytes.
@@ -264,6 +268,8 @@ impl Queue {
             },
             unique: None,
             throttle: Throttle::default(),
+            pool: None,
+            weight: 1,
             redact: Vec::new(),
             max_payload: 256 << 10,
             unknown: Unknown::Dead,

@@ -2,6 +2,7 @@
 
 mod dispatch;
 mod outcome;
+mod pool;
 
 use gaffer_core::name::JobId;
 use gaffer_core::queue::spec::{By, Queue, QueueId};

@@ -10,7 +10,7 @@ use crate::info::{Actor, Error, Event};
 use crate::owner::{Message, lock};
 use gaffer_core::name::JobId;
 use gaffer_core::queue::alert::Alert;
-use gaffer_core::queue::dispatch::Input;
+use gaffer_core::queue::dispatch::{Input, Pool};
 use gaffer_core::queue::spec::{Queue, QueueId};
 use gaffer_core::queue::task::{Failure, TaskId, TaskState};
 use gaffer_core::time::{Duration, Wall};
@@ -92,6 +92,8 @@ pub struct QueueInfo {
     pub counts: Counts,
     /// Tasks that workers of this node have.
     pub busy: u32,
+    /// The pool that it is in.
+    pub pool: Option<Pool>,
     /// Finished in the last minute, by this daemon.
     pub done_per_min: u64,
     /// Why nothing comes out of its outbox, in words.
@@ -277,6 +279,7 @@ impl Handle {
                 .unwrap_or_default(),
             counts,
             busy: state.queues.dispatch.busy(id),
+            pool: state.queues.dispatch.pool(id),
             done_per_min: state.queues.done_per_min(id),
             outbox_trouble: state.queues.outboxes.trouble(id),
             stats: state.queues.stats(id),

@@ -18,6 +18,7 @@ mod held;
 mod io;
 mod leases;
 mod life;
+mod pool;
 
 use super::outcome::{Outcome, settle};
 use super::spec::{OnStop, Queue, QueueId, Unknown, Work};
@@ -26,6 +27,7 @@ use crate::retry::Dice;
 use crate::time::{Duration, Mono, Now, Wall};
 use held::{Held, Phase, Why};
 pub use io::{Command, Event, Input, Output, Upkept};
+pub use pool::Pool;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -57,6 +59,10 @@ struct Lane {
     free_since: Option<Mono>,
     /// Claimed beyond the free seats (`batch`), in the order of the claim.
     ahead: Vec<TaskId>,
+    /// What its pool owes it, in shares.
+    credit: i64,
+    /// Workers of its pool that are kept for it until the store has answered.
+    kept: u32,
 }
 
 /// See the module.
@@ -116,7 +122,7 @@ impl Dispatch {
             self.renew(now, &mut out);
         }
         self.end(now, &mut out);
-        self.lanes.values_mut().for_each(|lane| lane.note_free(now.mono));
+        self.note_free(now.mono);
         out
     }
 
@@ -155,7 +161,12 @@ impl Dispatch {
     pub fn free(&self, queue: &QueueId) -> Option<(u32, Mono)> {
         let lane = self.lanes.get(queue)?;
         let busy = u32::try_from(lane.seats.len()).unwrap_or(u32::MAX);
-        Some((lane.spec.workers.saturating_sub(busy), lane.free_since?))
+        let since = lane.free_since?;
+        let own = lane.spec.workers.saturating_sub(busy);
+        let shared = self
+            .pool(queue)
+            .map(|pool| pool.workers.saturating_sub(pool.busy));
+        Some((shared.map_or(own, |shared| own.min(shared)), since))
     }
 
     /// Recovery is over (or there is nothing to find) and no task is here, not even one whose outcome is to be written; if
@@ -274,6 +285,8 @@ impl Dispatch {
             seats: BTreeMap::new(),
             free_since: None,
             ahead: Vec::new(),
+            credit: 0,
+            kept: 0,
         });
         lane.spec = spec;
         lane.paused = paused;
@@ -324,48 +337,60 @@ impl Dispatch {
     // ── claims ──
 
     fn claim(&mut self, now: Now, out: &mut Output) {
-        let draining = self.stopping.is_some();
-        for (id, lane) in &mut self.lanes {
+        for lane in self.lanes.values_mut() {
             if lane.again_at.is_some_and(|at| at <= now.mono) {
                 lane.again_at = None;
                 lane.hinted = true;
             }
-            let held_back =
-                lane.paused || lane.removed || self.drained || draining && lane.spec.on_stop != OnStop::Drain;
-            if !lane.hinted || lane.asked > 0 || lane.again_at.is_some() || held_back {
-                continue;
+        }
+        let mut wanted: BTreeMap<QueueId, u32> = BTreeMap::new();
+        for (id, lane) in &self.lanes {
+            match self.wanted(lane) {
+                0 => {}
+                count => drop(wanted.insert(id.clone(), count)),
             }
-            // An outcome that cannot be written holds back what would only add to it.
-            let stuck = |task: &TaskId| {
-                let held = self.held.get(task);
-                held.is_some_and(|held| {
-                    matches!(
-                        &held.phase,
-                        Phase::Settling {
-                            again_at: Some(_),
-                            ..
-                        }
-                    )
-                })
+        }
+        self.share(&mut wanted);
+        for (queue, count) in wanted {
+            let Some(lane) = self.lanes.get_mut(&queue).filter(|_| count > 0) else {
+                continue;
             };
-            if lane.seats.values().any(stuck) {
-                continue;
-            }
-            let free = lane.free_count();
-            let batch = lane.spec.batch.unwrap_or(0);
-            let ahead = u32::try_from(lane.ahead.len()).unwrap_or(u32::MAX);
-            let count = free.max(if free > 0 { batch } else { 0 }).saturating_sub(ahead);
-            if count == 0 {
-                continue;
-            }
             lane.asked = count.min(CLAIM_MAX);
             lane.asked_at = now.mono;
             lane.hinted = false;
-            out.commands.push(Command::Claim {
-                queue: id.clone(),
-                count: lane.asked,
-            });
+            let count = lane.asked;
+            out.commands.push(Command::Claim { queue, count });
         }
+    }
+
+    /// How many tasks a queue could take.
+    fn wanted(&self, lane: &Lane) -> u32 {
+        let ending = self.stopping.is_some() && lane.spec.on_stop != OnStop::Drain;
+        let held_back = lane.paused || lane.removed || self.drained || ending;
+        if !lane.hinted || lane.asked > 0 || lane.again_at.is_some() || held_back {
+            return 0;
+        }
+        // An outcome that cannot be written holds back what would only add to it.
+        let stuck = |task: &TaskId| {
+            let held = self.held.get(task);
+            held.is_some_and(|held| {
+                matches!(
+                    &held.phase,
+                    Phase::Settling {
+                        again_at: Some(_),
+                        ..
+                    }
+                )
+            })
+        };
+        if lane.seats.values().any(stuck) {
+            return 0;
+        }
+        let free = lane.free_count();
+        // Nobody takes workers of others for later.
+        let batch = lane.spec.batch.filter(|_| lane.spec.pool.is_none() && free > 0);
+        let ahead = u32::try_from(lane.ahead.len()).unwrap_or(u32::MAX);
+        free.max(batch.unwrap_or(0)).saturating_sub(ahead)
     }
 
     fn claimed(
@@ -387,6 +412,9 @@ impl Dispatch {
         lane.again_at = again_at.map(|at| later(now, at));
         // As many as asked for: there may be more.
         lane.hinted |= rows.len() >= asked as usize;
+        if rows.len() < asked as usize {
+            (lane.credit, lane.kept) = (0, 0);
+        }
         let lease = lane.spec.lease;
         // Rows that are gone have no lease: nobody else can get them.
         let lease_until = match lane.spec.forgets_at_claim() {
@@ -644,11 +672,10 @@ impl Dispatch {
 }
 
 impl Lane {
-    /// Remembers since when a worker is free. One that does not come up is not busy either.
-    fn note_free(&mut self, now: Mono) {
+    /// A worker has nothing to do. One that does not come up is not busy either.
+    fn has_free(&self) -> bool {
         let works_here = self.spec.is_ours() || self.up.contains(&0);
-        let is_free = works_here && self.seats.len() < self.spec.workers as usize;
-        self.free_since = is_free.then(|| self.free_since.unwrap_or(now));
+        works_here && self.seats.len() < self.spec.workers as usize
     }
 
     /// Where a task could be handed to now.
