@@ -34,7 +34,7 @@ pub struct PushArgs {
     #[arg(long)]
     pub wait: bool,
     /// Standard input has one payload a line; all of them are pushed
-    #[arg(long, conflicts_with_all = ["payload", "wait"])]
+    #[arg(long, conflicts_with = "wait")]
     pub lines: bool,
 }
 

@@ -74,6 +74,11 @@ pub fn shown_name(ctx: &Context, queue: &Queue) -> String {
 pub async fn push(ctx: &Context, args: &PushArgs) -> Result<u8, Failure> {
     let (session, queue) = find(ctx, &args.queue).await?;
     if args.lines {
+        if let Some(payload) = args.payload.as_deref().filter(|payload| *payload != "-") {
+            let message = format!("--lines reads payloads from standard input; {payload} is one more");
+            let hint = format!("gaffer push {} --lines < FILE", args.queue);
+            return Err(Failure::usage(message).hint(&hint));
+        }
         return push_lines(ctx, args, &session, &queue).await;
     }
     let payload = match args.payload.as_deref() {

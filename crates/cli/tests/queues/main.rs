@@ -513,7 +513,7 @@ fn a13_14_a_push_that_cannot_be_is_refused_with_what_to_do() {
 #[test]
 fn many_lines_are_many_tasks() {
     let mut node = node("[queue.q]\nworkers = 0\ncmd = \"true\"\n");
-    let mut command = node.cli_command(&["push", "q", "--lines"]);
+    let mut command = node.cli_command(&["push", "q", "--lines", "-"]);
     let mut child = command
         .stdin(std::process::Stdio::piped())
         .stdout(std::process::Stdio::piped())
