@@ -167,6 +167,61 @@ async fn a_damaged_file_is_refused_and_left_alone() {
     assert_eq!(std::fs::read(&path).expect("read"), before);
 }
 
+/// B4: an integrity quick check if the last stop was not clean.
+#[tokio::test]
+async fn a_file_that_was_not_closed_is_checked_before_anything_is_claimed() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("queue.db");
+    let store = open(&path).expect("opened");
+    for _ in 0..500 {
+        store.get(push(&"9".repeat(500))).await.expect("pushed");
+    }
+    store.close().await;
+    damage_a_page_of_tasks(&path);
+    // Closed in order it is trusted: a look at every page would make each start of a large one slow.
+    open(&path).expect("opened").close().await;
+    let log = dir.path().join("queue.db-wal");
+    let whole = |path: &Path| std::fs::read(path).unwrap_or_default();
+    assert_eq!(whole(&log), b"");
+
+    // As a kill leaves it.
+    let writer = rusqlite::Connection::open(&path).expect("opened");
+    writer
+        .execute(
+            "INSERT INTO task (queue, payload) VALUES ('default.mail', '2')",
+            [],
+        )
+        .expect("inserted");
+    let killed = tempfile::tempdir().expect("a directory");
+    let copy = killed.path().join("queue.db");
+    let copy_log = killed.path().join("queue.db-wal");
+    std::fs::write(&copy, whole(&path)).expect("copied");
+    std::fs::write(&copy_log, whole(&log)).expect("copied");
+    let before = (whole(&copy), whole(&copy_log));
+    assert!(!before.1.is_empty());
+    let error = open(&copy).err().expect("refused").to_string();
+    assert!(
+        error.contains("page") && error.contains("restore a copy"),
+        "{error}"
+    );
+    assert_eq!((whole(&copy), whole(&copy_log)), before, "left as it is");
+}
+
+/// Overwrites the header of a leaf in the middle that is full of tasks.
+fn damage_a_page_of_tasks(path: &Path) {
+    const PAGE: usize = 4096;
+    const LEAF: u8 = 0x0D;
+    let mut bytes = std::fs::read(path).expect("read");
+    let payload = [b'9'; 100];
+    let is_of_tasks = |page: &&mut [u8]| {
+        page.first() == Some(&LEAF) && page.windows(payload.len()).any(|part| part == payload)
+    };
+    let mut pages: Vec<&mut [u8]> = bytes.chunks_mut(PAGE).filter(is_of_tasks).collect();
+    let middle = pages.len() / 2;
+    pages.get_mut(middle).expect("a page")[..8].fill(0xFF);
+    std::fs::write(path, bytes).expect("written");
+}
+
 #[tokio::test]
 async fn a_file_of_a_newer_version_is_refused() {
     let dir = tempfile::tempdir().expect("a directory");

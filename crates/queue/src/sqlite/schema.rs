@@ -1,6 +1,7 @@
 //! The file: its lock, its tables, its versions.
 
 use crate::port::StoreError;
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 use std::io::{Read, Seek, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -102,14 +103,24 @@ pub(super) fn lock(path: &Path) -> Result<std::fs::File, StoreError> {
     Ok(file)
 }
 
-/// Opens or makes the file and brings it to this version.
+/// Its last leader left a log: an orderly end leaves none, or an empty one.
+fn has_log(path: &Path) -> bool {
+    let mut log = path.as_os_str().to_owned();
+    log.push("-wal");
+    std::fs::metadata(Path::new(&log)).is_ok_and(|log| log.len() > 0)
+}
+
+/// Opens or makes the file and brings it to this version. One that was not closed is checked first: whatever ended its last leader may
+/// have ended the machine too.
 pub(super) fn open(path: &Path) -> Result<Connection, StoreError> {
-    let unreadable = |error: rusqlite::Error| {
+    let damaged = |what: &str| {
         StoreError::Unavailable(format!(
-            "{}: {error}; it is left as it is: restore a copy, or move it away to begin anew",
+            "{}: {what}; it is left as it is: restore a copy, or move it away to begin anew",
             path.display()
         ))
     };
+    let unreadable = |error: rusqlite::Error| damaged(&error.to_string());
+    let was_closed = !has_log(path);
     if !path.exists() {
         std::fs::OpenOptions::new()
             .create(true)
@@ -133,6 +144,18 @@ pub(super) fn open(path: &Path) -> Result<Connection, StoreError> {
             "{}: written by a newer version (schema {found}, this one knows {known}): start that version again",
             path.display()
         )));
+    }
+    if found > 0 && !was_closed {
+        // Refused, it keeps its log beside it.
+        let keep_log = |on| connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, on);
+        keep_log(true).map_err(unreadable)?;
+        let verdict: String = connection
+            .query_row("PRAGMA quick_check(1)", [], |row| row.get(0))
+            .map_err(unreadable)?;
+        if verdict != "ok" {
+            return Err(damaged(verdict.trim()));
+        }
+        keep_log(false).map_err(unreadable)?;
     }
     connection
         .execute_batch(
