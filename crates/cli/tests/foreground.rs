@@ -500,3 +500,38 @@ fn a_killed_foreground_leaves_nothing_of_its_tasks() {
         of_node(place.root.path(), &place.root.path().join("state")).is_empty()
     });
 }
+
+#[test]
+fn queues_and_schedules_work_in_the_foreground_and_keep_it_running() {
+    let text = r#"
+session = "shop"
+[queue.mail]
+cmd = ["sh", "-c", "cat; echo; test $$GAFFER_TASK != 2 || { echo oops >&2; exit 3; }"]
+retry.attempts = 1
+[schedule.tick]
+every = "1s"
+queue = "mail"
+payload = { at = "now" }
+[schedule.hello]
+every = "1s"
+cmd = "echo hello from the schedule"
+[job.once]
+cmd = "true"
+restart = "never"
+"#;
+    let place = Place::new("gaffer.toml", text);
+    let running = place.start(&["start"]);
+    running.until("once.1   ○ exited");
+    running.until("mail.1   | {\"at\":\"now\"}");
+    running.until("hello    | hello from the schedule");
+    running.until("mail     ✗ failed    task 2 is dead: exit 3");
+    running.signal(Signal::INT);
+    assert_eq!(running.end(), 0, "{}", place.said());
+    let said = place.said();
+    let place_of = |text: &str| said.find(text).unwrap_or_else(|| panic!("{text}: {said}"));
+    assert!(place_of("! oops") < place_of("task 2 is dead"), "{said}");
+    assert!(
+        !said.contains("does not start by itself"),
+        "a schedule starts it: {said}"
+    );
+}

@@ -21,6 +21,8 @@ use crate::task::LoadedTask;
 use crate::webhook::Webhook;
 use gaffer_core::job::{Condition, Job, Launch, Port, Restart};
 use gaffer_core::name::{JobId, JobName, Name};
+use gaffer_core::queue::spec::By;
+use gaffer_core::schedule::Does;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -54,6 +56,25 @@ pub struct Config {
 }
 
 impl Config {
+    /// Tasks that a schedule or a queue starts.
+    pub fn started(&self) -> BTreeSet<JobId> {
+        let schedules = self
+            .schedules
+            .values()
+            .filter_map(|schedule| match &schedule.spec.does {
+                Does::Task { task, .. } => Some(task.clone()),
+                _ => None,
+            });
+        let queues = self.queues.values().flat_map(|queue| {
+            let works = std::iter::once(&queue.spec.work).chain(queue.spec.kinds.values());
+            works.filter_map(|work| match &work.by {
+                By::Task(name) => JobId::parse_in(name, &queue.id.session).ok(),
+                _ => None,
+            })
+        });
+        schedules.chain(queues).collect()
+    }
+
     /// Jobs that a job comes after, by itself or by a task between them.
     pub fn comes_after(&self, job: &JobId) -> BTreeSet<JobId> {
         let Some(job) = self.jobs.get(job) else {

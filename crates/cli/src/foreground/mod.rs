@@ -4,6 +4,7 @@
 //! Ctrl-C, TERM and a hang-up stop everything in order; the second time kills. If this program is killed itself, the
 //! leash of the private daemon breaks and everything stops all the same.
 
+mod queues;
 mod screen;
 mod tasks;
 
@@ -18,6 +19,8 @@ use gaffer_api::Client;
 use gaffer_api::client::ClientError;
 use gaffer_api::routes::LogQuery;
 use gaffer_api::types::{ApplyRequest, Event, Instance, Job, LogLine, Operation, SignalRequest};
+use gaffer_config::LoadedTask;
+use queues::Queues;
 use screen::Screen;
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -43,7 +46,9 @@ pub async fn dev(ctx: &Context, args: &DevArgs) -> Result<u8, Failure> {
     let mut bundle = file::gather_here(&ctx.out, &args.foreground.file)?;
     let config = file::load(&ctx.out, &bundle)?;
     file::warnings(&ctx.out, &config);
-    for task in config.tasks.values().filter(|task| !task.start) {
+    let started = config.started();
+    let alone = |task: &&LoadedTask| !task.start && !started.contains(&task.id);
+    for task in config.tasks.values().filter(alone) {
         let name = &task.id.job;
         ctx.out.talk(&format!(
             "task {name} does not start by itself: gaffer task run {name}"
@@ -51,7 +56,8 @@ pub async fn dev(ctx: &Context, args: &DevArgs) -> Result<u8, Failure> {
     }
     let starting = config.tasks.values().filter(|task| task.start);
     let starting: Vec<String> = starting.map(|task| task.id.job.to_string()).collect();
-    if config.jobs.is_empty() && starting.is_empty() {
+    let works = !config.queues.is_empty() || !config.schedules.is_empty();
+    if config.jobs.is_empty() && starting.is_empty() && !works {
         return Err(
             Failure::usage(format!("there is no job in {}", file::shown(&config.file)))
                 .hint("write one, for example:  [job.web]  and below it  cmd = \"python3 -m http.server\""),
@@ -68,15 +74,19 @@ pub async fn dev(ctx: &Context, args: &DevArgs) -> Result<u8, Failure> {
         .map_err(|error| Failure::failed(format!("the files cannot be sent: {error}")))?;
     let mut private = Private::start(&ctx.out).await?;
     let jobs = config.jobs.keys().map(|id| id.job.to_string());
-    let screen = Screen::new(ctx, &session, jobs.chain(starting.iter().cloned()));
+    let queues = config.queues.keys().filter(|id| id.session == config.session);
+    let queues: Vec<String> = queues.map(|id| id.job.to_string()).collect();
+    let names = jobs.chain(starting.iter().cloned()).chain(queues.iter().cloned());
+    let screen = Screen::new(ctx, &session, names);
     let tasks = Tasks::expect(starting.into_iter());
     screen.header(&file::shown(&config.file), &args.foreground.file.profile)?;
     let result = run(
         ctx,
         &mut private,
-        (screen, tasks),
+        (screen, tasks, Queues::expect(queues)),
         bundle,
         args.foreground.stop_on,
+        works,
     )
     .await;
     private.finish(&ctx.out).await;
@@ -102,6 +112,9 @@ struct Foreground<'a> {
     client: Client,
     screen: Screen<'a>,
     tasks: Tasks,
+    queues: Queues,
+    /// There are queues or schedules: something may always be to come.
+    works: bool,
     session: String,
     stop_on: Option<StopOn>,
     /// Lines of all jobs.
@@ -123,9 +136,10 @@ struct Foreground<'a> {
 async fn run(
     ctx: &Context,
     private: &mut Private,
-    (screen, tasks): (Screen<'_>, Tasks),
+    (screen, tasks, mut queues): (Screen<'_>, Tasks, Queues),
     bundle: serde_json::Value,
     stop_on: Option<StopOn>,
+    works: bool,
 ) -> Result<u8, Failure> {
     let mut signals = Signals::watch()?;
     let client = private.client.clone();
@@ -140,11 +154,14 @@ async fn run(
         return Err(Failure::new(crate::ask::exit_of(&operation), operation.reason));
     }
     let session = screen.session.clone();
+    queues.follow(&client, &session).await?;
     let has_tasks = !tasks.over();
     let mut fore = Foreground {
         client,
         screen,
         tasks,
+        queues,
+        works,
         session,
         stop_on,
         logs,
@@ -170,17 +187,25 @@ async fn run(
                 _ => ended = Some(private.ended().await),
             },
             Some(line) = fore.logs.next() => fore.line(line)?,
+            line = fore.queues.line() => fore.screen.line(&line)?,
             code = private.ended() => ended = Some(code),
             why = signals.next() => fore.interrupted(why).await?,
             () = tokio::time::sleep(LOOK_EVERY) => fore.look().await?,
         }
     }
     fore.drain_until_quiet(DRAIN).await?;
+    while let Some(line) = fore.queues.line().now_or_never() {
+        fore.screen.line(&line)?;
+    }
     fore.release(|_| true)?;
     fore.screen.stopped(&fore.jobs, fore.asked_at)?;
     ctx.out.flush()?;
-    let daemon = ended.flatten().and_then(|code| u8::try_from(code).ok());
-    match (fore.code, daemon) {
+    verdict(fore.code, ended.flatten())
+}
+
+/// Exit code: the one that was decided on if the daemon ended well, else the daemon's.
+fn verdict(code: Option<u8>, daemon: Option<i32>) -> Result<u8, Failure> {
+    match (code, daemon.and_then(|code| u8::try_from(code).ok())) {
         (Some(code), Some(0)) => Ok(code),
         (_, Some(code)) => Ok(code),
         (_, None) => Err(Failure::failed("the private daemon was killed")
@@ -275,6 +300,16 @@ impl Foreground<'_> {
         if self.tasks.concerns(event) {
             return self.look_at_tasks().await;
         }
+        if let Some(end) = queues::End::of(event) {
+            // After what was said before it, unless others go on and on.
+            let since = Instant::now();
+            while since.elapsed() < DRAIN
+                && let Ok(line) = tokio::time::timeout(LAST_WORDS, self.queues.line()).await
+            {
+                self.screen.line(&line)?;
+            }
+            return end.tell(&self.screen);
+        }
         // What a program said before its end comes before it, and what it says at all comes after its start.
         match event.event.as_str() {
             "run.exited" => self.drain_until_quiet(LAST_WORDS).await?,
@@ -324,6 +359,7 @@ impl Foreground<'_> {
         let mut instances = self.jobs.iter().flat_map(|job| &job.instances).peekable();
         let any = instances.peek().is_some() || self.has_tasks;
         let over = any
+            && !self.works
             && self.tasks.over()
             && instances.all(|one| matches!(one.state.as_str(), "exited" | "failed") && one.pid.is_none());
         if over && all_told && self.asked == 0 {
