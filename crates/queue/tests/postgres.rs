@@ -56,6 +56,60 @@ fn claim(owner: &str, count: u32) -> Request {
     }))
 }
 
+/// TLS is verified: authority and name of the host.
+#[tokio::test]
+async fn hazard_b7_a_database_far_away_is_spoken_to_through_tls_that_is_verified() {
+    use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+    let authority = |name: &str| {
+        let mut params = CertificateParams::new(Vec::new()).expect("no names");
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.distinguished_name.push(rcgen::DnType::CommonName, name);
+        CertifiedIssuer::self_signed(params, KeyPair::generate().expect("a key")).expect("an authority")
+    };
+    let (ours, theirs) = (authority("ours"), authority("theirs"));
+    let key = KeyPair::generate().expect("a key");
+    let params = CertificateParams::new(vec!["localhost".to_owned()]).expect("a name");
+    let made = params.signed_by(&key, &ours).expect("signed");
+    let mut server = Postgres::start();
+    let port = server.speak_tls(&made.pem(), &key.serialize_pem());
+    let dir = tempfile::tempdir().expect("a directory");
+    let file = |name: &str, text: String| {
+        let path = dir.path().join(name);
+        std::fs::write(&path, text).expect("written");
+        path.display().to_string()
+    };
+    let (ca, other) = (file("ours.pem", ours.pem()), file("theirs.pem", theirs.pem()));
+    let url = |host: &str, words: &str| format!("postgres://gaffer@{host}:{port}/queue{words}");
+    let good = url("localhost", &format!("?sslmode=verify-full&sslrootcert={ca}"));
+    let (store, _rung) = open(&good).await;
+    store
+        .get(push(["1".to_owned()].into_iter(), true))
+        .await
+        .expect("pushed");
+    assert_eq!(claimed(&store, "a:1", 1).await.expect("claimed").len(), 1);
+    let secret = "SELECT bool_and(ssl), count(*) > 0 FROM pg_stat_ssl JOIN pg_stat_activity USING (pid) WHERE application_name = 'gaffer'";
+    assert_eq!(server.sql(secret), "t|t");
+    store.close().await;
+
+    let refused = async |url: String| {
+        let opened = Database::open(&url, Box::new(|_| {})).await;
+        opened.err().expect("refused").to_string()
+    };
+    let strange = refused(url("localhost", &format!("?sslmode=require&sslrootcert={other}"))).await;
+    assert!(strange.contains("certificate"), "{strange}");
+    let name = refused(url("127.0.0.1", &format!("?sslmode=require&sslrootcert={ca}"))).await;
+    assert!(name.contains("certificate"), "{name}");
+    // Without a word about it nothing is hidden.
+    let (store, _rung) = open(&url("localhost", "")).await;
+    assert_eq!(server.sql(secret), "f|t");
+    store.close().await;
+
+    let mut plain = Postgres::start();
+    let none = refused(plain.url() + &format!("?sslmode=require&sslrootcert={ca}")).await;
+    assert!(none.contains("TLS") || none.contains("tls"), "{none}");
+    plain.crash();
+}
+
 async fn claimed(store: &Store, owner: &str, count: u32) -> Result<Vec<TaskId>, StoreError> {
     match store.get(claim(owner, count)).await? {
         Answer::Claimed(rows, _) => Ok(rows.iter().map(|row| row.handle.task).collect()),
@@ -440,7 +494,7 @@ async fn what_is_wrong_with_a_database_is_said() {
     let error = refused(server.url_of("nothing")).await;
     assert!(error.contains("database \"nothing\" does not exist"), "{error}");
     let error = refused(format!("{}?sslmode=require", server.url())).await;
-    assert!(error.contains("use a unix socket or a tunnel"), "{error}");
+    assert!(error.contains("does not support TLS"), "{error}");
     let error = refused("postgres://gaffer@h:x/queue".to_owned()).await;
     assert!(error.contains("queue_store"), "{error}");
     let (store, _rung) = open(&server.url()).await;

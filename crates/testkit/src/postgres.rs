@@ -10,6 +10,10 @@ pub struct Postgres {
     dir: tempfile::TempDir,
     programs: PathBuf,
     server: Option<Child>,
+    /// Not the usual one.
+    port: Option<u16>,
+    /// Options of the server in addition.
+    more: Vec<String>,
 }
 
 /// PostgreSQL refuses to run as root.
@@ -52,6 +56,8 @@ impl Postgres {
             dir,
             programs: programs(),
             server: None,
+            port: None,
+            more: Vec::new(),
         };
         if let Some(uid) = unprivileged(&mut Command::new("true")) {
             std::os::unix::fs::chown(postgres.dir.path(), Some(uid), None).expect("given away");
@@ -108,6 +114,7 @@ impl Postgres {
                 "max_connections=60",
             ])
             .args(["-c", "checkpoint_timeout=1h", "-c", "autovacuum_naptime=10s"])
+            .args(&self.more)
             .stdout(log.try_clone().expect("a log"))
             .stderr(log)
             .spawn()
@@ -117,6 +124,37 @@ impl Postgres {
             let ready = self.psql("postgres").args(["-c", "SELECT 1"]).output();
             ready.is_ok_and(|ready| ready.status.success())
         });
+    }
+
+    /// Starts it anew, speaking TLS with this certificate and key (PEM) on a port of this machine, besides its socket. Gives the port.
+    pub fn speak_tls(&mut self, certificate: &str, key: &str) -> u16 {
+        use std::os::unix::fs::PermissionsExt;
+        self.end(rustix::process::Signal::INT);
+        for (name, text) in [("server.pem", certificate), ("server.key", key)] {
+            let path = self.dir.path().join(name);
+            std::fs::write(&path, text).expect("written");
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).expect("private");
+            if let Some(uid) = unprivileged(&mut Command::new("true")) {
+                std::os::unix::fs::chown(&path, Some(uid), None).expect("given away");
+            }
+        }
+        let free = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+        let port = free.local_addr().expect("an address").port();
+        drop(free);
+        let file = |name: &str| self.dir.path().join(name).display().to_string();
+        self.more = [
+            "listen_addresses=127.0.0.1".to_owned(),
+            format!("port={port}"),
+            "ssl=on".to_owned(),
+            format!("ssl_cert_file={}", file("server.pem")),
+            format!("ssl_key_file={}", file("server.key")),
+        ]
+        .into_iter()
+        .flat_map(|option| ["-c".to_owned(), option])
+        .collect();
+        self.port = Some(port);
+        self.start_again();
+        port
     }
 
     /// Ends it as a loss of power would end a server: nothing is written any more, nobody is told.
@@ -169,6 +207,9 @@ impl Postgres {
             "-h",
         ])
         .arg(self.dir.path());
+        if let Some(port) = self.port {
+            psql.args(["-p", &port.to_string()]);
+        }
         psql
     }
 

@@ -2,13 +2,13 @@
 
 use super::batch::{Answers, Mark, Outcome, transact};
 use super::session::Session;
+use super::tls::Target;
 use super::{Bell, Message, PATIENCE, Rung, clock, failed};
 use crate::port::{Done, Request, StoreError};
 use gaffer_core::time::Wall;
 use std::time::{Duration, SystemTime};
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::time::{MissedTickBehavior, interval, timeout};
-use tokio_postgres::Config;
 
 /// What others did is looked for so often, whatever was heard.
 pub const POLL: Duration = Duration::from_secs(5);
@@ -37,7 +37,7 @@ enum End {
 
 /// See the module.
 pub(super) struct Keeper {
-    config: Config,
+    config: Target,
     asked: UnboundedReceiver<Message>,
     bell: Bell,
     /// Of the row that tells which of its transactions were committed.
@@ -64,7 +64,7 @@ fn name_of(session: &Session) -> String {
 }
 
 impl Keeper {
-    pub fn new(config: Config, asked: UnboundedReceiver<Message>, bell: Bell) -> Keeper {
+    pub fn new(config: Target, asked: UnboundedReceiver<Message>, bell: Bell) -> Keeper {
         Keeper {
             config,
             asked,

@@ -29,15 +29,15 @@ mod schema;
 mod session;
 mod settle;
 mod signs;
+mod tls;
 
 use crate::port::{Done, Request, StoreError};
 use session::Session;
 use std::error::Error as _;
 use std::time::Duration;
+use tls::Target;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::oneshot;
-use tokio_postgres::Config;
-use tokio_postgres::config::SslMode;
 
 /// A server that says nothing for so long is given up, with the connection.
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -134,22 +134,15 @@ impl Postgres {
 }
 
 /// What a URL says, and what it leaves open.
-fn config(url: &str) -> Result<Config, StoreError> {
-    let mut config: Config = url.parse().map_err(|error: tokio_postgres::Error| {
-        StoreError::Unavailable(format!("queue_store: {}", words(&error)))
-    })?;
-    if config.get_ssl_mode() == SslMode::Require {
-        return Err(StoreError::Unavailable(
-            "queue_store: TLS to the database (sslmode=require) is not supported: use a unix socket or a tunnel".to_owned(),
-        ));
-    }
-    if config.get_application_name().is_none() {
-        config.application_name("gaffer");
+fn config(url: &str) -> Result<Target, StoreError> {
+    let mut target = tls::target(url)?;
+    if target.config.get_application_name().is_none() {
+        target.config.application_name("gaffer");
     }
     // A network that swallows everything is noticed.
-    config.keepalives_idle(Duration::from_secs(10));
-    config.tcp_user_timeout(Duration::from_secs(15));
-    Ok(config)
+    target.config.keepalives_idle(Duration::from_secs(10));
+    target.config.tcp_user_timeout(Duration::from_secs(15));
+    Ok(target)
 }
 
 /// What PostgreSQL says, in one line.
@@ -177,7 +170,7 @@ fn failed(error: tokio_postgres::Error) -> StoreError {
     StoreError::Unavailable(format!("the database: {}", words(&error)))
 }
 
-async fn serve_reads(config: Config, mut reads: UnboundedReceiver<(Request, Done)>) {
+async fn serve_reads(config: Target, mut reads: UnboundedReceiver<(Request, Done)>) {
     let mut session: Option<Session> = None;
     while let Some((request, done)) = reads.recv().await {
         if session.as_ref().is_none_or(Session::is_closed) {

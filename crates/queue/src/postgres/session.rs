@@ -1,5 +1,6 @@
 //! One connection, its prepared statements, and what the server says unasked.
 
+use super::tls::Target;
 use super::{failed, schema};
 use crate::port::StoreError;
 use std::collections::HashMap;
@@ -8,7 +9,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio_postgres::types::ToSql;
-use tokio_postgres::{AsyncMessage, Client, Config, Error, NoTls, Notification, Row, Statement};
+use tokio_postgres::{AsyncMessage, Client, Error, Notification, Row, Statement};
 
 /// Longest time that a connection may take to come up.
 const CONNECT: Duration = Duration::from_secs(5);
@@ -36,8 +37,8 @@ impl Drop for Session {
 
 impl Session {
     /// Connects, and says how this session works. `listens`: it hears of what other nodes do.
-    pub async fn open(config: &Config, listens: bool) -> Result<Session, StoreError> {
-        match tokio::time::timeout(CONNECT, Session::connect(config, listens)).await {
+    pub async fn open(to: &Target, listens: bool) -> Result<Session, StoreError> {
+        match tokio::time::timeout(CONNECT, Session::connect(to, listens)).await {
             Ok(session) => session,
             Err(_) => Err(StoreError::Unavailable(format!(
                 "the database does not answer within {CONNECT:?}"
@@ -45,8 +46,8 @@ impl Session {
         }
     }
 
-    async fn connect(config: &Config, listens: bool) -> Result<Session, StoreError> {
-        let (client, mut connection) = config.connect(NoTls).await.map_err(failed)?;
+    async fn connect(to: &Target, listens: bool) -> Result<Session, StoreError> {
+        let (client, mut connection) = to.config.connect(to.tls.clone()).await.map_err(failed)?;
         let (said, notices) = unbounded_channel();
         let driver = tokio::spawn(async move {
             while let Some(message) = poll_fn(|cx| connection.poll_message(cx)).await {
