@@ -455,3 +455,50 @@ fn s13_5_gafferctl_watch_follows_a_pattern() {
     listener.join().expect("it heard");
     place.ok(&["daemon", "stop"]);
 }
+
+/// The original made itself the umask 0, so that everybody could write what its programs made.
+#[test]
+fn d57_a_daemon_in_the_background_has_the_usual_umask_and_nothing_of_the_terminal() {
+    let place = Place::new();
+    place.write(
+        "gaffer.toml",
+        "[job.once]\ncmd = [\"sh\", \"-c\", \"umask > umask; touch made\"]\nrestart = \"never\"\n",
+    );
+    let gaffer = env!("CARGO_BIN_EXE_gaffer");
+    let line = format!("umask 0; exec {gaffer} daemon start --bind none -c gaffer.toml 9>held");
+    let started = place
+        .command("/bin/sh", &["-c", &line])
+        .output()
+        .expect("sh runs");
+    assert!(started.status.success(), "{}", said(&started));
+    wait_until(SOON, "the job has run", || place.path("made").exists());
+    assert_eq!(
+        std::fs::read_to_string(place.path("umask")).expect("written"),
+        "0022\n"
+    );
+    let pid = place.status()["pid"].as_u64().expect("a pid");
+    let open = |number: u32| std::fs::read_link(format!("/proc/{pid}/fd/{number}")).unwrap_or_default();
+    for number in [0, 1] {
+        assert_eq!(open(number), Path::new("/dev/null"));
+    }
+    let all = std::fs::read_dir(format!("/proc/{pid}/fd")).expect("it lives");
+    let held = all
+        .flatten()
+        .any(|entry| std::fs::read_link(entry.path()).is_ok_and(|to| to.ends_with("held")));
+    assert!(!held, "a file of whoever started it is let go of");
+    let session = std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("it lives");
+    let fields: Vec<&str> = session
+        .rsplit(')')
+        .next()
+        .unwrap_or_default()
+        .split_whitespace()
+        .collect();
+    // State, parent, group, session, terminal.
+    assert_eq!(
+        (fields[3], fields[4]),
+        (&*pid.to_string(), "0"),
+        "a session of its own, no terminal"
+    );
+    place.ok(&["daemon", "stop"]);
+    assert_gone(place.root.path());
+}

@@ -356,3 +356,28 @@ fn s12_2_k16_endpoints_in_use_say_where_and_with_which_certificate() {
     let none = said("gafferd.ini", "[gaffer]\nhttp_endpoints = e\n");
     assert!(none.contains("there is no section [endpoint:e]"), "{none}");
 }
+
+#[test]
+fn k1_a_job_that_says_nothing_of_its_grace_has_thirty_seconds() {
+    for (name, text) in [
+        ("gaffer.ini", "[job:web]\ncmd = x\n"),
+        ("job.json", r#"{"name": "web", "cmd": "x"}"#),
+        ("Procfile", "web: x\n"),
+        ("gaffer.toml", "[job.web]\ncmd = \"x\"\n"),
+    ] {
+        let config = read(&[(name, text)]);
+        let jobs: Vec<_> = config.jobs.values().collect();
+        assert_eq!(jobs.len(), 1, "{name}");
+        assert_eq!(jobs[0].spec.stop.timeout, Duration::from_secs(30), "{name}");
+    }
+}
+
+#[test]
+fn k3_a_daemon_that_is_not_told_otherwise_listens_on_this_machine_only() {
+    for (name, text) in [
+        ("gaffer.ini", "[gaffer]\n[job:web]\ncmd = x\n"),
+        ("gaffer.toml", "[job.web]\ncmd = \"x\"\n"),
+    ] {
+        assert_eq!(read(&[(name, text)]).daemon.bind, ["127.0.0.1:5000"], "{name}");
+    }
+}

@@ -5,7 +5,7 @@
 
 use std::fs::OpenOptions;
 use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
@@ -35,6 +35,7 @@ pub fn split() -> io::Result<Side> {
         0 => {
             drop(reading);
             rustix::process::setsid()?;
+            let_go_of_all_but(&writing);
             Ok(Side::Background(Waiter { pipe: writing }))
         }
         _ => {
@@ -43,6 +44,18 @@ pub fn split() -> io::Result<Side> {
             std::fs::File::from(reading).read_to_end(&mut said)?;
             // Without a word it has died; its message is on stderr already.
             Ok(Side::Foreground(said.first().copied().unwrap_or(1)))
+        }
+    }
+}
+
+/// Whoever started us may hold a lock or wait for the end of a pipe: what was inherited is not ours to keep. Called before anything
+/// of ours is opened.
+fn let_go_of_all_but(kept: &OwnedFd) {
+    let kept = kept.as_raw_fd().cast_unsigned();
+    for (first, last) in [(3, kept - 1), (kept + 1, u32::MAX)] {
+        if first <= last {
+            // SAFETY: nothing in this process owns these numbers. A kernel that cannot do it leaves them open.
+            let _ = unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) };
         }
     }
 }

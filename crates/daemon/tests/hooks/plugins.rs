@@ -37,6 +37,19 @@ fn prepared() -> (Node, PathBuf) {
     (node, dir)
 }
 
+/// The folder of plugins is beside the file that the daemon reads, unless the file says otherwise.
+#[test]
+fn k11_the_folder_of_plugins_is_beside_the_daemons_file() {
+    let mut node = Node::builder().config("gaffer.toml", "").prepare();
+    write(
+        &node.root().join("plugins/hello/_site/index.html"),
+        "hello from a site",
+    );
+    node.start_again();
+    assert_eq!(plugin(&mut node, "hello")["name"], "hello");
+    node.stop(SOON);
+}
+
 fn write(path: &Path, text: &str) {
     std::fs::create_dir_all(path.parent().expect("a folder")).expect("the folder");
     std::fs::write(path, text).expect("a file");
