@@ -124,7 +124,7 @@ impl World {
     /// The oldest that runs is done.
     fn done(&mut self) -> bool {
         // Two tasks end before the store has answered.
-        if self.ms % 2 == 0 || self.running.is_empty() {
+        if self.ms.is_multiple_of(2) || self.running.is_empty() {
             for answer in std::mem::take(&mut self.late) {
                 self.tell(answer);
             }
