@@ -521,3 +521,41 @@ fn a_reader_that_goes_away_ends_it_quietly() {
         text(&output.stdout)
     );
 }
+
+#[test]
+fn a_node_is_drained_and_opened_again() {
+    let mut node = Node::builder()
+        .config(
+            "gaffer.toml",
+            r#"
+[job.web]
+cmd = "sleep 1000"
+[queue.q]
+cwd = "{{file.dir}}"
+cmd = ["sh", "-c", "touch begun; while ! test -e go; do sleep 0.05; done"]
+"#,
+        )
+        .start();
+    let root = node.root().to_owned();
+    ok(&node, &["wait", "web", "--timeout", "20s"]);
+    ok(&node, &["push", "q", "1"]);
+    wait_until(SOON, "the task has begun", || root.join("begun").exists());
+    let told = ok(&node, &["node", "drain", "--no-wait"]);
+    assert!(told.contains("draining"), "{told}");
+    let refused = fails(&node, 4, &["restart", "web"]);
+    assert!(
+        refused.contains("drain") && refused.contains("--undo"),
+        "{refused}"
+    );
+    let waited = fails(&node, 1, &["node", "drain", "--timeout", "300ms"]);
+    assert!(waited.contains("the node goes on draining"), "{waited}");
+    assert!(!node.job_processes().is_empty(), "tasks may need its jobs");
+    std::fs::write(root.join("go"), "").expect("a file");
+    let told = ok(&node, &["node", "drain"]);
+    assert!(told.contains("drained"), "{told}");
+    assert_eq!(node.job_processes().len(), 0);
+    let told = ok(&node, &["node", "drain", "--undo"]);
+    assert!(told.contains("up"), "{told}");
+    ok(&node, &["wait", "web", "--timeout", "20s"]);
+    node.stop(SOON);
+}
