@@ -268,4 +268,5 @@ fn times_of_a_range_are_found_in_a_long_index_of_several_segments() {
         let expected: Vec<IndexEntry> = before.into_iter().chain(within).copied().collect();
         assert_eq!(reader.times(from, to).unwrap(), expected, "{from}..{to}");
     }
+    std::fs::remove_dir_all(dir).unwrap();
 }
