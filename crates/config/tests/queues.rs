@@ -231,5 +231,5 @@ fn queues_share_a_pool_by_weight() {
         "{alone}"
     );
     let heavy = wrong("[queue.a]\npool = \"p\"\nweight = 0\n");
-    assert!(heavy.contains("1"), "{heavy}");
+    assert!(heavy.contains("`weight` must be at least 1"), "{heavy}");
 }

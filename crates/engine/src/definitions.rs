@@ -42,7 +42,7 @@ impl Handle {
         })
     }
 
-    /// The jobs of these.
+    /// Jobs alone, as [`Handle::definitions`] has them.
     pub async fn jobs_typed(&self, session: Option<&str>) -> Result<BTreeMap<JobId, Value>> {
         let rows = self.store.job_specs().await;
         let rows = rows.map_err(|error| Error::Store(error.to_string()))?;

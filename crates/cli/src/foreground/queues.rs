@@ -10,7 +10,6 @@ use gaffer_api::routes::LogQuery;
 use gaffer_api::types::{Event, LogLine};
 
 /// Their lines, as they come.
-#[derive(Default)]
 pub struct Queues {
     names: Vec<String>,
     lines: SelectAll<ItemStream<LogLine>>,

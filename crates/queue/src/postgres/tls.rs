@@ -9,6 +9,7 @@
 //! whoever can stand in between.)
 
 use crate::port::StoreError;
+use percent_encoding::percent_decode_str;
 use rustls_native_certs::load_native_certs;
 use std::future::Future;
 use std::io;
@@ -85,22 +86,7 @@ fn taken_apart(url: &str) -> (String, Option<String>, Option<String>) {
 
 /// `%2F` is `/`.
 fn decoded(text: &str) -> String {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let [first, more @ ..] = rest {
-        let digit = |at: usize| more.get(at).and_then(|byte| char::from(*byte).to_digit(16));
-        match (first, digit(0), digit(1)) {
-            (b'%', Some(high), Some(low)) => {
-                bytes.extend(u8::try_from(high * 16 + low));
-                rest = &more[2..];
-            }
-            _ => {
-                bytes.push(*first);
-                rest = more;
-            }
-        }
-    }
-    String::from_utf8_lossy(&bytes).into_owned()
+    percent_decode_str(text).decode_utf8_lossy().into_owned()
 }
 
 fn connector(roots: Option<&str>) -> Result<TlsConnector, String> {
