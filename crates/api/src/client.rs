@@ -1,4 +1,4 @@
-//! A client of the daemon over its unix socket or TCP.
+//! A client of the daemon over its unix socket, TCP or `ssh`.
 //!
 //! One kept connection is used again for request after request; a stream or a WebSocket takes a
 //! connection of its own. A kept connection that the daemon has closed meanwhile is replaced once, unseen by
@@ -493,6 +493,9 @@ impl Client {
                 .map(|io| Box::new(io) as Box<dyn Io>),
             Endpoint::Tcp(host, port) => tcp(host, *port).await.map(|io| Box::new(io) as Box<dyn Io>),
             Endpoint::Tls(host, port) => self.tls(host, *port).await,
+            Endpoint::Ssh(target) => crate::ssh::connect(target)
+                .await
+                .map(|io| Box::new(io) as Box<dyn Io>),
         };
         connected.map_err(|source| self.unreachable(source))
     }

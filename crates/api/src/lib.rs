@@ -1,4 +1,4 @@
-//! The HTTP contract of gaffer under `/v1`: JSON types, the error table, and a client for TCP and unix sockets.
+//! The HTTP contract of gaffer under `/v1`: JSON types, the error table, and a client for TCP, unix sockets and `ssh`.
 //!
 //! Names of fields follow ux.md §7: times are RFC 3339 UTC strings `*_at`, durations `*_ms`, sizes
 //! `*_bytes`. Fields only get added. State objects carry `wish`, `state`, `summary`, `reason` and
@@ -13,6 +13,7 @@ pub mod keys;
 pub mod lookup;
 pub mod old;
 pub mod routes;
+pub mod ssh;
 pub mod tls;
 pub mod types;
 

@@ -40,7 +40,7 @@ pub struct Globals {
         hide_env = true
     )]
     pub session: Option<String>,
-    /// Daemon to talk to: http://HOST:PORT or unix:PATH
+    /// Daemon to talk to: http[s]://HOST:PORT, ssh://USER@HOST or unix:PATH
     #[arg(
         long,
         global = true,
@@ -754,6 +754,9 @@ pub enum DaemonCommand {
     /// Show what it is and does
     #[command(after_help = crate::help::DAEMON_STATUS)]
     Status,
+    /// Carry bytes between the standard streams and its socket
+    #[command(after_help = crate::help::DAEMON_DIAL)]
+    Dial,
     /// Write a systemd unit
     #[command(after_help = crate::help::DAEMON_INSTALL)]
     Install {

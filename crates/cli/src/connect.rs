@@ -34,7 +34,8 @@ pub fn endpoint(globals: &Globals) -> Result<Endpoint, Failure> {
         .filter(|url| !url.is_empty() && !socket_typed)
     {
         return Endpoint::parse(url).map_err(|error| {
-            Failure::usage(error.to_string()).hint("write http://HOST:PORT, https://HOST:PORT or unix:PATH")
+            Failure::usage(error.to_string())
+                .hint("write http://HOST:PORT, https://HOST:PORT, ssh://USER@HOST or unix:PATH")
         });
     }
     Ok(Endpoint::Unix(

@@ -327,6 +327,13 @@ pub const DAEMON_UPGRADE: &str = "Examples:
 pub const DAEMON_STATUS: &str = "Examples:
   gaffer daemon status
   gaffer daemon status --json | jq .pid";
+/// Examples of `daemon dial`.
+pub const DAEMON_DIAL: &str =
+    "What ssh:// nodes run on their machine; after one line of greeting, all is HTTP.
+
+Examples:
+  gaffer node add alpha ssh://ana@10.0.0.7      then gaffer runs:
+  ssh -T -l ana -- 10.0.0.7 'exec gaffer daemon dial'";
 /// Examples of `daemon install`.
 pub const DAEMON_INSTALL: &str = "Examples:
   gaffer daemon install --print     look at it first

@@ -159,6 +159,10 @@ async fn of_services(here: &Context, services: &Services) -> Result<Vec<Known>, 
         };
         let name = crate::escape::escape(&name).into_owned();
         match Endpoint::parse(&node.origin) {
+            // What anybody may have registered makes nobody log in anywhere.
+            Ok(Endpoint::Ssh(_)) => here.out.talk(&format!(
+                "warning: {name} cannot be asked: a look-up service names an ssh:// address; a file of yours may"
+            )),
             Ok(endpoint) => {
                 let token = crate::connect::token(&here.globals)?.filter(|_| is_here(&endpoint));
                 known.push(Known {
@@ -265,6 +269,7 @@ pub async fn about(node: &Known) -> Result<Node, Failure> {
 fn is_here(endpoint: &Endpoint) -> bool {
     match endpoint {
         Endpoint::Unix(_) => true,
+        Endpoint::Ssh(_) => false,
         Endpoint::Tcp(host, _) | Endpoint::Tls(host, _) => {
             host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
         }

@@ -291,7 +291,7 @@ pub(crate) const WEBHOOK: &[Key] = &[
 /// Keys of `[node.X]`.
 #[rustfmt::skip] // A table reads better as one.
 pub(crate) const NODE: &[Key] = &[
-    key("url", Type::Text, "", L, Run, "where it is: `https://HOST:PORT`, `http://HOST:PORT` or `unix:PATH`; required"),
+    key("url", Type::Text, "", L, Run, "where it is: `https://HOST:PORT`, `http://HOST:PORT`, `unix:PATH` or `ssh://USER@HOST`; required"),
     key("token_file", Type::Path, "", L, Run, "file with the token that it takes; no other node is given it, and it leaves this machine by TLS only"),
     key("ca", Type::Path, "the system's", L, Run, "PEM file of the authorities that its certificate is of"),
     key("labels", Type::Map, "what the node says", L, Run, "to choose it by, with `--label`"),

@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 /// A node that a file names.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct UserNode {
-    /// `http://HOST:PORT`, `https://HOST:PORT` or `unix:PATH`.
+    /// `http://HOST:PORT`, `https://HOST:PORT`, `unix:PATH` or `ssh://USER@HOST:PORT/SOCKET`.
     pub url: String,
     /// File with the token that this node takes.
     pub token_file: Option<PathBuf>,
@@ -148,7 +148,8 @@ fn file(table: &Table, key: &str, report: &Report) -> Option<PathBuf> {
 
 /// Would a credential leave this machine without TLS?
 fn is_in_clear(url: &str) -> bool {
-    if url.starts_with("unix:") || url.starts_with('/') || url.starts_with("https://") {
+    let safe = ["unix:", "/", "https://", "ssh://"];
+    if safe.iter().any(|start| url.starts_with(start)) {
         return false;
     }
     let authority = url.strip_prefix("http://").unwrap_or(url);

@@ -15,6 +15,7 @@ pub mod node;
 pub mod postgres;
 pub mod process;
 pub mod sim;
+pub mod ssh;
 mod terminal;
 mod wait;
 

@@ -36,6 +36,7 @@ pub async fn daemon(ctx: &Context, verb: &DaemonCommand) -> Result<u8, Failure> 
         DaemonCommand::Restart(args) | DaemonCommand::Upgrade(args) => restart(ctx, args).await,
         DaemonCommand::Reload => reload(ctx).await,
         DaemonCommand::Status => status(ctx).await,
+        DaemonCommand::Dial => super::dial::dial(ctx).await,
         DaemonCommand::Install { print, user } => install(ctx, *print, *user).await,
     }
 }

@@ -157,6 +157,12 @@ fn service(globals: &Globals, url: &str) -> Result<Lookup, Failure> {
         .hint("write http://HOST:PORT, https://HOST:PORT or unix:PATH")
     };
     let endpoint = Endpoint::parse(url).map_err(wrong)?;
+    if matches!(endpoint, Endpoint::Ssh(_)) {
+        return Err(
+            Failure::usage(format!("`{url}`: a look-up service is not reached by ssh"))
+                .hint("write http://HOST:PORT, https://HOST:PORT or unix:PATH"),
+        );
+    }
     // Without a port it is not that of the daemon.
     let names_port = url.trim_end_matches('/').ends_with(":5000");
     let endpoint = match endpoint {

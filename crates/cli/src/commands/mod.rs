@@ -6,6 +6,7 @@ pub mod apply;
 pub mod chaos;
 pub mod convert;
 pub mod daemon;
+pub mod dial;
 pub mod doctor;
 pub mod events;
 pub mod job;

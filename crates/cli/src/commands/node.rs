@@ -39,7 +39,7 @@ pub enum NodeCommand {
     Add {
         /// How you call it
         name: String,
-        /// https://HOST:PORT, http://HOST:PORT or unix:PATH
+        /// https://HOST:PORT, http://HOST:PORT, ssh://USER@HOST or unix:PATH
         url: String,
     },
     /// Take nothing new, let tasks end, then stop all jobs; until it is undone
@@ -289,8 +289,9 @@ fn add(ctx: &Context, name: &str, url: &str) -> Result<u8, Failure> {
                 .hint("letters, digits, `.`, `-` and `_`"),
         );
     }
-    gaffer_api::Endpoint::parse(url)
-        .map_err(|error| Failure::usage(error.to_string()).hint("write http://HOST:PORT or unix:PATH"))?;
+    gaffer_api::Endpoint::parse(url).map_err(|error| {
+        Failure::usage(error.to_string()).hint("write https://HOST:PORT, ssh://USER@HOST or unix:PATH")
+    })?;
     let path = own_file()?;
     let (text, nodes) = nodes::read(&ctx.out, &path)?;
     if nodes.contains_key(name) {

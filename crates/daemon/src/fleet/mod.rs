@@ -76,6 +76,9 @@ impl Other {
     /// A client for it, with the credential that the file has for it and no other; the error is a sentence.
     pub fn client(&self) -> Result<Client, String> {
         let endpoint = Endpoint::parse(&self.url).map_err(|error| error.to_string())?;
+        if matches!(endpoint, Endpoint::Ssh(_)) {
+            return Err("only the command line logs in to a node by ssh://".to_owned());
+        }
         let Some(own) = &self.own else {
             return match endpoint {
                 Endpoint::Unix(_) => Err("it says that it is at a socket of its own machine".to_owned()),
