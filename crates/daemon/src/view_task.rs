@@ -127,6 +127,7 @@ fn step(view: &StepView, history: &History, stats: &BTreeMap<RunId, RunStats>) -
             .map(|(on, when)| (on.to_string(), condition(*when)))
             .collect(),
         background: view.background,
+        console: view.console,
         outputs: outputs(&view.name, history),
         runs: history
             .steps

@@ -90,6 +90,9 @@ pub struct TaskStep {
     pub is_final: bool,
     /// It does not count.
     pub background: bool,
+    /// `gaffer task run` shows what it writes.
+    #[serde(default)]
+    pub console: bool,
     /// Steps that it waits for, each with `done`, `ended` or `failed`.
     #[serde(default)]
     pub after: BTreeMap<String, String>,

@@ -1,6 +1,7 @@
 //! Tasks of a foreground session: those that start by themselves, with what their steps write.
 
 use super::screen::Screen;
+use crate::commands::task::output::StepOutput;
 use crate::commands::task::screen as words;
 use crate::failure::Failure;
 use crate::when;
@@ -8,9 +9,6 @@ use gaffer_api::Client;
 use gaffer_api::types::Event;
 use gaffer_api::types::task::{Task, TaskKillRequest};
 use std::collections::{BTreeMap, BTreeSet};
-
-/// A line that gets no end is shown when it is so long.
-const LINE_BYTES_MAX: usize = 64 << 10;
 
 /// What has been told of them.
 #[derive(Default)]
@@ -26,17 +24,7 @@ pub struct Tasks {
 #[derive(Default)]
 struct Told {
     state: String,
-    /// By step, attempt and stream.
-    streams: BTreeMap<(String, u32, &'static str), Stream>,
-}
-
-/// How far a stream has been shown, and the beginning of a line that has no end yet.
-#[derive(Default)]
-struct Stream {
-    offset: u64,
-    rest: Vec<u8>,
-    /// Nothing more comes.
-    over: bool,
+    output: StepOutput,
 }
 
 impl Tasks {
@@ -123,62 +111,19 @@ impl Told {
     /// Lines of steps, as far as they are written.
     async fn output(&mut self, client: &Client, task: &Task, screen: &Screen<'_>) -> Result<(), Failure> {
         let single = task.steps.len() == 1;
-        for step in &task.steps {
-            for run in step.runs.iter().filter(|run| run.run.is_some()) {
-                for stream in ["stdout", "stderr"] {
-                    let key = (step.name.clone(), run.attempt, stream);
-                    let told = self.streams.entry(key).or_default();
-                    if told.over {
-                        continue;
-                    }
-                    // Looked at before it is read: what was written before the end is read after it.
-                    told.over = run.ended_at.is_some();
-                    let name = match single {
-                        true => task.name.clone(),
-                        false => format!("{}/{}", task.name, step.name),
-                    };
-                    let place = (&task.id[..], &step.name[..], run.attempt, stream);
-                    told.show(client, place, &name, screen).await?;
-                }
-            }
+        for line in self.output.lines(client, task, |_| true).await {
+            let name = match single {
+                true => task.name.clone(),
+                false => format!("{}/{}", task.name, line.step),
+            };
+            let text = String::from_utf8_lossy(&line.bytes);
+            screen.text(
+                &when::clock_now(),
+                &name,
+                line.stream,
+                text.trim_end_matches('\n'),
+            )?;
         }
         Ok(())
-    }
-}
-
-impl Stream {
-    async fn show(
-        &mut self,
-        client: &Client,
-        (id, step, attempt, stream): (&str, &str, u32, &'static str),
-        name: &str,
-        screen: &Screen<'_>,
-    ) -> Result<(), Failure> {
-        loop {
-            let from = self.offset.to_string();
-            let Ok((headers, bytes)) = client.task_log(id, step, stream, Some(attempt), &from).await else {
-                return Ok(());
-            };
-            let next = headers.get("gaffer-offset");
-            let next = next.and_then(|value| value.to_str().ok()?.parse().ok());
-            self.offset = next.unwrap_or(self.offset + bytes.len() as u64);
-            self.rest.extend_from_slice(&bytes);
-            while let Some(end) = self.rest.iter().position(|byte| *byte == b'\n') {
-                let line: Vec<u8> = self.rest.drain(..=end).collect();
-                self.put(&line[..end], stream, name, screen)?;
-            }
-            let last = bytes.is_empty();
-            if self.rest.len() > LINE_BYTES_MAX || (last && self.over && !self.rest.is_empty()) {
-                let rest = std::mem::take(&mut self.rest);
-                self.put(&rest, stream, name, screen)?;
-            }
-            if last {
-                return Ok(());
-            }
-        }
-    }
-
-    fn put(&self, line: &[u8], stream: &str, name: &str, screen: &Screen<'_>) -> Result<(), Failure> {
-        screen.text(&when::clock_now(), name, stream, &String::from_utf8_lossy(line))
     }
 }

@@ -6,6 +6,7 @@ mod chaos;
 mod keep;
 mod native;
 mod node;
+mod thermos;
 mod usage;
 
 use gaffer_testkit::node::{assert_gone, bin_dir};

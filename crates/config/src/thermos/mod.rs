@@ -15,7 +15,7 @@ use crate::node::{Item, Node, Table};
 use crate::report::Report;
 use crate::{Diagnostic, Diagnostics};
 use fields::{Fields, Raw};
-use gaffer_core::job::{EnvInherit, Launch, Output, Retry, Scope, Stop, User};
+use gaffer_core::job::{EnvInherit, Launch, Logs, Output, Retry, Scope, Stop, User};
 use gaffer_core::task::spec::{GraphError, Step, Task, When};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
@@ -361,6 +361,9 @@ fn spec(raw: &Raw, context: &ThermosContext) -> Task {
             jitter: 0.0,
             reset_after: Duration::MAX,
         };
+        let logger = process.logger.clone().unwrap_or_default();
+        step.logs = bounds(&logger);
+        step.console = matches!(logger.destination, Destination::Console | Destination::Both);
         // The task's own budget is the only one; the signal goes to the whole command.
         step.stop = Stop {
             signal: 15,
@@ -375,6 +378,25 @@ fn spec(raw: &Raw, context: &ThermosContext) -> Task {
     task.concurrency = (raw.max_concurrency > 0).then_some(raw.max_concurrency);
     task.finalize_timeout = Duration::from_secs(u64::from(raw.finalization_wait));
     task
+}
+
+/// A file that grows, or one of a size and so many before it.
+fn bounds(logger: &Logger) -> Logs {
+    let whole = Logs {
+        size: u64::MAX >> 2,
+        age: None,
+        segment: u64::MAX >> 2,
+        block_when_full: false,
+        redact: Vec::new(),
+    };
+    match logger.rotate {
+        None => whole,
+        Some((segment, backups)) => Logs {
+            size: segment.saturating_mul(u64::from(backups) + 1).min(whole.size),
+            segment: segment.min(whole.segment),
+            ..whole
+        },
+    }
 }
 
 /// `/bin/bash -c CMD`, in the sandbox, with nothing of our own environment: what little it has is added at its start.

@@ -55,6 +55,8 @@ pub struct Step {
     pub outputs: Vec<Arc<str>>,
     /// Bounds of its output.
     pub logs: Logs,
+    /// Whoever runs the task in the foreground shows its output.
+    pub console: bool,
 }
 
 /// What is waited for.
@@ -97,6 +99,7 @@ impl Step {
             timeout: None,
             outputs: Vec::new(),
             logs: job.logs,
+            console: false,
         }
     }
 }

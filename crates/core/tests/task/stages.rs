@@ -482,3 +482,126 @@ fn k14_a_held_task_takes_over_ends_and_goes_nowhere_before_it_is_killed() {
         ("ACTIVE KILLED", 1)
     );
 }
+
+#[test]
+fn e02_a_background_step_may_fail_for_good() {
+    let mut world = world(&["a", "e bg max=2 gap=1"], |name, _| match name {
+        "a" => lasts(10_000, 0),
+        _ => exits(1),
+    });
+    assert_eq!(world.run(), TaskState::Success);
+    assert_eq!(world.story("e"), "FAILED FAILED");
+}
+
+#[test]
+fn e04_a_background_step_that_ends_badly_when_asked_to_harms_nobody() {
+    let mut world = world(&["a", "e bg"], |name, _| match name {
+        "a" => lasts(1_000, 0),
+        _ => Act {
+            on_term: Some(Status::Code(1)),
+            ..lasts(ENDLESS, 0)
+        },
+    });
+    assert_eq!(world.run(), TaskState::Success);
+    assert_eq!(world.story("e"), "FAILED");
+}
+
+#[test]
+fn f02_final_steps_begin_when_the_others_and_those_before_them_have_ended() {
+    let mut world = world(&["a", "f1 final", "f2 final after f1"], |_, _| lasts(1_000, 0));
+    assert_eq!(world.run(), TaskState::Success);
+    let times: Vec<u64> = world.starts.iter().map(|(_, at)| *at).collect();
+    assert!(
+        times.windows(2).all(|pair| pair[1] - pair[0] >= 1_000),
+        "{times:?}"
+    );
+    assert_eq!(world.at_once, 1);
+}
+
+#[test]
+fn f04_a_final_step_that_fails_for_good_does_not_stop_another() {
+    let mut world = world(&["a", "f1 final max=2 gap=1", "f2 final"], |name, _| {
+        exits(i32::from(name == "f1"))
+    });
+    assert_eq!(world.run(), TaskState::Success);
+    assert_eq!(world.story("f1"), "FAILED FAILED");
+    assert_eq!(world.story("f2"), "SUCCESS");
+}
+
+#[test]
+fn f07_an_endless_final_step_runs_until_the_budget_ends() {
+    let mut spec = task(&["a", "f final daemon gap=1"]);
+    spec.finalize_timeout = Duration::from_secs(6);
+    let mut world = World::new(spec, |_, _| exits(0));
+    assert_eq!(world.run(), TaskState::Success);
+    let story = world.story("f");
+    assert!(story.starts_with("SUCCESS SUCCESS SUCCESS"), "{story}");
+    assert_eq!(world.living_count(), 0);
+}
+
+#[test]
+fn f08_final_steps_are_as_many_at_once_as_others() {
+    let mut spec = task(&["f1 final", "f2 final", "f3 final"]);
+    spec.concurrency = Some(1);
+    let mut world = World::new(spec, |_, _| lasts(2_000, 0));
+    assert_eq!(world.run(), TaskState::Success);
+    assert_eq!(world.at_once, 1);
+    let times: Vec<u64> = world.starts.iter().map(|(_, at)| *at).collect();
+    assert_eq!(times.len(), 3);
+    assert!(
+        times.windows(2).all(|pair| pair[1] - pair[0] >= 2_000),
+        "{times:?}"
+    );
+}
+
+#[test]
+fn l05_one_failure_of_two_is_a_success() {
+    let mut spec = task(&["a", "b"]);
+    spec.failures = Some(2);
+    let mut world = World::new(spec, |name, _| exits(i32::from(name == "a")));
+    assert_eq!(world.run(), TaskState::Success);
+    assert_eq!(
+        (world.story("a"), world.story("b")),
+        ("FAILED".into(), "SUCCESS".into())
+    );
+}
+
+#[test]
+fn l09_an_endless_step_keeps_a_task_alive_below_its_limit() {
+    let mut spec = task(&["d daemon gap=1", "a"]);
+    spec.failures = Some(2);
+    let mut world = World::new(spec, |name, _| match name {
+        "d" => lasts(1_000, 0),
+        _ => exits(1),
+    });
+    world.lead();
+    world.go(60_000);
+    assert_eq!(world.state(), TaskState::Active);
+    assert_eq!(world.story("a"), "FAILED");
+    assert!(world.story("d").starts_with("SUCCESS SUCCESS SUCCESS"));
+}
+
+#[test]
+fn k01_a_killed_run_is_run_again_and_no_failure() {
+    let mut world = world(&["a"], |_, _| lasts(3_000, 0));
+    world.lead();
+    world.go(100);
+    world.strike("a", 9);
+    world.go(60_000);
+    assert_eq!(world.story("a"), "KILLED-9 SUCCESS");
+    assert_eq!(world.state(), TaskState::Success);
+}
+
+#[test]
+fn k08_a_step_that_ends_well_when_asked_to_has_succeeded_in_a_killed_task() {
+    let mut world = world(&["a"], |_, _| Act {
+        on_term: Some(Status::Code(0)),
+        ..lasts(ENDLESS, 0)
+    });
+    world.lead();
+    world.go(100);
+    world.kill(TaskState::Killed, 60, false);
+    world.go(60_000);
+    assert_eq!(world.story("a"), "SUCCESS");
+    assert_eq!(world.state(), TaskState::Killed);
+}

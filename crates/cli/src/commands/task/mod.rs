@@ -4,6 +4,7 @@ mod gc;
 mod graph;
 mod logs;
 mod look;
+pub mod output;
 mod run;
 pub mod screen;
 pub mod target;

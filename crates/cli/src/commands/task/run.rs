@@ -1,5 +1,6 @@
 //! `task run`: a task here, led by a runner of its own; and `task start`, which hands it to the daemon.
 
+use super::output::StepOutput;
 use super::screen::Progress;
 use super::{exit_of, wait_for};
 use crate::args::FileArgs;
@@ -13,7 +14,7 @@ use crate::private::Private;
 use crate::runner;
 use gaffer_api::client::ClientError;
 use gaffer_api::types::queue::PushRequest;
-use gaffer_api::types::task::{Task, TaskKillRequest, TaskRequest};
+use gaffer_api::types::task::{Task, TaskKillRequest, TaskRequest, TaskStep};
 use gaffer_config::{Config, LoadedTask, ThermosContext, load_thermos};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -24,6 +25,8 @@ use std::time::Duration;
 const SIMPLE: &str = "simple";
 /// The daemon may hold an answer so long.
 const HOLD: Duration = Duration::from_secs(30);
+/// So long a step that writes to the console may keep a line to itself.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// A runner that was killed is replaced so often.
 const RUNNERS_MAX: u32 = 100;
 
@@ -395,14 +398,19 @@ impl Led<'_> {
         signals: &mut Signals,
     ) -> Result<Option<Task>, Failure> {
         let mut progress = Progress::new(&self.ctx.out, plain);
+        let mut output = StepOutput::default();
         let mut task = task;
         let mut runners = 1;
         loop {
+            let client = self.client()?;
+            let lines = output.lines(&client, &task, |step| step.console).await;
+            progress.print(&lines)?;
             progress.show(&task)?;
             if task.location == "finished" {
                 return Ok(Some(task));
             }
-            let client = self.client()?;
+            let writes = |step: &TaskStep| step.console && step.state == "running";
+            let more = task.steps.iter().any(writes);
             tokio::select! {
                 now = client.task_wait(self.id, Some(task.revision), HOLD) => match now {
                     Ok(now) => task = now,
@@ -412,6 +420,7 @@ impl Led<'_> {
                     }
                     Err(error) => return Err(error.into()),
                 },
+                () = tokio::time::sleep(LOOK_EVERY), if more => {}
                 why = signals.next() => {
                     if why == "a hang-up" {
                         self.ctx.out.talk(&format!("task {} goes on", self.id));

@@ -1,12 +1,16 @@
 //! How a task looks: a line for it, and one for each step (ux.md 5).
 
+use super::output::StepLine;
+use crate::escape::escape;
 use crate::failure::Failure;
 use crate::out::Out;
 use crate::paint::Role;
 use crate::table::cut;
 use crate::when;
 use gaffer_api::types::task::{Task, TaskRun, TaskStep};
+use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::io::{IsTerminal, Write};
 
 /// The glyph of a task's or step's state.
 pub fn sign(out: &Out, state: &str) -> String {
@@ -48,7 +52,7 @@ pub fn end(run: &TaskRun) -> String {
 }
 
 /// `rows=18230`; what is long is cut.
-fn shown(name: &str, value: &str) -> String {
+fn output_value(name: &str, value: &str) -> String {
     const SHOWN: usize = 40;
     let value: String = value.escape_debug().to_string();
     match value.chars().count() {
@@ -77,7 +81,7 @@ fn facts(step: &TaskStep) -> (String, String) {
         details.push(end(last));
     }
     details.extend(last.map(uses).unwrap_or_default());
-    details.extend(step.outputs.iter().map(|(name, value)| shown(name, value)));
+    details.extend(step.outputs.iter().map(|(name, value)| output_value(name, value)));
     details.retain(|detail| !detail.is_empty());
     (last.map(lived).unwrap_or_default(), details.join("  "))
 }
@@ -124,6 +128,16 @@ pub fn lines(out: &Out, task: &Task) -> Vec<String> {
     all
 }
 
+/// As it is for a file or a pipe; on a terminal nothing of it is obeyed, and every line ends.
+fn shown(bytes: &[u8], terminal: bool) -> Cow<'_, [u8]> {
+    if !terminal {
+        return Cow::Borrowed(bytes);
+    }
+    let text = String::from_utf8_lossy(bytes);
+    let text = escape(text.trim_end_matches(['\r', '\n']));
+    Cow::Owned(format!("{text}\n").into_bytes())
+}
+
 /// Shows a task as it changes: redrawn on a terminal, a line for each change elsewhere.
 pub struct Progress<'a> {
     out: &'a Out,
@@ -147,6 +161,39 @@ impl<'a> Progress<'a> {
         }
     }
 
+    /// Output of its steps, as it is; above what is redrawn. Standard output may have to hold a document.
+    pub fn print(&mut self, lines: &[StepLine]) -> Result<(), Failure> {
+        if !lines.is_empty() {
+            self.clear()?;
+        }
+        for line in lines {
+            let to_stdout = line.stream == "stdout" && self.out.is_text();
+            let mut stderr = std::io::stderr();
+            let bytes = match to_stdout {
+                true => shown(&line.bytes, self.out.terminal),
+                false => shown(&line.bytes, stderr.is_terminal()),
+            };
+            if to_stdout {
+                self.out.bytes(&bytes)?;
+                continue;
+            }
+            self.out.flush()?;
+            let written = stderr.write_all(&bytes);
+            written.map_err(|error| Failure::failed(format!("standard error cannot be written: {error}")))?;
+        }
+        self.out.flush()
+    }
+
+    /// Takes the last drawing away.
+    fn clear(&mut self) -> Result<(), Failure> {
+        if self.drawn > 0 {
+            let up = format!("\x1b[{}A\r\x1b[J", self.drawn);
+            self.out.bytes(up.as_bytes())?;
+            self.drawn = 0;
+        }
+        Ok(())
+    }
+
     /// The task is like this now.
     pub fn show(&mut self, task: &Task) -> Result<(), Failure> {
         if !self.out.is_text() {
@@ -164,10 +211,7 @@ impl<'a> Progress<'a> {
         let mut all = lines(self.out, task);
         // What does not fit cannot be drawn over: steps that are over give way first.
         all.truncate(rows.saturating_sub(1).max(1));
-        if self.drawn > 0 {
-            self.out
-                .bytes(format!("\x1b[{}A\r\x1b[J", self.drawn).as_bytes())?;
-        }
+        self.clear()?;
         for line in &all {
             let line = if self.out.paint.is_on() {
                 line.clone()

@@ -44,6 +44,8 @@ pub struct StepView {
     pub is_final: bool,
     /// It does not count.
     pub background: bool,
+    /// Whoever runs the task in the foreground shows its output.
+    pub console: bool,
 }
 
 impl Runner {
@@ -107,6 +109,7 @@ impl Runner {
                 .collect(),
             is_final: spec.is_final,
             background: spec.background,
+            console: spec.console,
         }
     }
 

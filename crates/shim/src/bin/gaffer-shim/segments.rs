@@ -243,9 +243,9 @@ impl Stream {
     }
 }
 
-/// A segment holds at least a page, and a stream at least a segment.
+/// A segment holds at least a byte, and a stream at least a segment.
 fn sane(bounds: LogBounds) -> LogBounds {
-    let segment = bounds.segment.max(4096);
+    let segment = bounds.segment.max(1);
     LogBounds {
         size: bounds.size.max(segment),
         segment,

@@ -1,0 +1,240 @@
+//! Scenarios of Thermos with real programs that have no other place: launch, identity, output.
+
+use crate::{Place, SOON, ends, said, step, story, task};
+use gaffer_testkit::node::assert_gone;
+use gaffer_testkit::wait_until;
+use serde_json::{Value, json};
+use std::path::PathBuf;
+
+fn one(cmdline: &str, more: Value) -> Value {
+    let mut process = json!({"name": "a", "cmdline": cmdline});
+    for (key, value) in more.as_object().expect("an object") {
+        process[key] = value.clone();
+    }
+    task(json!([process]), json!({}))
+}
+
+/// Where the only run of `a` has its output.
+fn logs(place: &Place, id: &str) -> PathBuf {
+    place.tasks().join("logs").join(id).join("a/0")
+}
+
+#[track_caller]
+fn run(place: &Place, id: &str, task: &Value) -> Value {
+    place.write("t.json", task);
+    let (code, done) = place.json(&["run", "t.json", "--id", id]);
+    assert_eq!(code, 0, "{done:#}");
+    done
+}
+
+#[test]
+fn g01_x01_output_of_both_streams_is_kept_as_it_is() {
+    let place = Place::new();
+    let script = "echo hello world; for i in $(seq 30); do echo out $i; echo err $i >&2; done; echo last >&2";
+    run(&place, "g01", &one(script, json!({})));
+    let read = |name: &str| std::fs::read_to_string(logs(&place, "g01").join(name)).expect("output");
+    let lines = |word: &str| (1..=30).map(|i| format!("{word} {i}\n")).collect::<String>();
+    assert_eq!(read("stdout"), format!("hello world\n{}", lines("out")));
+    assert_eq!(read("stderr"), format!("{}last\n", lines("err")));
+}
+
+#[test]
+fn g02_without_rotation_a_file_grows() {
+    let place = Place::new();
+    run(&place, "g02", &one("head -c 200000000 /dev/zero", json!({})));
+    let size = |name: &str| {
+        std::fs::metadata(logs(&place, "g02").join(name))
+            .expect("a file")
+            .len()
+    };
+    assert_eq!((size("stdout"), size("stderr")), (200_000_000, 0));
+    assert!(!logs(&place, "g02").join("stdout.1").exists());
+}
+
+#[test]
+fn g03_rotation_counts_bytes_and_keeps_as_many_files_as_it_says() {
+    let place = Place::new();
+    let script =
+        "for i in $(seq 10 40); do for c in l i n e $(echo $i | fold -w1); do printf $c; done; echo; done";
+    let logger = json!({"mode": "rotate", "rotate": {"log_size": 70, "backups": 2}});
+    run(&place, "g03", &one(script, json!({ "logger": logger })));
+    let lines = |name: &str| {
+        let text = std::fs::read_to_string(logs(&place, "g03").join(name)).expect("a file");
+        text.lines().map(str::to_owned).collect::<Vec<_>>()
+    };
+    assert_eq!(lines("stdout"), ["line40"]);
+    let all = |from: u32| (from..from + 10).map(|i| format!("line{i}")).collect::<Vec<_>>();
+    assert_eq!((lines("stdout.1"), lines("stdout.2")), (all(30), all(20)));
+    assert!(!logs(&place, "g03").join("stdout.3").exists());
+}
+
+#[test]
+fn g05_g04_one_backup_where_there_is_enough_for_one() {
+    let place = Place::new();
+    let logger = json!({"mode": "rotate", "rotate": {"log_size": 1 << 20, "backups": 1}});
+    let logger = json!({ "logger": logger });
+    run(&place, "little", &one("echo little", logger.clone()));
+    assert!(!logs(&place, "little").join("stdout.1").exists());
+    run(&place, "much", &one("head -c 2500000 /dev/zero", logger));
+    assert!(logs(&place, "much").join("stdout.1").exists());
+    assert!(!logs(&place, "much").join("stdout.2").exists());
+}
+
+#[test]
+fn g07_nothing_is_kept_of_what_goes_nowhere() {
+    let place = Place::new();
+    let done = run(
+        &place,
+        "g07",
+        &one("echo gone", json!({"logger": {"destination": "none"}})),
+    );
+    assert_eq!(story(&done, "a"), "success:0");
+    assert_eq!(said(&place.run(&["logs", "g07"])), "");
+}
+
+#[test]
+fn g08_g09_the_console_shows_what_a_step_writes_while_it_runs() {
+    for destination in ["console", "both"] {
+        let place = Place::new();
+        let script = "echo one; printf 'err\\n' >&2; until test -e go; do sleep 0.02; done; printf two";
+        let logger = json!({"logger": {"destination": destination, "mode": "rotate"}});
+        place.write("t.json", &one(script, logger));
+        let running = place.start(&["run", "t.json", "--id", destination]);
+        let screen = || std::fs::read_to_string(place.root.path().join("said")).expect("a file");
+        wait_until(SOON, "its first lines", || {
+            let screen = screen();
+            let has = |wanted: &str| screen.lines().any(|line| line == wanted);
+            has("one") && has("err")
+        });
+        place.touch("go");
+        assert_eq!(running.end(), 0);
+        assert!(screen().contains("\ntwo"), "{}", screen());
+        let read =
+            |name: &str| std::fs::read_to_string(logs(&place, destination).join(name)).expect("output");
+        assert_eq!(
+            (read("stdout").as_str(), read("stderr").as_str()),
+            ("one\ntwo", "err\n")
+        );
+        assert_gone(place.root.path());
+    }
+    let place = Place::new();
+    place.write(
+        "t.json",
+        &one("echo out", json!({"logger": {"destination": "console"}})),
+    );
+    let output = place.run(&["run", "t.json", "--id", "doc", "--json"]);
+    let _document: Value = serde_json::from_slice(&output.stdout).expect("a document and nothing else");
+    assert!(String::from_utf8_lossy(&output.stderr).contains("out"));
+}
+
+#[test]
+fn g12_k06_an_end_does_not_wait_for_children_and_leaves_none() {
+    let place = Place::new();
+    let script = "(trap '' TERM; echo $BASHPID > child; while :; do sleep 0.1; done) & until test -s child; do sleep 0.02; done; echo done";
+    let done = run(&place, "g12", &one(script, json!({})));
+    assert_eq!(story(&done, "a"), "success:0");
+    let child = place.read("child").trim().to_owned();
+    assert!(
+        !std::path::Path::new("/proc").join(&child).join("cwd").exists(),
+        "{child} lives"
+    );
+    let stdout = std::fs::read_to_string(logs(&place, "g12").join("stdout")).expect("output");
+    assert_eq!(stdout, "done\n");
+    assert_gone(place.root.path());
+}
+
+#[test]
+fn k17_a_child_in_a_session_of_its_own_is_gone_with_the_task() {
+    let place = Place::new();
+    let script = "setsid sh -c 'trap \"\" TERM; echo $$ > child; while :; do sleep 0.1; done' & until test -s child; do sleep 0.02; done";
+    run(&place, "k17", &one(script, json!({})));
+    let child = place.read("child").trim().to_owned();
+    assert!(!std::path::Path::new("/proc").join(child).join("cwd").exists());
+    assert_gone(place.root.path());
+}
+
+#[test]
+fn r04_a_profile_that_a_step_writes_is_read_by_those_behind_it() {
+    let place = Place::new();
+    let processes = json!([
+        {"name": "first", "cmdline": "echo export FOO=bar > .thermos_profile"},
+        {"name": "then", "cmdline": "echo $FOO > seen"},
+    ]);
+    run(
+        &place,
+        "r04",
+        &task(processes, json!({"constraints": [{"order": ["first", "then"]}]})),
+    );
+    assert_eq!(place.read("seen"), "bar\n");
+}
+
+#[test]
+fn r18_a_shell_whose_child_was_killed_has_failed() {
+    let script = one("sh -c 'kill -KILL $$'; exit $?", json!({}));
+    ends("r18", &script, 1, "failed", &[("a", "failed:137")]);
+}
+
+#[test]
+fn x04_x08_x09_a_command_gets_no_descriptor_no_input_and_default_signals() {
+    let place = Place::new();
+    let script = "ls /proc/self/fd > fds; cat > input; grep -E 'SigIgn|SigBlk' /proc/self/status > signals";
+    run(&place, "x04", &one(script, json!({})));
+    // Its own and the directory that it lists.
+    assert_eq!(place.read("fds"), "0\n1\n2\n3\n");
+    assert_eq!(place.read("input"), "");
+    for line in place.read("signals").lines() {
+        let mask = u64::from_str_radix(line.split_whitespace().nth(1).expect("a mask"), 16).expect("a mask");
+        assert_eq!(mask, 0, "{line}");
+    }
+}
+
+#[test]
+fn x05_only_what_is_said_is_in_the_environment() {
+    let place = Place::new();
+    place.write(
+        "t.json",
+        &one("echo \"${TEST-none} ${PATH:+path}\" > env", json!({})),
+    );
+    let mut command = place.command(&["run", "t.json", "--id", "x05"]);
+    let status = command
+        .env("TEST", "of the runner")
+        .output()
+        .expect("gaffer")
+        .status;
+    assert!(status.success());
+    assert_eq!(place.read("env"), "none path\n");
+}
+
+#[test]
+fn x06_an_unknown_user_is_told_before_anything_begins() {
+    let place = Place::new();
+    place.write("t.json", &one("true", json!({})));
+    let output = place.run(&["run", "t.json", "--id", "x06", "--user", "nobody-of-that-name"]);
+    assert_eq!(output.status.code(), Some(2), "{}", said(&output));
+    assert!(said(&output).contains("nobody-of-that-name"), "{}", said(&output));
+    assert!(!place.tasks().join("tasks/active/x06").exists());
+}
+
+#[test]
+fn r20_a_chain_is_not_waited_for_step_by_step() {
+    let place = Place::new();
+    let names: Vec<String> = (0..20).map(|i| format!("s{i}")).collect();
+    let processes: Vec<Value> = names
+        .iter()
+        .map(|name| json!({"name": name, "cmdline": "true"}))
+        .collect();
+    let done = run(
+        &place,
+        "r20",
+        &task(json!(processes), json!({"constraints": [{"order": names}]})),
+    );
+    let at = |name: &str, key: &str| {
+        step(&done, name)["runs"][0][key]
+            .as_str()
+            .expect("a time")
+            .to_owned()
+    };
+    for pair in names.windows(2) {
+        assert!(at(&pair[0], "ended_at") <= at(&pair[1], "forked_at"));
+    }
+}
