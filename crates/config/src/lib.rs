@@ -97,7 +97,8 @@ pub use suggest::{distance, nearest};
 pub use task::{Keep, LoadedTask, Unique, load_task_json};
 pub use template::escape_templates;
 pub use thermos::{
-    Destination, Logger, Resources, ThermosContext, ThermosTask, is_thermos, load_thermos, load_thermos_json,
+    Lifecycle, Resources, ShutdownCall, ThermosContext, ThermosTask, is_thermos, load_thermos,
+    load_thermos_json,
 };
 pub use units::{UnitError, format_duration, format_size, parse_duration, parse_size, shell_quote};
 pub use user_nodes::{UserNode, UserNodes, is_node_name, project_nodes, user_nodes, with_node, without_node};

@@ -238,3 +238,71 @@ fn r20_a_chain_is_not_waited_for_step_by_step() {
         assert!(at(&pair[0], "ended_at") <= at(&pair[1], "forked_at"));
     }
 }
+
+/// A server that takes notes of what it is asked, and ends when it is asked for `ENDS_AT`.
+const SERVER: &str = r#"
+import http.server, os, sys
+class Ask(http.server.BaseHTTPRequestHandler):
+    def do_POST(self):
+        with open("asked", "a") as notes:
+            notes.write(self.path + "\n")
+        self.send_response(204)
+        self.end_headers()
+        if self.path == sys.argv[2]:
+            os._exit(0)
+    def log_message(self, *words):
+        pass
+server = http.server.HTTPServer(("127.0.0.1", int(sys.argv[1])), Ask)
+open("serves", "w")
+server.serve_forever()
+"#;
+
+/// Runs the server under a lifecycle, and kills the task. What it was asked, and how its step ended.
+fn asked(ends_at: &str, port_name: &str) -> (Vec<String>, String) {
+    let place = Place::new();
+    std::fs::write(place.work().join("server.py"), SERVER).expect("a file");
+    let free = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = free.local_addr().expect("an address").port();
+    drop(free);
+    let mut server = one(
+        &format!("exec python3 server.py {{{{thermos.ports[{port_name}]}}}} {ends_at}"),
+        json!({}),
+    );
+    server["lifecycle"] = json!({"http": {"graceful_shutdown_wait_secs": 1, "shutdown_wait_secs": 1}});
+    place.write("t.json", &server);
+    let running = place.start(&[
+        "run",
+        "t.json",
+        "--id",
+        "h",
+        "--port",
+        &format!("{port_name}={port}"),
+    ]);
+    place.until("serves");
+    let killed = place.run(&["kill", "h"]);
+    assert!(killed.status.success(), "{}", said(&killed));
+    running.end();
+    let told = place.read("asked").lines().map(str::to_owned).collect();
+    let story = story(&place.status("h"), "a");
+    assert_gone(place.root.path());
+    (told, story)
+}
+
+#[test]
+fn h01_without_the_port_nobody_is_asked() {
+    assert_eq!(asked("/never", "other"), (vec![], "killed:SIGTERM".to_owned()));
+}
+
+#[test]
+fn h02_one_that_ends_when_it_is_asked_is_asked_once() {
+    assert_eq!(
+        asked("/quitquitquit", "health"),
+        (vec!["/quitquitquit".to_owned()], "success:0".to_owned())
+    );
+}
+
+#[test]
+fn h03_one_that_only_answers_is_asked_twice_and_signalled() {
+    let both = ["/quitquitquit", "/abortabortabort"].map(str::to_owned).to_vec();
+    assert_eq!(asked("/never", "health"), (both, "killed:SIGTERM".to_owned()));
+}

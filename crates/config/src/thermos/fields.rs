@@ -7,6 +7,7 @@ use crate::node::{Item, Node, Span, Table};
 use crate::report::Report;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 /// Longest name of a process, in bytes: it is the name of a directory.
 const NAME_MAX: usize = 200;
@@ -21,6 +22,7 @@ pub(super) struct Raw {
     pub max_concurrency: u32,
     pub finalization_wait: u32,
     pub user: Option<String>,
+    pub lifecycle: Option<Lifecycle>,
 }
 
 /// `{"order": […]}`.
@@ -63,6 +65,35 @@ pub struct Logger {
     pub destination: Destination,
     /// Size in bytes at which a file is ended, and how many ended ones are kept; none: one growing file.
     pub rotate: Option<(u64, u32)>,
+}
+
+/// A program that listens is asked to end by HTTP before it is signalled (Aurora's `HttpLifecycleConfig`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lifecycle {
+    /// Name of the port; where it has no number nobody is asked.
+    pub port: String,
+    /// One after the other.
+    pub calls: [ShutdownCall; 2],
+}
+
+/// A POST that asks for an end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ShutdownCall {
+    /// Path; begins with a slash.
+    pub endpoint: String,
+    /// How long the end is waited for.
+    pub wait: Duration,
+}
+
+impl Lifecycle {
+    pub(super) fn to_json(&self) -> Value {
+        let [graceful, shutdown] = &self.calls;
+        json!({ "http": {
+            "port": self.port,
+            "graceful_shutdown_endpoint": graceful.endpoint, "graceful_shutdown_wait_secs": graceful.wait.as_secs(),
+            "shutdown_endpoint": shutdown.endpoint, "shutdown_wait_secs": shutdown.wait.as_secs(),
+        }})
+    }
 }
 
 /// What a task asks for.
@@ -133,6 +164,7 @@ const TASK: &[&str] = &[
     "max_concurrency",
     "finalization_wait",
     "user",
+    "lifecycle",
 ];
 const PROCESS: &[&str] = &[
     "name",
@@ -190,6 +222,7 @@ impl Fields<'_> {
             max_concurrency: self.count(table, "max_concurrency", "", 0),
             finalization_wait: self.count(table, "finalization_wait", "", 30),
             user: self.text(table, "user", ""),
+            lifecycle: self.lifecycle(table),
             processes,
         })
     }
@@ -379,6 +412,49 @@ impl Fields<'_> {
             u64::try_from(size).unwrap_or(1),
             u32::try_from(backups).unwrap_or(u32::MAX),
         )
+    }
+
+    fn lifecycle(&mut self, table: &Table) -> Option<Lifecycle> {
+        let node = table.get("lifecycle")?;
+        let Some(http) = node.as_table().and_then(|own| own.get_table("http")) else {
+            let message = "lifecycle is an object with an object `http`".to_owned();
+            self.error(node.span, "lifecycle", message);
+            return None;
+        };
+        self.known(node.as_table()?, &["http"], "lifecycle.");
+        let path = "lifecycle.http.";
+        let names = ["graceful_shutdown", "shutdown"];
+        let keys = names.map(|name| [format!("{name}_endpoint"), format!("{name}_wait_secs")]);
+        let mut known = vec!["port"];
+        known.extend(keys.iter().flatten().map(String::as_str));
+        self.known(http, &known, path);
+        let mut call = |[endpoint, wait]: &[String; 2], usual: &str| {
+            let text = self
+                .text(http, endpoint, path)
+                .unwrap_or_else(|| usual.to_owned());
+            let is_path = text.starts_with('/') && text.chars().all(|c| c.is_ascii_graphic());
+            if !is_path {
+                let span = http.get(endpoint).map_or(Span::NONE, |node| node.span);
+                let message = format!(
+                    "{path}{endpoint} is a path, as {usual}, not `{}`",
+                    text.escape_debug()
+                );
+                self.error(span, &format!("{path}{endpoint}"), message);
+            }
+            ShutdownCall {
+                endpoint: text,
+                wait: Duration::from_secs(u64::from(self.count(http, wait, path, 5))),
+            }
+        };
+        let calls = [
+            call(&keys[0], "/quitquitquit"),
+            call(&keys[1], "/abortabortabort"),
+        ];
+        let port = self.text(http, "port", path);
+        Some(Lifecycle {
+            port: port.unwrap_or_else(|| "health".to_owned()),
+            calls,
+        })
     }
 
     fn resources(&mut self, table: &Table, path: &str) -> Option<Resources> {

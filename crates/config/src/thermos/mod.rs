@@ -24,7 +24,8 @@ use std::sync::Arc;
 use std::time::Duration;
 use template::Scopes;
 
-pub use fields::{Destination, Logger, Resources};
+use fields::{Destination, Logger};
+pub use fields::{Lifecycle, Resources, ShutdownCall};
 
 /// What a task file is filled in with.
 #[derive(Clone, Debug, Default)]
@@ -52,8 +53,8 @@ pub struct ThermosTask {
     pub spec: Arc<Task>,
     /// Filled in, with all defaults.
     pub json: Value,
-    /// How the output of each process is kept, where it says so itself.
-    pub loggers: BTreeMap<String, Logger>,
+    /// How its programs are asked to end before they are signalled.
+    pub lifecycle: Option<Lifecycle>,
     /// What the task asks for; not enforced.
     pub resources: Option<Resources>,
     /// Names of the ports that it uses.
@@ -175,15 +176,10 @@ fn understand(
         report.error(place_of_graph(&raw, &error), "constraints", error.to_string(), "");
         return Err(report.finish());
     }
-    let loggers = raw
-        .processes
-        .iter()
-        .filter_map(|process| Some((process.name.clone(), process.logger.clone()?)))
-        .collect();
     Ok(ThermosTask {
         json: json_of(&raw),
         spec: Arc::new(spec),
-        loggers,
+        lifecycle: raw.lifecycle,
         resources: raw.resources,
         ports: needed,
     })
@@ -438,6 +434,9 @@ fn json_of(raw: &Raw) -> Value {
     if let Some(object) = json.as_object_mut() {
         if let Some(resources) = &raw.resources {
             object.insert("resources".to_owned(), resources.to_json());
+        }
+        if let Some(lifecycle) = &raw.lifecycle {
+            object.insert("lifecycle".to_owned(), lifecycle.to_json());
         }
         if let Some(user) = &raw.user {
             object.insert("user".to_owned(), user.as_str().into());

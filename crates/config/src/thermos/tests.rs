@@ -150,7 +150,12 @@ fn g11_rotation_is_checked_before_anything_runs() {
         json!({"name": "a", "cmdline": "x", "logger": {"mode": "rotate"}}),
     ))
     .expect("defaults");
-    assert_eq!(loaded.loggers["a"].rotate, Some((100 << 20, 5)));
+    let logs = &loaded.spec.steps[0].logs;
+    assert_eq!(
+        (logs.segment, logs.size),
+        (100 << 20, 600 << 20),
+        "g06: six files"
+    );
 }
 
 #[test]
@@ -223,4 +228,40 @@ fn a_task_is_told_from_a_job_file() {
     assert!(is_thermos(r#"{"tasks": [{"processes": []}]}"#));
     assert!(!is_thermos(r#"{"jobs": []}"#));
     assert!(!is_thermos("session = 'x'"));
+}
+
+#[test]
+fn a_lifecycle_has_its_defaults_and_says_what_is_wrong() {
+    let with = |http: Value| json!({"name": "t", "processes": [{"name": "a", "cmdline": "x"}], "lifecycle": {"http": http}});
+    let loaded = load(&with(json!({}))).expect("defaults").lifecycle.expect("one");
+    assert_eq!(loaded.port, "health");
+    let calls = loaded.calls.map(|call| (call.endpoint, call.wait.as_secs()));
+    assert_eq!(
+        calls,
+        [
+            ("/quitquitquit".to_owned(), 5),
+            ("/abortabortabort".to_owned(), 5)
+        ]
+    );
+    for (http, text) in [
+        (
+            json!({"shutdown_endpoint": "abort"}),
+            "shutdown_endpoint is a path",
+        ),
+        (
+            json!({"shutdown_endpoint": "/a b"}),
+            "shutdown_endpoint is a path",
+        ),
+        (
+            json!({"graceful_shutdown_wait_secs": -1}),
+            "graceful_shutdown_wait_secs",
+        ),
+        (json!({"ports": "x"}), "unknown field `lifecycle.http.ports`"),
+    ] {
+        let told = mistake(&with(http));
+        assert!(told.contains(text), "{told}");
+    }
+    assert!(
+        mistake(&json!({"processes": [{"name": "a", "cmdline": "x"}], "lifecycle": 5})).contains("object")
+    );
 }

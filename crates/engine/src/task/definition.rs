@@ -4,7 +4,7 @@
 //! in `task`, every step in it. Files of variables are named there; their values are never kept.
 
 use gaffer_config::{
-    Host, Keep, LoadedTask, Logger, StoredHost, SystemHost, ThermosContext, ThermosTask, load_task_json,
+    Host, Keep, Lifecycle, LoadedTask, StoredHost, SystemHost, ThermosContext, ThermosTask, load_task_json,
     load_thermos_json,
 };
 use gaffer_core::job::{After, Launch, User};
@@ -24,8 +24,8 @@ pub struct Definition {
     pub spec: Arc<Task>,
     /// As it is kept: everything filled in.
     pub json: Value,
-    /// How steps keep their output, where they say so themselves.
-    pub loggers: BTreeMap<String, Logger>,
+    /// How its programs are asked to end before they are signalled.
+    pub lifecycle: Option<Lifecycle>,
     /// What only a native task has; none: it is one of Thermos.
     pub native: Option<Arc<Native>>,
 }
@@ -78,7 +78,7 @@ impl From<ThermosTask> for Definition {
         Definition {
             spec: task.spec,
             json: task.json,
-            loggers: task.loggers,
+            lifecycle: task.lifecycle,
             native: None,
         }
     }
@@ -130,7 +130,7 @@ impl Definition {
                 "session": task.id.session.as_str(), "name": task.id.job.as_str(), "params": params, "task": task.typed,
             }),
             spec: task.spec,
-            loggers: BTreeMap::new(),
+            lifecycle: None,
             native: Some(Arc::new(Native {
                 id: task.id,
                 params,
@@ -197,7 +197,7 @@ impl Definition {
         Definition {
             spec: Arc::new(spec),
             json: Value::Null,
-            loggers: BTreeMap::new(),
+            lifecycle: None,
             native: None,
         }
     }

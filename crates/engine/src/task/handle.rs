@@ -273,7 +273,18 @@ impl Handle {
                 true => format!("{word} by {by}, without its definition").into(),
             },
         };
-        self.task_input(id, input)
+        if kill.hard || bare {
+            return self.task_input(id, input);
+        }
+        // To its end, also if who has asked goes away meanwhile.
+        let handle = self.clone();
+        let killed = tokio::spawn(async move {
+            match handle.ask_to_end(&id).await {
+                true => Ok(()),
+                false => handle.task_input(id, input),
+            }
+        });
+        killed.await.map_err(|_| Error::ShuttingDown)?
     }
 
     /// Freezes a task, or lets it go on.

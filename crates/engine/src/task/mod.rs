@@ -31,6 +31,7 @@ mod keep;
 mod latest;
 mod launch;
 pub mod layout;
+mod lifecycle;
 pub mod output;
 mod outputs;
 mod retry;

@@ -426,7 +426,7 @@ impl Led<'_> {
                         self.ctx.out.talk(&format!("task {} goes on", self.id));
                         return Ok(None);
                     }
-                    self.interrupted(why).await?;
+                    self.interrupted(why)?;
                 }
             }
         }
@@ -450,7 +450,7 @@ impl Led<'_> {
         Ok(task?)
     }
 
-    async fn interrupted(&mut self, why: &str) -> Result<(), Failure> {
+    fn interrupted(&mut self, why: &str) -> Result<(), Failure> {
         self.asked += 1;
         let force = self.asked > 1;
         match force {
@@ -464,11 +464,12 @@ impl Led<'_> {
             force,
             ..TaskKillRequest::default()
         };
-        match self.client()?.task_kill(self.id, &kill).await {
-            Ok(_) => Ok(()),
-            // It was over before it heard of it; or its runner is just being replaced.
-            Err(ClientError::Api(..) | ClientError::Unreachable { .. }) => Ok(()),
-            Err(error) => Err(error.into()),
-        }
+        let (client, id) = (self.client()?, self.id.to_owned());
+        // Not waited for: it may be asked to end in steps, and a second signal counts meanwhile. That it was over before it heard of it,
+        // or that its runner is just being replaced, is no failure.
+        tokio::spawn(async move {
+            let _over = client.task_kill(&id, &kill).await;
+        });
+        Ok(())
     }
 }
