@@ -34,33 +34,35 @@ fn tests(dir: &Path, names: &mut BTreeSet<String>) {
     }
 }
 
-#[test]
-fn every_row_of_the_original_has_tests_that_are_there() {
-    let page = std::fs::read_to_string(root().join("docs/legacy-rows.md")).expect("the table");
-    let mut known = BTreeSet::new();
-    tests(&root().join("crates"), &mut known);
-    assert!(known.len() > 1000, "tests are found: {}", known.len());
+/// Rows of a table, each with the tests that its last cell names, and that cell.
+fn table(page: &str) -> BTreeMap<String, (Vec<String>, String)> {
+    let page = std::fs::read_to_string(root().join(page)).expect("the table");
     let mut rows = BTreeMap::new();
     for line in page.lines().filter(|line| line.starts_with("| ")) {
         let cells: Vec<&str> = line.trim_matches('|').split('|').map(str::trim).collect();
-        let named: Vec<&str> = cells
-            .last()
-            .map_or("", |cell| cell)
-            .split('`')
-            .skip(1)
-            .step_by(2)
-            .collect();
-        rows.insert(
-            cells[0].to_owned(),
-            named.into_iter().map(str::to_owned).collect::<Vec<_>>(),
-        );
+        let last = cells.last().map_or("", |cell| cell);
+        let named = last.split('`').skip(1).step_by(2).map(str::to_owned);
+        rows.insert(cells[0].to_owned(), (named.collect(), last.to_owned()));
     }
+    rows
+}
+
+fn known_tests() -> BTreeSet<String> {
+    let mut known = BTreeSet::new();
+    tests(&root().join("crates"), &mut known);
+    assert!(known.len() > 1000, "tests are found: {}", known.len());
+    known
+}
+
+#[test]
+fn every_row_of_the_original_has_tests_that_are_there() {
+    let (known, rows) = (known_tests(), table("docs/legacy-rows.md"));
     let defects = (1..=63).map(|n| format!("D{n}"));
     let further = ["D28b", "D34b"].map(str::to_owned);
     let conflicts = (1..=16).map(|n| format!("K{n}"));
     let chapters = CHAPTERS.split_whitespace().map(str::to_owned);
     for row in chapters.chain(defects).chain(further).chain(conflicts) {
-        let named = rows
+        let (named, _) = rows
             .get(&row)
             .unwrap_or_else(|| panic!("row {row} is not in docs/legacy-rows.md"));
         assert!(!named.is_empty(), "row {row} names no test");
@@ -68,4 +70,59 @@ fn every_row_of_the_original_has_tests_that_are_there() {
             assert!(known.contains(name), "row {row} names {name}, which is no test");
         }
     }
+}
+
+/// How many scenarios there are of each letter.
+const SCENARIOS: &[(char, u32)] = &[
+    ('P', 39),
+    ('C', 21),
+    ('R', 20),
+    ('E', 5),
+    ('F', 11),
+    ('L', 9),
+    ('K', 17),
+    ('X', 11),
+    ('I', 6),
+    ('G', 12),
+    ('D', 4),
+    ('T', 4),
+    ('O', 6),
+    ('M', 7),
+    ('S', 14),
+    ('B', 7),
+    ('U', 3),
+    ('H', 5),
+];
+
+#[test]
+fn every_scenario_of_thermos_has_tests_that_are_there_or_a_reason() {
+    let (known, rows) = (known_tests(), table("docs/thermos-rows.md"));
+    let all = SCENARIOS
+        .iter()
+        .flat_map(|(letter, count)| (1..=*count).map(move |n| format!("{letter}{n:02}")));
+    let all: Vec<String> = all.collect();
+    assert_eq!(all.len(), 201);
+    let mut without = 0;
+    for row in &all {
+        let (named, said) = rows
+            .get(row)
+            .unwrap_or_else(|| panic!("row {row} is not in docs/thermos-rows.md"));
+        let reasons = [
+            "does not apply: ",
+            "not built: ",
+            "no test yet",
+            "not tested as such: ",
+            "shown by ",
+        ];
+        if reasons.iter().any(|reason| said.starts_with(reason)) {
+            without += 1;
+            continue;
+        }
+        assert!(!named.is_empty(), "row {row} names neither test nor reason");
+        for name in named {
+            assert!(known.contains(name), "row {row} names {name}, which is no test");
+        }
+    }
+    // A row that loses its tests needs others, not a reason.
+    assert!(without <= 32, "{without} rows have no test");
 }

@@ -1,8 +1,11 @@
 //! Scenarios of Thermos with real programs that have no other place: launch, identity, output.
 
-use crate::{Place, SOON, ends, said, step, story, task};
+use crate::{Place, SOON, WAITS, ends, said, step, story, task, wait_running};
+use gaffer_testkit::Node;
 use gaffer_testkit::node::assert_gone;
+use gaffer_testkit::process::{Handle, of_node};
 use gaffer_testkit::wait_until;
+use rustix::process::Signal;
 use serde_json::{Value, json};
 use std::path::PathBuf;
 
@@ -305,4 +308,212 @@ fn h02_one_that_ends_when_it_is_asked_is_asked_once() {
 fn h03_one_that_only_answers_is_asked_twice_and_signalled() {
     let both = ["/quitquitquit", "/abortabortabort"].map(str::to_owned).to_vec();
     assert_eq!(asked("/never", "health"), (both, "killed:SIGTERM".to_owned()));
+}
+
+/// A task whose step runs, of which nothing lives any more: command, runner, shim, step.
+fn all_dead(id: &str) -> Place {
+    let place = Place::new();
+    place.write("t.json", &one(WAITS, json!({})));
+    let running = place.start(&["run", "t.json", "--id", id]);
+    place.until("begun");
+    wait_running(&place, id, "a");
+    running.kill();
+    wait_until(SOON, "the end of everything", || {
+        let left = of_node(place.root.path(), &place.root.path().join("state"));
+        for process in &left {
+            Handle::open(process.pid).map(|process| process.signal(Signal::KILL));
+        }
+        left.is_empty()
+    });
+    place
+}
+
+#[test]
+fn r09_a_run_that_died_with_all_that_watched_it_is_lost_and_run_again() {
+    let place = all_dead("r09");
+    place.touch("go");
+    let (code, done) = place.json(&["run", "t.json", "--id", "r09"]);
+    assert_eq!(
+        (code, story(&done, "a").as_str()),
+        (0, "lost:- success:0"),
+        "{done:#}"
+    );
+    assert_gone(place.root.path());
+}
+
+#[test]
+fn k04_what_is_dead_already_is_lost_in_a_killed_task() {
+    let place = all_dead("k04");
+    let killed = place.run(&["kill", "k04", "--force"]);
+    assert!(killed.status.success(), "{}", said(&killed));
+    let task = place.status("k04");
+    assert_eq!(task["state"], "killed", "{task:#}");
+    assert_eq!(story(&task, "a"), "lost:-");
+    assert_gone(place.root.path());
+}
+
+#[test]
+fn k16_o03_o04_o06_what_is_asked_over_http_is_answered_or_refused() {
+    let mut node = Node::start();
+    let processes = json!([
+        {"name": "a", "cmdline": "printf 0123456789abcdef; echo err >&2"}, {"name": "b", "cmdline": "exec sleep 600"},
+    ]);
+    let file = node.root().join("t.json");
+    std::fs::write(&file, task(processes, json!({})).to_string()).expect("a file");
+    let started = node.cli(&["task", "start", &file.to_string_lossy(), "--id", "o"]);
+    assert!(started.status.success(), "{}", said(&started));
+    wait_until(SOON, "the end of a", || {
+        let (_, now) = node.http("GET", "/v1/tasks/o", None);
+        let state = |name: &str| step(&now, name)["state"].clone();
+        state("a") == "success" && state("b") == "running"
+    });
+    let (_, now) = node.http("GET", "/v1/tasks/o", None);
+    assert_eq!(step(&now, "a")["runs"][0]["exit_code"], json!(0), "O06");
+    let mut read = |stream: &str, from: &str| {
+        let path = format!("/v1/tasks/o/steps/a/logs/{stream}?from={from}");
+        let answer = node.request("GET", &path, None);
+        let next = answer.header("gaffer-offset").map(str::to_owned);
+        (
+            answer.status,
+            String::from_utf8_lossy(&answer.body).into_owned(),
+            next,
+        )
+    };
+    let at = |offset: &str| Some(offset.to_owned());
+    assert_eq!(read("stdout", "10"), (200, "abcdef".to_owned(), at("16")));
+    assert_eq!(read("stdout", "end"), (200, String::new(), at("16")));
+    assert_eq!(read("stdout", "99"), (200, String::new(), at("99")));
+    assert_eq!(read("stderr", "0"), (200, "err\n".to_owned(), at("4")));
+    assert_eq!(read("other", "0").0, 404);
+    assert_eq!(
+        node.http("GET", "/v1/tasks/o/steps/b/logs/stdout?attempt=2", None)
+            .0,
+        404
+    );
+    // K16: what a kill makes of a task is not a success.
+    let (status, refused) = node.http("POST", "/v1/tasks/o/kill", Some(&json!({"state": "success"})));
+    assert_eq!(
+        (status, &refused["error"]["hint"]),
+        (400, &json!("killed or lost"))
+    );
+    let (_, now) = node.http("GET", "/v1/tasks/o", None);
+    assert_eq!(now["state"], "active");
+    let (status, _) = node.http(
+        "POST",
+        "/v1/tasks/o/kill",
+        Some(&json!({"state": "lost", "force": true})),
+    );
+    assert_eq!(status, 202);
+    node.stop(SOON);
+}
+
+#[test]
+fn x02_only_root_runs_steps_as_somebody_else() {
+    use std::os::unix::process::CommandExt;
+    let place = Place::new();
+    place.write("t.json", &one("true", json!({})));
+    let mut command = place.command(&["run", "t.json", "--id", "x02", "--user", "root"]);
+    command.env("GAFFER_CONFIG", place.work().join("config.toml"));
+    if rustix::process::getuid().is_root() {
+        let nobody = (65534, 65534);
+        for folder in [
+            place.root.path().to_owned(),
+            place.work(),
+            place.root.path().join("run"),
+        ] {
+            std::os::unix::fs::chown(folder, Some(nobody.0), Some(nobody.1)).expect("theirs");
+        }
+        command.uid(nobody.0).gid(nobody.1);
+    }
+    let output = command.output().expect("gaffer runs");
+    assert!(
+        output.status.code().is_some_and(|code| [2, 5].contains(&code)),
+        "{}",
+        said(&output)
+    );
+    assert!(said(&output).contains("only root may run"), "{}", said(&output));
+    assert!(!place.tasks().join("tasks/active/x02").exists());
+}
+
+#[test]
+fn k03_k02_a_killed_shim_a_killed_run_and_a_killed_runner_are_told_apart() {
+    let place = Place::new();
+    let script = "trap '' TERM; echo $$ >> pids; until test -e go; do sleep 0.02; done";
+    place.write("t.json", &one(script, json!({"min_duration": 0})));
+    let words = ["run", "t.json", "--id", "k03"];
+    let running = place.start(&words);
+    let pids = || -> Vec<u32> {
+        place
+            .read("pids")
+            .lines()
+            .map(|pid| pid.parse().expect("a pid"))
+            .collect()
+    };
+    wait_until(SOON, "the first run", || pids().len() == 1);
+    wait_running(&place, "k03", "a");
+    let shim = pids()[0];
+    let shim = gaffer_testkit::process::Process::all()[&shim].parent;
+    assert!(Handle::open(shim).is_some_and(|shim| shim.signal(Signal::KILL)));
+    wait_until(SOON, "the second run", || pids().len() == 2);
+    assert!(
+        Handle::open(pids()[0]).is_none(),
+        "the old one is gone before the new one begins"
+    );
+    let second = pids()[1];
+    wait_until(SOON, "the second run on file", || {
+        crate::pid_of(&place.status("k03"), "a") == second
+    });
+    assert!(Handle::open(second).is_some_and(|run| run.signal(Signal::KILL)));
+    wait_until(SOON, "the third run", || pids().len() == 3);
+    wait_until(SOON, "the third run on file", || {
+        crate::pid_of(&place.status("k03"), "a") == pids()[2]
+    });
+    place.kill_both(running, "k03");
+    let story_now = story(&place.status("k03"), "a");
+    let stories = [
+        "lost:- killed:SIGKILL running:-",
+        "killed:SIGKILL killed:SIGKILL running:-",
+    ];
+    assert!(stories.contains(&story_now.as_str()), "{story_now}");
+    place.touch("go");
+    assert_eq!(place.run(&words).status.code(), Some(0));
+    assert_gone(place.root.path());
+}
+
+#[test]
+fn b07_a_stream_that_ends_anywhere_is_shown_as_far_as_it_goes() {
+    let place = Place::new();
+    run(&place, "b07", &one("true", json!({})));
+    let whole = std::fs::read(place.stream("b07")).expect("a stream");
+    for end in (0..whole.len()).step_by(5) {
+        std::fs::write(place.work().join("cut"), &whole[..end]).expect("a file");
+        let output = place.run(&["show", "--raw", "cut"]);
+        assert!(
+            output.status.code().is_some_and(|code| code <= 1),
+            "{end}: {}",
+            said(&output)
+        );
+        std::fs::write(place.stream("b07"), &whole[..end]).expect("a file");
+        let output = place.run(&["status", "b07"]);
+        // A panic is 101.
+        assert!(
+            output.status.code().is_some_and(|code| code != 101),
+            "{end}: {}",
+            said(&output)
+        );
+        assert!(said(&output).contains("b07"), "{end}: {}", said(&output));
+    }
+}
+
+#[test]
+fn k15_a_task_without_a_header_is_left_as_it_is() {
+    let place = all_dead("k15");
+    std::fs::write(place.stream("k15"), "").expect("a file");
+    let asked = place.run(&["kill", "k15"]);
+    assert!(
+        !asked.status.success() && said(&asked).contains("no header"),
+        "{}",
+        said(&asked)
+    );
+    assert!(place.tasks().join("tasks/active/k15").exists());
 }

@@ -325,6 +325,12 @@ mod tests {
     }
 
     #[test]
+    fn t02_output_lies_below_the_folder_that_is_named() {
+        let dir = run_logs(Path::new("/var/log/x"), "a b", 3);
+        assert_eq!(dir, Path::new("/var/log/x/a b/3"));
+    }
+
+    #[test]
     fn t03_what_is_no_name_of_a_file_is_refused() {
         let long = "x".repeat(201);
         for id in ["", ".", "..", ".x", "a/b", "/a", "a\nb", "a\0b", &long] {

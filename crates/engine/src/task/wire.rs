@@ -420,3 +420,50 @@ fn step_of(wire: StepWire) -> Result<StepRecord, WireError> {
         change,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn c04_a_record_of_nothing_is_no_record() {
+        let nothing = minicbor::to_vec(RecordWire::default()).expect("encoded");
+        for bytes in [&nothing[..], &[]] {
+            assert!(
+                matches!(decode(bytes), Err(WireError::Undecodable(_))),
+                "{bytes:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn c09_what_a_state_must_say_is_named_where_it_is_missing() {
+        let step = |state: StepState, pid| {
+            let wire = StepWire {
+                step: "a".to_owned(),
+                seq: 1,
+                state: step_number(state),
+                at: Some(1),
+                parent_pid: None,
+                run: None,
+                pid,
+                code: None,
+                reason: None,
+                outputs: None,
+                fatal: None,
+                cpu_ms: None,
+                memory_peak: None,
+            };
+            let record = RecordWire {
+                step: Some(wire),
+                ..RecordWire::default()
+            };
+            decode(&minicbor::to_vec(record).expect("encoded"))
+        };
+        for (state, missing) in [(StepState::Forked, "parent"), (StepState::Running, "pid")] {
+            let told = step(state, None).expect_err("incomplete").to_string();
+            assert!(told.contains(&format!("step a has no {missing}")), "{told}");
+        }
+        assert!(step(StepState::Running, Some(7)).is_ok());
+    }
+}
