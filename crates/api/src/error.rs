@@ -108,6 +108,8 @@ codes! {
     ScheduleNotFound = "schedule-not-found", 404, 3;
     /// Its files cannot be used.
     TaskUnusable = "task-unusable", 409, 4;
+    /// No such file below the working directory of that task.
+    FileNotFound = "file-not-found", 404, 3;
     /// No such stream of that run.
     StreamNotFound = "stream-not-found", 404, 3;
     /// No such webhook.

@@ -114,6 +114,38 @@ pub fn running(root: &Path, id: &str) -> Option<Client> {
     Some(Client::new(Endpoint::Unix(socket), None))
 }
 
+/// Kills the runner that leads a task, and waits for its end: what it leads lives on.
+pub async fn kill(root: &Path, id: &str) -> Result<(), Failure> {
+    use rustix::event::{PollFd, PollFlags, poll};
+    let failed = |what: &str, error: &dyn std::fmt::Display| {
+        Failure::failed(format!(
+            "the runner of task {id} cannot be killed: {what}: {error}"
+        ))
+    };
+    // Whoever made the socket that is there: no number of a file, which may be somebody else's by now.
+    let Ok(stream) = UnixStream::connect(socket(root, id)) else {
+        return Ok(());
+    };
+    let peer =
+        rustix::net::sockopt::socket_peercred(&stream).map_err(|error| failed("its socket", &error))?;
+    let Ok(runner) = rustix::process::pidfd_open(peer.pid, rustix::process::PidfdFlags::empty()) else {
+        return Ok(());
+    };
+    let signalled = rustix::process::pidfd_send_signal(&runner, rustix::process::Signal::KILL);
+    signalled.map_err(|error| failed("SIGKILL", &error))?;
+    let waited = tokio::task::spawn_blocking(move || {
+        let within = rustix::event::Timespec {
+            tv_sec: 10,
+            tv_nsec: 0,
+        };
+        poll(&mut [PollFd::new(&runner, PollFlags::IN)], Some(&within))
+    });
+    match waited.await {
+        Ok(Ok(1..)) => Ok(()),
+        _ => Err(failed("SIGKILL", &"it does not end")),
+    }
+}
+
 /// Starts the runner of a task; refused if there is one.
 pub async fn start(root: &Path, id: &str) -> Result<Private, Failure> {
     if let Some(client) = running(root, id) {

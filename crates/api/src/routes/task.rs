@@ -3,7 +3,8 @@
 use super::{Result, escape, query};
 use crate::client::Client;
 use crate::types::task::{
-    Task, TaskGc, TaskGcRequest, TaskItem, TaskKillRequest, TaskRequest, TaskRetryRequest, TaskStep,
+    Task, TaskFiles, TaskGc, TaskGcRequest, TaskItem, TaskKillRequest, TaskRequest, TaskRetryRequest,
+    TaskStep,
 };
 use hyper::body::Bytes;
 use hyper::header::HeaderMap;
@@ -51,6 +52,19 @@ impl Client {
             ("wait", Some(format!("{}ms", within.as_millis()))),
         ]);
         self.get(&format!("{}/wait{query}", path(id))).await
+    }
+
+    /// A directory below the working directory of a task; empty: itself.
+    pub async fn task_files(&self, id: &str, dir: &str) -> Result<TaskFiles> {
+        let query = query(&[("path", Some(dir.to_owned()).filter(|dir| !dir.is_empty()))]);
+        self.get(&format!("{}/files{query}", path(id))).await
+    }
+
+    /// At most a mebibyte of a file below the working directory of a task; `gaffer-offset` is the offset to go on with.
+    pub async fn task_file(&self, id: &str, file: &str, from: u64) -> Result<(HeaderMap, Bytes)> {
+        let query = query(&[("path", Some(file.to_owned())), ("from", Some(from.to_string()))]);
+        self.get_bytes(&format!("{}/files/content{query}", path(id)))
+            .await
     }
 
     /// Asks for the end of a task.

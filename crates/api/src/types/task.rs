@@ -103,6 +103,36 @@ pub struct TaskStep {
     pub runs: Vec<TaskRun>,
 }
 
+/// A directory below the working directory of a task.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct TaskFiles {
+    /// As it was asked for.
+    pub path: String,
+    /// By name.
+    pub entries: Vec<TaskFile>,
+    /// There are more than are shown.
+    pub truncated: bool,
+}
+
+/// A file in the working directory of a task.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct TaskFile {
+    /// Name; bytes that are no text are replaced.
+    pub name: String,
+    /// `file directory link other`.
+    pub kind: String,
+    /// Size in bytes; of a link the length of its target.
+    pub size_bytes: u64,
+    /// Four octal digits.
+    pub mode: String,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// When it was changed.
+    pub modified_at: String,
+}
+
 /// A run of a step.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct TaskRun {

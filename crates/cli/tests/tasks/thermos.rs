@@ -517,3 +517,107 @@ fn k15_a_task_without_a_header_is_left_as_it_is() {
     );
     assert!(place.tasks().join("tasks/active/k15").exists());
 }
+
+/// Runs task `o`, in whose folder are a file, a pipe, a link to that file, and one out of it.
+fn task_with_files(node: &Node) {
+    let root = node.root().to_owned();
+    let (work, beside) = (root.join("work"), root.join("work-2"));
+    for folder in [work.join("sub"), beside.clone()] {
+        std::fs::create_dir_all(folder).expect("a folder");
+    }
+    std::fs::write(beside.join("secret"), "secret").expect("a file");
+    std::os::unix::fs::symlink("../work-2/secret", work.join("out")).expect("a link");
+    std::os::unix::fs::symlink("sub/in", work.join("within")).expect("a link");
+    let file = root.join("t.json");
+    let script = "printf 0123456789 > sub/in; mkfifo pipe";
+    std::fs::write(&file, one(script, json!({})).to_string()).expect("a file");
+    let (file, cwd) = (
+        file.to_string_lossy().into_owned(),
+        work.to_string_lossy().into_owned(),
+    );
+    let started = node.cli(&["task", "start", &file, "--id", "o", "--cwd", &cwd, "--wait"]);
+    assert!(started.status.success(), "{}", said(&started));
+}
+
+#[test]
+fn o05_files_of_a_task_are_read_and_none_beside_them() {
+    let mut node = Node::start();
+    task_with_files(&node);
+    let (_, listed) = node.http("GET", "/v1/tasks/o/files", None);
+    let entries: Vec<(&str, &str)> = listed["entries"]
+        .as_array()
+        .expect("entries")
+        .iter()
+        .map(|entry| {
+            (
+                entry["name"].as_str().expect("a name"),
+                entry["kind"].as_str().expect("a kind"),
+            )
+        })
+        .collect();
+    let expected = [
+        ("out", "link"),
+        ("pipe", "other"),
+        ("sub", "directory"),
+        ("within", "link"),
+    ];
+    assert_eq!(entries, expected, "{listed:#}");
+    let (_, listed) = node.http("GET", "/v1/tasks/o/files?path=sub", None);
+    assert_eq!(listed["entries"][0]["size_bytes"], json!(10));
+    let mut read = |query: &str| {
+        let answer = node.request("GET", &format!("/v1/tasks/o/files/content?{query}"), None);
+        let next = answer
+            .header("gaffer-offset")
+            .map(str::to_owned)
+            .unwrap_or_default();
+        (
+            answer.status,
+            String::from_utf8_lossy(&answer.body).into_owned(),
+            next,
+        )
+    };
+    let good = |text: &str, next: &str| (200, text.to_owned(), next.to_owned());
+    assert_eq!(read("path=sub/in&from=2&length=3"), good("234", "5"));
+    assert_eq!(read("path=within"), good("0123456789", "10"));
+    assert_eq!(read("path=sub/in&from=end"), good("", "10"));
+    assert_eq!(read("path=sub/in&from=99"), good("", "99"));
+    for (path, why) in [
+        ("../work-2/secret", "not below"),
+        ("sub/../../work-2/secret", "not below"),
+        ("/etc/passwd", "not below"),
+        ("out", "not below"),
+        ("sub", "a directory"),
+        ("pipe", "no file that can be read"),
+        ("none", "is not there"),
+    ] {
+        let (status, text, _) = read(&format!("path={path}"));
+        assert!(status == 404 && text.contains(why), "{path}: {status} {text}");
+    }
+    assert_eq!(node.http("GET", "/v1/tasks/o/files?path=../work-2", None).0, 404);
+    node.stop(SOON);
+}
+
+#[test]
+fn h04_a_runner_that_hangs_is_killed_and_its_task_from_outside() {
+    let place = Place::new();
+    place.write("t.json", &one(WAITS, json!({})));
+    let running = place.start(&["run", "t.json", "--id", "h04", "--detach"]);
+    assert_eq!(running.end(), 0);
+    place.until("begun");
+    let now = wait_running(&place, "h04", "a");
+    let (step, runner) = (crate::pid_of(&now, "a"), crate::runner_of(&now));
+    assert!(Handle::open(runner).is_some_and(|runner| runner.signal(Signal::STOP)));
+    let killed = place.run(&["kill", "h04", "--force"]);
+    assert!(killed.status.success(), "{}", said(&killed));
+    assert!(said(&killed).contains("does not answer"), "{}", said(&killed));
+    // A zombie is left to init.
+    wait_until(SOON, "the end of both", || {
+        Handle::open(step).is_none() && Handle::open(runner).is_none()
+    });
+    let done = place.status("h04");
+    assert_eq!(
+        (&done["state"], story(&done, "a").as_str()),
+        (&json!("killed"), "killed:SIGKILL")
+    );
+    assert_gone(place.root.path());
+}

@@ -106,6 +106,9 @@ pub const TABLE: &[(&str, &str, Need)] = &[
     ("GET", "/v1/tasks/{}/wait", Need::ReadAll),
     ("GET", "/v1/tasks/{}/steps/{}", Need::ReadAll),
     ("GET", "/v1/tasks/{}/steps/{}/logs/{}", Need::ReadAll),
+    // A working directory may be any of this machine.
+    ("GET", "/v1/tasks/{}/files", Need::ManageAll),
+    ("GET", "/v1/tasks/{}/files/content", Need::ManageAll),
     ("POST", "/v1/tasks/{}/kill", Need::OperateAll),
     ("POST", "/v1/tasks/{}/pause", Need::OperateAll),
     ("POST", "/v1/tasks/{}/retry", Need::OperateAll),

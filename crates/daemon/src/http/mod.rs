@@ -25,6 +25,7 @@ pub mod server;
 pub mod sorted;
 pub mod stats;
 pub mod stream;
+pub mod task_files;
 pub mod tasks;
 pub mod weave;
 pub mod webhooks;

@@ -3,7 +3,7 @@
 use crate::access::routes::gate;
 use crate::http::{
     Shared, attach, config, drain, events, jobs, logs, metrics, nodes, operations, plugins, queues, runs,
-    schedules, stats, stream, tasks, webhooks,
+    schedules, stats, stream, task_files, tasks, webhooks,
 };
 use axum::Router;
 use axum::response::IntoResponse;
@@ -70,6 +70,8 @@ fn routes() -> OpenApiRouter<Shared> {
         .routes(routes!(tasks::resume))
         .routes(routes!(tasks::step))
         .routes(routes!(tasks::log))
+        .routes(routes!(task_files::list))
+        .routes(routes!(task_files::content))
         .merge(queued())
         .routes(routes!(operations::show, operations::cancel))
         .routes(routes!(nodes::node))

@@ -179,6 +179,9 @@ async fn kill_at(
     Ok(task)
 }
 
+/// A runner that is asked to kill everything answers by then.
+const WEDGED_AFTER: Duration = Duration::from_secs(10);
+
 /// Asks the runner of the task; one that has none gets one for that.
 async fn kill_in(
     ctx: &Context,
@@ -190,11 +193,23 @@ async fn kill_in(
     runner::check_id(id)?;
     let root = runner::root(Some(root))?;
     if let Some(client) = runner::running(&root, id) {
-        let asked = client.task_kill(id, request).await?;
-        return match no_wait {
-            true => Ok(asked),
-            false => wait_for(ctx, Some(&root), id).await,
+        let asked = match request.force {
+            false => Some(client.task_kill(id, request).await?),
+            true => tokio::time::timeout(WEDGED_AFTER, client.task_kill(id, request))
+                .await
+                .ok()
+                .transpose()?,
         };
+        match asked {
+            Some(asked) if no_wait => return Ok(asked),
+            Some(_) => return wait_for(ctx, Some(&root), id).await,
+            // It may be stopped, or hang: another one does what it should.
+            None => {
+                ctx.out
+                    .talk(&format!("the runner of task {id} does not answer: KILL"));
+                runner::kill(&root, id).await?;
+            }
+        }
     }
     let view = View::open(ctx, Some(&root)).await?;
     let known = view.client.task(id, false).await;
