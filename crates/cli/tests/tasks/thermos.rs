@@ -621,3 +621,91 @@ fn h04_a_runner_that_hangs_is_killed_and_its_task_from_outside() {
     );
     assert_gone(place.root.path());
 }
+
+/// Names of the events of a task, in order, each with its step.
+fn told(node: &Node, id: &str) -> Vec<String> {
+    let output = node.cli(&["events", "--since", "1h", "--format", "jsonl"]);
+    let events = String::from_utf8_lossy(&output.stdout).into_owned();
+    let events = events
+        .lines()
+        .map(|line| serde_json::from_str::<Value>(line).expect("an event"));
+    events
+        .filter(|event| event["data"]["task"] == id)
+        .map(|event| {
+            let name = event["event"].as_str().expect("a name");
+            match event["data"]["step"].as_str() {
+                Some(step) => format!("{name} {step}"),
+                None => name.to_owned(),
+            }
+        })
+        .collect()
+}
+
+#[test]
+fn o01_every_turn_of_a_task_is_told_once() {
+    let mut node = Node::start();
+    let file = node.root().join("t.json");
+    let retried = "echo x >> n; test $(wc -l < n) -ge 2";
+    let processes = json!([
+        {"name": "a", "cmdline": retried, "max_failures": 2, "min_duration": 0},
+        {"name": "f", "cmdline": "true", "final": true},
+    ]);
+    std::fs::write(&file, task(processes, json!({})).to_string()).expect("a file");
+    let started = node.cli(&["task", "start", &file.to_string_lossy(), "--id", "o1", "--wait"]);
+    assert!(started.status.success(), "{}", said(&started));
+    let expected = [
+        "task.accepted",
+        "task.started",
+        "step.started a",
+        "step.retried a",
+        "step.started a",
+        "step.finished a",
+        "step.started f",
+        "step.finished f",
+        "task.finished",
+    ];
+    assert_eq!(told(&node, "o1"), expected);
+    node.stop(SOON);
+}
+
+#[test]
+fn m06_the_disk_that_a_sandbox_takes_follows_its_files() {
+    let mut node = Node::start();
+    let work = node.root().join("work");
+    std::fs::create_dir(&work).expect("a folder");
+    let file = node.root().join("t.json");
+    std::fs::write(&file, one(WAITS, json!({})).to_string()).expect("a file");
+    let (file, cwd) = (
+        file.to_string_lossy().into_owned(),
+        work.to_string_lossy().into_owned(),
+    );
+    let started = node.cli(&["task", "start", &file, "--id", "m", "--cwd", &cwd]);
+    assert!(started.status.success(), "{}", said(&started));
+    wait_until(SOON, "the step", || work.join("begun").exists());
+    let mut disk = || {
+        node.http("GET", "/v1/tasks/m?disk=true", None).1["disk_bytes"]
+            .as_u64()
+            .expect("a size")
+    };
+    let before = disk();
+    std::fs::write(work.join("big"), vec![1; 10_000_000]).expect("a file");
+    let grown = disk();
+    assert!(
+        (10_000_000..11_000_000).contains(&(grown - before)),
+        "{before} {grown}"
+    );
+    std::fs::remove_file(work.join("big")).expect("removed");
+    assert_eq!(disk(), before);
+    std::fs::write(work.join("go"), "").expect("a file");
+    node.stop(SOON);
+}
+
+#[test]
+fn u01_what_is_not_there_is_not_collected() {
+    let place = Place::new();
+    run(&place, "there", &one("true", json!({})));
+    let output = place.run(&["gc", "none", "-y"]);
+    assert_eq!(output.status.code(), Some(3), "{}", said(&output));
+    assert!(said(&output).contains("none"), "{}", said(&output));
+    assert_eq!(place.status("there")["state"], "success");
+}
