@@ -583,6 +583,11 @@ impl Drop for Node {
             eprintln!("--- log of the node ---\n{}", self.log());
         }
         self.end_everything();
+        // A test may have mounted a small disk here, which it takes away later: what is mounted on cannot be removed.
+        if let Ok(path) = std::ffi::CString::new(self.state_dir().into_os_string().into_encoded_bytes()) {
+            // SAFETY: a valid path. That nothing is mounted is no fault.
+            unsafe { libc::umount2(path.as_ptr(), libc::MNT_DETACH) };
+        }
     }
 }
 
