@@ -116,7 +116,9 @@ impl From<ClientError> for Failure {
     fn from(error: ClientError) -> Failure {
         let exit = error.exit_code();
         match error {
-            ClientError::Unreachable { .. } => unreachable_daemon(&error.to_string()),
+            ClientError::Unreachable { ref endpoint, .. } => {
+                unreachable_daemon(endpoint, &crate::escape::escape(&error.to_string()))
+            }
             ClientError::Api(api, _) => {
                 let mut failure = Failure::new(exit, crate::escape::escape(&api.message).into_owned());
                 failure.hints.extend(api.hint);
@@ -172,10 +174,10 @@ fn detail_line(detail: &gaffer_api::error::Detail) -> String {
 }
 
 /// ux.md §5, last sketches: what it means, and the two ways out.
-fn unreachable_daemon(message: &str) -> Failure {
+fn unreachable_daemon(endpoint: &Endpoint, message: &str) -> Failure {
     let failure = Failure::new(EXIT_UNREACHABLE, message.to_owned());
     // Whoever named an address is not helped by a daemon that listens elsewhere.
-    if message.contains(" http://") || message.contains(" https://") {
+    if !matches!(endpoint, Endpoint::Unix(_)) {
         return failure.hint_pair(
             "is the address right? --url, GAFFER_URL",
             "there:  gaffer daemon status",

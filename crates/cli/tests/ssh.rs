@@ -100,6 +100,7 @@ fn what_is_wrong_at_the_other_end_is_told_in_its_words() {
         for word in words {
             assert!(err.contains(word), "{url}: no `{word}` in: {err}");
         }
+        assert!(err.contains("is the address right?"), "{err}");
     };
     fails(
         "ssh://alpha/nonexistent/x.sock",

@@ -158,6 +158,7 @@ impl Launch {
             argv0: None,
             wrap: Vec::new(),
             cwd: "/".into(),
+            root: None,
             env_inherit: EnvInherit::Base,
             env: Vec::new(),
             unread: None,
@@ -193,6 +194,8 @@ pub struct Launch {
     pub wrap: Vec<String>,
     /// Absolute.
     pub cwd: String,
+    /// Root directory of the program, as it is; `cwd` is below it. None: that of the daemon.
+    pub root: Option<String>,
     /// What comes from the daemon's environment.
     pub env_inherit: EnvInherit,
     /// Layers already merged in order (`[env]`, `env_file`, `env`), unexpanded; `$X` refers to the layer below.

@@ -113,6 +113,7 @@ pub(crate) fn message_of(state: &State, launch: &Launch, expanded: Expanded) -> 
         start_deadline_ms: 0,
         stop: DEFAULT_STOP,
         sync: false,
+        root: launch.root.clone(),
     }
 }
 
@@ -361,6 +362,7 @@ pub(crate) fn start_failure(stage: &str, errno: i32, text: &str) -> String {
             format!("cannot run {text}: its program was not executed in time (exec-stuck)")
         }
         "cwd" => format!("cannot enter {text}{why} ({stage}{name})"),
+        "chroot" => format!("cannot make {text} the root{why} ({stage}{name})"),
         "shim" | "template" => text.to_owned(),
         _ if text.is_empty() => format!("cannot set up the run{why} ({stage}{name})"),
         _ => format!("cannot set up {text}{why} ({stage}{name})"),

@@ -18,8 +18,8 @@ use crate::journal::{Position, RunIdWire};
 use minicbor::bytes::ByteVec;
 use minicbor::{Decode, Encode};
 
-/// Version of these messages.
-pub const VERSION: u32 = 1;
+/// Version of these messages. 2 — `Spawn.root`, which an older shim would pass over: only shims of this version are given new runs.
+pub const VERSION: u32 = 2;
 
 /// A request to a shim.
 #[derive(Clone, Debug, PartialEq, Encode, Decode)]
@@ -269,6 +269,9 @@ pub struct Spawn {
     /// `Exited` is synced before the bell.
     #[n(28)]
     pub sync: bool,
+    /// Root directory of the program, absolute; `cwd` and the places of its program are below it. `None`: the shim's.
+    #[n(29)]
+    pub root: Option<String>,
 }
 
 /// Whom a run becomes.

@@ -709,3 +709,41 @@ fn u01_what_is_not_there_is_not_collected() {
     assert!(said(&output).contains("none"), "{}", said(&output));
     assert_eq!(place.status("there")["state"], "success");
 }
+
+/// The shell and its libraries, where a program sees them whose root this is.
+fn shell_below(root: &std::path::Path) {
+    let ldd = std::process::Command::new("ldd")
+        .arg("/bin/bash")
+        .output()
+        .expect("ldd");
+    let libraries = String::from_utf8_lossy(&ldd.stdout).into_owned();
+    let files = libraries.split_whitespace().filter(|word| word.starts_with('/'));
+    for file in files.chain(["/bin/bash"]) {
+        let there = root.join(file.trim_start_matches('/'));
+        std::fs::create_dir_all(there.parent().expect("a folder")).expect("a folder");
+        std::fs::copy(file, there).expect("copied");
+    }
+}
+
+#[test]
+fn a_task_whose_sandbox_is_its_root_sees_nothing_else() {
+    let place = Place::new();
+    shell_below(&place.work());
+    let script = "echo \"$PWD $HOME\" > /seen; test ! -e /etc/passwd || echo outside >> seen";
+    let mut jailed = one(script, json!({}));
+    jailed["chroot"] = json!(true);
+    place.write("t.json", &jailed);
+    let (code, done) = place.json(&["run", "t.json", "--id", "jail"]);
+    if !rustix::process::getuid().is_root() {
+        assert!(code == 1 && done.to_string().contains("the root"), "{done:#}");
+        return;
+    }
+    assert_eq!((code, story(&done, "a").as_str()), (0, "success:0"), "{done:#}");
+    assert_eq!(place.read("seen"), "/ /root\n");
+    // A root without a shell: told as what it is, and counted.
+    std::fs::remove_file(place.work().join("bin/bash")).expect("removed");
+    let (code, done) = place.json(&["run", "t.json", "--id", "empty"]);
+    assert_eq!(code, 1);
+    assert!(done.to_string().contains("cannot run /bin/bash"), "{done:#}");
+    assert_gone(place.root.path());
+}

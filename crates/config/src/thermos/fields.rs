@@ -22,6 +22,7 @@ pub(super) struct Raw {
     pub max_concurrency: u32,
     pub finalization_wait: u32,
     pub user: Option<String>,
+    pub chroot: bool,
     pub lifecycle: Option<Lifecycle>,
 }
 
@@ -164,6 +165,7 @@ const TASK: &[&str] = &[
     "max_concurrency",
     "finalization_wait",
     "user",
+    "chroot",
     "lifecycle",
 ];
 const PROCESS: &[&str] = &[
@@ -222,6 +224,7 @@ impl Fields<'_> {
             max_concurrency: self.count(table, "max_concurrency", "", 0),
             finalization_wait: self.count(table, "finalization_wait", "", 30),
             user: self.text(table, "user", ""),
+            chroot: self.flag(table, "chroot", ""),
             lifecycle: self.lifecycle(table),
             processes,
         })

@@ -342,7 +342,7 @@ fn spec(raw: &Raw, context: &ThermosContext) -> Task {
         }
     }
     let steps = raw.processes.iter().zip(after).map(|(process, after)| {
-        let mut step = Step::of(process.name.as_str(), launch(process, context));
+        let mut step = Step::of(process.name.as_str(), launch(process, raw.chroot, context));
         step.after = after.into_iter().map(|on| (on, When::Done)).collect();
         step.restart_always = process.daemon;
         step.background = process.ephemeral;
@@ -396,11 +396,14 @@ fn bounds(logger: &Logger) -> Logs {
 }
 
 /// `/bin/bash -c CMD`, in the sandbox, with nothing of our own environment: what little it has is added at its start.
-fn launch(process: &fields::Process, context: &ThermosContext) -> Launch {
+fn launch(process: &fields::Process, chroot: bool, context: &ThermosContext) -> Launch {
     // A script: its dollars are the shell's.
     let mut launch = Launch::of(vec![crate::template::escape_braces(&process.cmdline)]);
     launch.shell = Some("/bin/bash".to_owned());
-    launch.cwd = escaped(&context.sandbox);
+    match chroot {
+        true => launch.root = Some(context.sandbox.clone()),
+        false => launch.cwd = escaped(&context.sandbox),
+    }
     launch.user.clone_from(&context.run_as);
     launch.no_new_privs = context.run_as.is_some();
     launch.env_inherit = EnvInherit::None;
@@ -434,6 +437,9 @@ fn json_of(raw: &Raw) -> Value {
     if let Some(object) = json.as_object_mut() {
         if let Some(resources) = &raw.resources {
             object.insert("resources".to_owned(), resources.to_json());
+        }
+        if raw.chroot {
+            object.insert("chroot".to_owned(), true.into());
         }
         if let Some(lifecycle) = &raw.lifecycle {
             object.insert("lifecycle".to_owned(), lifecycle.to_json());

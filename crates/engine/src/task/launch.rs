@@ -5,10 +5,11 @@ use super::outputs::OutputFile;
 use super::service::Active;
 use crate::launch::{bounds_of, choose_ports, message_of};
 use crate::state::State;
-use gaffer_config::{RunContext, TaskRun};
+use gaffer_config::{Host, RunContext, SystemHost, TaskRun};
 use gaffer_core::job::User;
 use gaffer_core::name::{JobId, JobName, Name, RunId};
 use gaffer_core::task::fold::History;
+use gaffer_core::task::spec::Step;
 use gaffer_shim::message::Spawn;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -47,7 +48,7 @@ pub(super) fn spawn(
     ports.extend(header.ports.iter().map(|(name, port)| (name.to_string(), *port)));
     let mut added = match native {
         Some(_) => vec![("GAFFER_NODE_ID".to_owned(), state.node_id.clone())],
-        None => environment(state, active, &spec.name, spec.launch.user.as_ref()),
+        None => environment(state, active, spec),
     };
     if let Some(file) = output_file(state, active, step, attempt) {
         file.make()
@@ -117,24 +118,37 @@ fn task_job() -> JobName {
 }
 
 /// What a command is given, and nothing else of ours.
-fn environment(state: &State, active: &Active, step: &str, user: Option<&User>) -> Vec<(String, String)> {
+fn environment(state: &State, active: &Active, step: &Step) -> Vec<(String, String)> {
     let header = &active.header;
+    let user = step.launch.user.as_ref();
     let name = user.map_or_else(|| header.user.to_string(), |user| user.name.clone());
     let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+    // Under a root of its own the sandbox is `/`, and home is where the list of users has it.
+    let (home, sandbox) = match step.launch.root {
+        None => (header.sandbox.to_string(), &*header.sandbox),
+        Some(_) => (home_of(user, &name), "/"),
+    };
     let mut env = vec![
         pair("GAFFER_NODE_ID", &state.node_id),
         pair("GAFFER_TASK", &header.task_id),
-        pair("GAFFER_STEP", step),
-        pair("HOME", &header.sandbox),
+        pair("GAFFER_STEP", &step.name),
+        pair("HOME", &home),
         pair("USER", &name),
         pair("LOGNAME", &name),
     ];
     if let Some(path) = state.base_env.get("PATH") {
         env.push(pair("PATH", path));
     }
-    let profile = Path::new(&*header.sandbox).join(PROFILE);
-    if profile.exists() {
-        env.push(pair("BASH_ENV", &profile.to_string_lossy()));
+    if Path::new(&*header.sandbox).join(PROFILE).exists() {
+        env.push(pair(
+            "BASH_ENV",
+            &Path::new(sandbox).join(PROFILE).to_string_lossy(),
+        ));
     }
     env
+}
+
+fn home_of(user: Option<&User>, name: &str) -> String {
+    let known = user.cloned().or_else(|| SystemHost::new().user_named(name));
+    known.map_or_else(|| "/".to_owned(), |user| user.home)
 }

@@ -172,6 +172,7 @@ impl Client {
                 timeout_ms: 1000,
             },
             sync: false,
+            root: None,
         }
     }
 

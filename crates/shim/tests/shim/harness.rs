@@ -253,6 +253,7 @@ impl Shim {
                 timeout_ms: 1000,
             },
             sync: false,
+            root: None,
         }
     }
 

@@ -5,7 +5,7 @@
 //!
 //! ```text
 //! death signal ─ unshare the table ─ session/group ─ nice ─ oom_score ─ rlimit ─ stdio ─ pty ─
-//! groups ─ gid ─ uid ─ regain ─ no_new_privs ─ umask ─ death signal again ─ cwd ─ stdin ─
+//! chroot ─ groups ─ gid ─ uid ─ regain ─ no_new_privs ─ umask ─ death signal again ─ cwd ─ stdin ─
 //! Born (permission to exec) ─ no death signal ─ parent lives? ─ mask ─ exec
 //! ```
 
@@ -15,7 +15,7 @@ use std::ffi::{CString, c_char};
 use std::sync::atomic::{AtomicI32, AtomicU32, Ordering::Relaxed};
 
 /// Stages in order; [`Plan::stage`] is an index.
-pub const STAGES: [&str; 21] = [
+pub const STAGES: [&str; 22] = [
     "clone",
     "parent",
     "fds",
@@ -37,6 +37,7 @@ pub const STAGES: [&str; 21] = [
     "journal",
     "mask",
     "exec",
+    "chroot",
 ];
 
 /// First descriptor that is not reserved for children.
@@ -64,6 +65,7 @@ pub struct Plan {
     pub no_new_privs: bool,
     pub umask: u32,
     pub cwd: CString,
+    pub root: Option<CString>,
     /// Frame of `Born` whose last four bytes are to be the pid.
     pub born: Vec<u8>,
     pub journal_slot: i32,
@@ -140,6 +142,12 @@ fn set_up(plan: &mut Plan) -> Result<Never, i32> {
     limits(plan)?;
     descriptors(plan)?;
     stop_point(plan, 4);
+    if let Some(root) = &plan.root {
+        enter_stage(plan, 21);
+        sys(libc::SYS_chroot, [root.as_ptr() as usize, 0, 0, 0, 0])?;
+        // Out of the directory that lies outside, also should the next one not be there.
+        sys(libc::SYS_chdir, [c"/".as_ptr() as usize, 0, 0, 0, 0])?;
+    }
     if let Some(user) = &plan.user {
         become_user(plan, user)?;
     }

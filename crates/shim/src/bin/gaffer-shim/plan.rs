@@ -120,6 +120,11 @@ pub fn prepare(spawn: &Spawn, kit: &Kit, spawner: i32) -> Result<Prepared, Failu
         no_new_privs: spawn.no_new_privs,
         umask: spawn.umask,
         cwd: c_string("cwd", spawn.cwd.as_bytes().to_vec())?,
+        root: spawn
+            .root
+            .as_ref()
+            .map(|root| c_string("chroot", root.as_bytes().to_vec()))
+            .transpose()?,
         born: crate::log::encode(&Record::Born {
             run: spawn.run,
             pid: u32::MAX,
@@ -366,7 +371,9 @@ pub fn failure(spawn: &Spawn, plan: &Plan, stuck: bool) -> Failure {
             }
             Some(path) => {
                 let path = path.to_string_lossy();
-                let there = plan.errno.load(SeqCst) == libc::ENOENT && std::fs::metadata(&*path).is_ok();
+                let looked = std::path::Path::new(spawn.root.as_deref().unwrap_or("/"));
+                let looked = looked.join(path.trim_start_matches('/'));
+                let there = plan.errno.load(SeqCst) == libc::ENOENT && std::fs::metadata(looked).is_ok();
                 if there {
                     format!("{path}: its interpreter is missing")
                 } else {
@@ -376,6 +383,7 @@ pub fn failure(spawn: &Spawn, plan: &Plan, stuck: bool) -> Failure {
             None => String::new(),
         },
         "cwd" => spawn.cwd.clone(),
+        "chroot" => spawn.root.clone().unwrap_or_default(),
         "stdin" => match &spawn.stdin {
             Stdin::File(path) => path.clone(),
             Stdin::Null | Stdin::Pipe | Stdin::Data(_) => String::new(),
