@@ -160,6 +160,8 @@ async fn call_tasks(client: &Client) {
     let _ = client.task_with_disk("t").await;
     let _ = client.task_step("t", "s").await;
     let _ = client.task_log("t", "s", "stdout", None, "end").await;
+    let _ = client.task_files("t", "d").await;
+    let _ = client.task_file("t", "f", 0).await;
 }
 
 async fn call_schedules(client: &Client) {
