@@ -111,19 +111,24 @@ impl Told {
     /// Lines of steps, as far as they are written.
     async fn output(&mut self, client: &Client, task: &Task, screen: &Screen<'_>) -> Result<(), Failure> {
         let single = task.steps.len() == 1;
-        for line in self.output.lines(client, task, |_| true).await {
-            let name = match single {
-                true => task.name.clone(),
-                false => format!("{}/{}", task.name, line.step),
-            };
-            let text = String::from_utf8_lossy(&line.bytes);
-            screen.text(
-                &when::clock_now(),
-                &name,
-                line.stream,
-                text.trim_end_matches('\n'),
-            )?;
+        loop {
+            let lines = self.output.lines(client, task, |_| true).await;
+            if lines.is_empty() {
+                return Ok(());
+            }
+            for line in lines {
+                let name = match single {
+                    true => task.name.clone(),
+                    false => format!("{}/{}", task.name, line.step),
+                };
+                let text = String::from_utf8_lossy(&line.bytes);
+                screen.text(
+                    &when::clock_now(),
+                    &name,
+                    line.stream,
+                    text.trim_end_matches('\n'),
+                )?;
+            }
         }
-        Ok(())
     }
 }

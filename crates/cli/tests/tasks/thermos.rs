@@ -120,6 +120,14 @@ fn g08_g09_the_console_shows_what_a_step_writes_while_it_runs() {
         );
         assert_gone(place.root.path());
     }
+    // More than is read at once, and no line of it missing.
+    let place = Place::new();
+    let much = one("seq 1000000", json!({"logger": {"destination": "console"}}));
+    place.write("t.json", &much);
+    let output = place.run(&["run", "t.json", "--id", "much"]);
+    let shown = String::from_utf8_lossy(&output.stdout).into_owned();
+    let numbers = shown.lines().filter_map(|line| line.parse::<u32>().ok());
+    assert!(numbers.eq(1..=1_000_000), "{}", shown.len());
     let place = Place::new();
     place.write(
         "t.json",

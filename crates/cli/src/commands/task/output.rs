@@ -7,6 +7,9 @@ use std::collections::BTreeMap;
 /// A line that gets no end is shown when it is so long.
 const LINE_BYTES_MAX: usize = 64 << 10;
 
+/// So much of a stream is read at once: more is kept for the next time.
+const READ_BYTES_MAX: u64 = 4 << 20;
+
 /// How far the streams of a task have been read.
 #[derive(Default)]
 pub struct StepOutput {
@@ -34,7 +37,7 @@ struct Stream {
 }
 
 impl StepOutput {
-    /// Lines of these steps that are new.
+    /// Lines of these steps that are new: not all at once where there is much. None: there is nothing more by now.
     pub async fn lines(
         &mut self,
         client: &Client,
@@ -76,6 +79,7 @@ impl Stream {
                 bytes,
             });
         };
+        let begun = self.offset;
         loop {
             let from = self.offset.to_string();
             let Ok((headers, bytes)) = client.task_log(id, step, stream, Some(attempt), &from).await else {
@@ -85,15 +89,21 @@ impl Stream {
             let next = next.and_then(|value| value.to_str().ok()?.parse().ok());
             self.offset = next.unwrap_or(self.offset + bytes.len() as u64);
             self.rest.extend_from_slice(&bytes);
-            while let Some(end) = self.rest.iter().position(|byte| *byte == b'\n') {
-                put(self.rest.drain(..=end).collect());
+            let whole = self
+                .rest
+                .iter()
+                .rposition(|byte| *byte == b'\n')
+                .map_or(0, |end| end + 1);
+            for line in self.rest[..whole].split_inclusive(|byte| *byte == b'\n') {
+                put(line.to_vec());
             }
+            self.rest.drain(..whole);
             let last = bytes.is_empty();
             if self.rest.len() > LINE_BYTES_MAX || (last && ended && !self.rest.is_empty()) {
                 put(std::mem::take(&mut self.rest));
             }
-            if last {
-                self.over = ended;
+            self.over = last && ended;
+            if last || self.offset - begun >= READ_BYTES_MAX {
                 return;
             }
         }

@@ -12,6 +12,7 @@ use crate::file;
 use crate::foreground::Signals;
 use crate::private::Private;
 use crate::runner;
+use gaffer_api::Client;
 use gaffer_api::client::ClientError;
 use gaffer_api::types::queue::PushRequest;
 use gaffer_api::types::task::{Task, TaskKillRequest, TaskRequest, TaskStep};
@@ -359,6 +360,7 @@ pub async fn run(ctx: &Context, args: &TaskRunArgs) -> Result<u8, Failure> {
         request: &request,
         private: Some(private),
         asked: 0,
+        runners: 1,
     };
     let outcome = led.follow_its_end(task, args.plain, &mut signals).await;
     if let Some(private) = led.private.take() {
@@ -387,6 +389,23 @@ struct Led<'a> {
     request: &'a TaskRequest,
     private: Option<Private>,
     asked: u32,
+    /// How many there were.
+    runners: u32,
+}
+
+/// What is shown of it.
+struct RunScreen<'a> {
+    progress: Progress<'a>,
+    output: StepOutput,
+}
+
+impl RunScreen<'_> {
+    /// Shows what steps with a console have written. False: nothing new.
+    async fn output(&mut self, client: &Client, task: &Task) -> Result<bool, Failure> {
+        let lines = self.output.lines(client, task, |step| step.console).await;
+        self.progress.print(&lines)?;
+        Ok(!lines.is_empty())
+    }
 }
 
 impl Led<'_> {
@@ -397,33 +416,55 @@ impl Led<'_> {
         plain: bool,
         signals: &mut Signals,
     ) -> Result<Option<Task>, Failure> {
-        let mut progress = Progress::new(&self.ctx.out, plain);
-        let mut output = StepOutput::default();
+        let mut screen = RunScreen {
+            progress: Progress::new(&self.ctx.out, plain),
+            output: StepOutput::default(),
+        };
         let mut task = task;
-        let mut runners = 1;
         loop {
-            let client = self.client()?;
-            let lines = output.lines(&client, &task, |step| step.console).await;
-            progress.print(&lines)?;
-            progress.show(&task)?;
-            if task.location == "finished" {
+            let is_over = task.location == "finished";
+            while screen.output(&self.client()?, &task).await? && is_over {}
+            screen.progress.show(&task)?;
+            if is_over {
                 return Ok(Some(task));
             }
-            let writes = |step: &TaskStep| step.console && step.state == "running";
-            let more = task.steps.iter().any(writes);
+            match self.change(&task, &mut screen, signals).await? {
+                Some(now) => task = now,
+                None => return Ok(None),
+            }
+        }
+    }
+
+    /// The task when it has changed. None: we leave it to its runner.
+    async fn change(
+        &mut self,
+        task: &Task,
+        screen: &mut RunScreen<'_>,
+        signals: &mut Signals,
+    ) -> Result<Option<Task>, Failure> {
+        let (client, id) = (self.client()?, self.id);
+        let writes = |step: &TaskStep| step.console && step.state == "running";
+        let may_write = task.steps.iter().any(writes);
+        let change = client.task_wait(id, Some(task.revision), HOLD);
+        tokio::pin!(change);
+        loop {
             tokio::select! {
-                now = client.task_wait(self.id, Some(task.revision), HOLD) => match now {
-                    Ok(now) => task = now,
-                    Err(ClientError::Unreachable { .. }) if runners < RUNNERS_MAX => {
-                        runners += 1;
-                        task = self.again().await?;
+                now = &mut change => return match now {
+                    Ok(now) => Ok(Some(now)),
+                    Err(ClientError::Unreachable { .. }) if self.runners < RUNNERS_MAX => {
+                        self.runners += 1;
+                        self.again().await.map(Some)
                     }
-                    Err(error) => return Err(error.into()),
+                    Err(error) => Err(error.into()),
                 },
-                () = tokio::time::sleep(LOOK_EVERY), if more => {}
+                () = tokio::time::sleep(LOOK_EVERY), if may_write => {
+                    if screen.output(&client, task).await? {
+                        screen.progress.show(task)?;
+                    }
+                }
                 why = signals.next() => {
                     if why == "a hang-up" {
-                        self.ctx.out.talk(&format!("task {} goes on", self.id));
+                        self.ctx.out.talk(&format!("task {id} goes on"));
                         return Ok(None);
                     }
                     self.interrupted(why)?;
@@ -432,7 +473,7 @@ impl Led<'_> {
         }
     }
 
-    fn client(&self) -> Result<gaffer_api::Client, Failure> {
+    fn client(&self) -> Result<Client, Failure> {
         let private = self.private.as_ref();
         private
             .map(|private| private.client.clone())
