@@ -98,7 +98,7 @@ pub(crate) const JOB: &[Key] = &[
     key("group", Type::User, "the user's", R, Run, "name or id"),
     key("groups", Type::Users, "the user's", R, Run, "supplementary groups"),
     key("umask", Type::Octal, "\"022\"", R, Run, "file mode mask"),
-    key("nice", Type::Int(-20, 19), "0", R, Run, "scheduling priority"),
+    key("nice", Type::Int(-20, 19), "0", R, Run, "scheduling priority; a daemon without privilege that is niced itself leaves 0 as it is"),
     key("oom_score", Type::Int(-1000, 1000), "0", R, Run, "who is killed first when memory runs out"),
     key("no_new_privs", Type::Bool, "true if `user` is set", R, Run, "programs with set-user-id bits give no rights"),
     not_yet("limits", "limits of the whole run (cgroup)"),

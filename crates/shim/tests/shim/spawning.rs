@@ -391,15 +391,35 @@ fn hazard_37_a_start_that_would_eat_the_reserve_is_refused_with_numbers() {
     assert_eq!(shim.status(runs[0]), Status::Signal(libc::SIGKILL, false));
 }
 
-#[test]
-fn an_unprivileged_shim_runs_its_own_user() {
+/// A shim of a user without rights, behind these words.
+fn unprivileged(before: &str) -> Shim {
     let wrapper = Scratch::new();
     let change = "chown -R 65534 $(dirname $2)/..; chmod 711 $(dirname $2)/..";
     let shim = env!("CARGO_BIN_EXE_gaffer-shim");
     let path = wrapper.0.join("unprivileged");
-    let script = format!("#!/bin/sh\n{change}\nexec setpriv --reuid=65534 --clear-groups {shim} \"$@\"\n");
+    let script =
+        format!("#!/bin/sh\n{change}\nexec {before} setpriv --reuid=65534 --clear-groups {shim} \"$@\"\n");
     file(&path, 0o755, &script);
-    let mut shim = Shim::start_with(|_, dir| client::start_shim(&path, dir).unwrap());
+    Shim::start_with(|_, dir| client::start_shim(&path, dir).unwrap())
+}
+
+#[test]
+fn who_may_not_be_less_nice_starts_runs_as_nice_as_it_is() {
+    let mut shim = unprivileged("nice -n 5");
+    let own = rustix::process::getpriority_process(None).unwrap();
+    let usual = |_: &mut gaffer_shim::message::Spawn| {};
+    assert_eq!(shim.outcome("a.1", usual, "nice"), format!("{}\n", own + 5));
+    // What was asked for is not passed over.
+    let mut asked = shim.script("b.1", "exit 0");
+    asked.nice = own + 1;
+    let asked = shim.spawn(asked);
+    let (stage, errno, _) = shim.failed(asked);
+    assert_eq!((stage.as_str(), errno), ("nice", libc::EACCES));
+}
+
+#[test]
+fn an_unprivileged_shim_runs_its_own_user() {
+    let mut shim = unprivileged("");
     let cgroup = shim.cgroup.clone();
     let own = |spawn: &mut gaffer_shim::message::Spawn| spawn.env.push(b"HOME=/".to_vec().into());
     assert_eq!(

@@ -196,10 +196,12 @@ fn parent_lives(plan: &Plan) -> Result<(), i32> {
 fn limits(plan: &Plan) -> Result<(), i32> {
     enter_stage(plan, 5);
     let which = libc::PRIO_PROCESS as usize;
-    sys(
-        libc::SYS_setpriority,
-        [which, 0, plan.nice as isize as usize, 0, 0],
-    )?;
+    let nice = plan.nice as isize as usize;
+    match sys(libc::SYS_setpriority, [which, 0, nice, 0, 0]) {
+        // Without privilege under a higher value there is no way back to the usual one: the program has what we have.
+        Err(libc::EACCES | libc::EPERM) if plan.nice == 0 => {}
+        set => drop(set?),
+    }
     enter_stage(plan, 6);
     if !plan.oom_score.is_empty() {
         match set_oom_score(plan) {
