@@ -2,7 +2,7 @@
 
 use crate::{Place, SOON, WAITS, ends, said, step, story, task, wait_running};
 use gaffer_testkit::Node;
-use gaffer_testkit::node::assert_gone;
+use gaffer_testkit::node::{assert_gone, bin_dir};
 use gaffer_testkit::process::{Handle, of_node};
 use gaffer_testkit::wait_until;
 use rustix::process::Signal;
@@ -422,16 +422,19 @@ fn x02_only_root_runs_steps_as_somebody_else() {
     let place = Place::new();
     place.write("t.json", &one("true", json!({})));
     // Where we were built may be nobody else's to enter.
-    let program = place.root.path().join("gaffer");
-    std::fs::copy(env!("CARGO_BIN_EXE_gaffer"), &program).expect("a copy");
+    let programs = place.root.path();
+    for name in ["gaffer", "gafferd", "gaffer-shim"] {
+        std::fs::copy(bin_dir().join(name), programs.join(name)).expect("a copy");
+    }
     let like = place.command(&["run", "t.json", "--id", "x02", "--user", "root"]);
-    let mut command = std::process::Command::new(&program);
+    let mut command = std::process::Command::new(programs.join("gaffer"));
     command
         .args(like.get_args())
         .current_dir(place.work())
         .env_clear();
     command.envs(like.get_envs().filter_map(|(name, value)| Some((name, value?))));
     command.env("GAFFER_CONFIG", place.work().join("config.toml"));
+    command.env("GAFFER_GAFFERD", programs.join("gafferd"));
     if rustix::process::getuid().is_root() {
         let nobody = 65534;
         for path in [
