@@ -582,17 +582,6 @@ fn l09_an_endless_step_keeps_a_task_alive_below_its_limit() {
 }
 
 #[test]
-fn k01_a_killed_run_is_run_again_and_no_failure() {
-    let mut world = world(&["a"], |_, _| lasts(3_000, 0));
-    world.lead();
-    world.go(100);
-    world.strike("a", 9);
-    world.go(60_000);
-    assert_eq!(world.story("a"), "KILLED-9 SUCCESS");
-    assert_eq!(world.state(), TaskState::Success);
-}
-
-#[test]
 fn k08_a_step_that_ends_well_when_asked_to_has_succeeded_in_a_killed_task() {
     let mut world = world(&["a"], |_, _| Act {
         on_term: Some(Status::Code(0)),
