@@ -38,6 +38,10 @@ pub(crate) enum Type {
     Durations,
     Size,
     SizeOrShare,
+    /// Percent of one, at least 1.
+    Percent,
+    /// Numbers and ranges of them: `0-3,8`.
+    Numbers,
     Command,
     Text,
     Texts,
@@ -93,10 +97,14 @@ impl Type {
             Type::Duration => duration(node).map(drop),
             Type::Durations => durations(node).map(drop),
             Type::Size => size(node).map(drop),
-            Type::SizeOrShare => match node.as_str().and_then(percent) {
-                Some(1..=100) => Ok(()),
-                Some(_) => problem(node, "is more than all", "write \"1%\" to \"100%\""),
-                None => size(node).map(drop),
+            Type::SizeOrShare => size_or_share(node),
+            Type::Percent => match node.as_str().and_then(percent) {
+                Some(1..=100_000) => Ok(()),
+                _ => problem(node, "is a share of one core", "write \"150%\""),
+            },
+            Type::Numbers => match node.as_str() {
+                Some(list) if is_numbers(list) => Ok(()),
+                _ => problem(node, "is a text of numbers and ranges", "write \"0-3,8\""),
             },
             Type::Command => command_shape(node),
             Type::Text | Type::Path => text(node).map(drop),
@@ -320,6 +328,25 @@ pub(crate) fn size(node: &Node) -> Read<u64> {
 /// `50%`.
 pub(crate) fn percent(text: &str) -> Option<u32> {
     text.trim().strip_suffix('%')?.trim().parse().ok()
+}
+
+fn size_or_share(node: &Node) -> Read<()> {
+    match node.as_str().and_then(percent) {
+        Some(1..=100) => Ok(()),
+        Some(_) => problem(node, "is more than all", "write \"1%\" to \"100%\""),
+        None => size(node).map(drop),
+    }
+}
+
+/// `0-3,8`, as the kernel takes it.
+fn is_numbers(list: &str) -> bool {
+    list.split(',').all(|part| {
+        let (first, last) = part.split_once('-').unwrap_or((part, part));
+        match (first.parse::<u32>(), last.parse::<u32>()) {
+            (Ok(first), Ok(last)) => first <= last,
+            _ => false,
+        }
+    })
 }
 
 /// Text or list of texts; its words are looked at where it is resolved.

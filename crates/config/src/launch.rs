@@ -104,6 +104,10 @@ pub(crate) fn launch(resolver: &mut Resolver<'_, '_>) -> Launch {
         .get("rlimits")
         .and_then(|node| crate::rlimit::rlimits(node).ok())
         .unwrap_or_default();
+    launch.limits = table
+        .get_table("limits")
+        .and_then(crate::limits::limits)
+        .map(Box::new);
     ports(resolver, &mut launch);
     launch.stdin = match table.get("stdin").and_then(Node::as_str) {
         Some("pipe") => Stdin::Pipe,

@@ -44,6 +44,7 @@ mod keys_task;
 mod kind;
 mod launch;
 mod legacy;
+mod limits;
 mod merge;
 mod node;
 mod overlay;

@@ -129,6 +129,8 @@ fn takes(ty: Type) -> String {
         Type::Durations => "duration, or a list".to_owned(),
         Type::Size => "size".to_owned(),
         Type::SizeOrShare => "size or share".to_owned(),
+        Type::Percent => "percent".to_owned(),
+        Type::Numbers => "numbers and ranges".to_owned(),
         Type::Command => "command".to_owned(),
         Type::Text | Type::LogTo | Type::Owner => "text".to_owned(),
         Type::Texts => "list of texts".to_owned(),

@@ -137,6 +137,8 @@ fn value(ty: Type) -> Value {
         Type::SizeOrShare => {
             json!({ "anyOf": [value(Type::Size), { "type": "string", "pattern": "^[0-9]+%$" }] })
         }
+        Type::Percent => json!({ "type": "string", "pattern": "^[0-9]+%$" }),
+        Type::Numbers => json!({ "type": "string", "pattern": "^[0-9]+(-[0-9]+)?(,[0-9]+(-[0-9]+)?)*$" }),
         Type::Command | Type::Texts | Type::Paths | Type::Redact => json!({ "anyOf": [text(), texts()] }),
         Type::Labels(max) => {
             json!({ "anyOf": [text(), { "type": "array", "items": text(), "maxItems": max }] })

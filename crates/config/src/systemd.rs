@@ -5,7 +5,7 @@ use crate::export::{flat_env, in_start_order, variable_of};
 use crate::template::{Piece, pieces};
 use crate::units::exact_duration;
 use gaffer_core::job::{
-    Condition, EnvInherit, ExitMatch, Launch, Output, Port, ReloadHow, Restart, Scope, Stdin,
+    Amount, Condition, EnvInherit, ExitMatch, Launch, Output, Port, ReloadHow, Restart, Scope, Stdin,
 };
 use gaffer_core::name::JobId;
 use gaffer_core::signal;
@@ -161,6 +161,7 @@ fn launch(launch: &Launch, shell: &str, lines: &mut Vec<String>) {
         lines.push("# env_inherit = \"all\": a service begins with the manager's environment".to_owned());
     }
     attributes(launch, lines);
+    limits(launch, lines);
     streams(launch, lines);
 }
 
@@ -190,6 +191,35 @@ fn attributes(launch: &Launch, lines: &mut Vec<String>) {
                 limit(*hard)
             ));
         }
+    }
+}
+
+fn limits(launch: &Launch, lines: &mut Vec<String>) {
+    let Some(limits) = &launch.limits else { return };
+    let amount = |amount: Amount| match amount {
+        Amount::Bytes(bytes) => bytes.to_string(),
+        Amount::Percent(share) => format!("{share}%"),
+    };
+    let said = [
+        ("MemoryMax", limits.memory.map(amount)),
+        ("MemoryHigh", limits.memory_high.map(amount)),
+        ("MemoryLow", limits.memory_low.map(amount)),
+        ("MemorySwapMax", limits.swap.map(amount)),
+        ("CPUQuota", limits.cpu.map(|share| format!("{share}%"))),
+        ("CPUWeight", limits.cpu_weight.map(|weight| weight.to_string())),
+        ("IOWeight", limits.io_weight.map(|weight| weight.to_string())),
+        ("TasksMax", limits.pids.map(|count| count.to_string())),
+        ("AllowedCPUs", limits.cpus.clone()),
+        ("AllowedMemoryNodes", limits.mems.clone()),
+    ];
+    let said = said.into_iter().filter_map(|(key, value)| Some((key, value?)));
+    lines.extend(said.map(|(key, value)| format!("{key}={value}")));
+    if limits.memory.is_some() {
+        let policy = if limits.one_process { "continue" } else { "kill" };
+        lines.push(format!("OOMPolicy={policy}"));
+    }
+    if !limits.io.is_empty() {
+        lines.push("# not said here: limits.io".to_owned());
     }
 }
 

@@ -28,7 +28,7 @@ fn the_schema_knows_what_is_supported_only() {
     let schema: serde_json::Value = serde_json::from_str(&schema_json()).unwrap();
     let job = &schema["$defs"]["job"]["properties"];
     assert!(job["cmd"].is_object() && job["stop"]["anyOf"][1]["properties"]["timeout"].is_object());
-    assert!(job["limits"].is_null() && job["timeout"].is_null());
+    assert!(job["secrets"].is_null() && job["timeout"].is_null());
     assert!(schema["$defs"]["defaults"]["properties"]["instances"].is_null());
     assert!(schema["$defs"]["defaults"]["properties"]["job"]["properties"]["instances"].is_object());
     assert!(schema["properties"]["task"].is_object() && schema["properties"]["schedule"].is_object());

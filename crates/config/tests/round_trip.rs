@@ -35,6 +35,7 @@ stop = { timeout = "20s", cmd = "bin/stop $GAFFER_PID" }
 user = "deploy"
 env = { A = "$B-{{job}}", LEVEL = "$LEVEL!" }
 rlimits = { nofile = "10:20" }
+limits = { memory = "50%", cpu = "150%", cpus = "0-1", io = ["8:0 rbps=1"], oom = "process" }
 retry = { delay = ["1s", "1m30s"], attempts = 5 }
 flapping = { exits = 3 }
 meta.team = "x y"
@@ -328,7 +329,7 @@ fn ini_and_json_of_the_original_come_back() {
 #[test]
 fn units_for_systemd_say_the_same() {
     let config = toml(
-        "session = \"shop\"\n[job.db]\ncmd = \"db\"\n[job.web]\ncmd = \"web --name 'a b' 50% {{instance}} $HOME\"\ninstances = 2\nafter = [\"db\"]\nuser = \"deploy\"\nenv.A = \"x y\"\nrlimits.nofile = 100\nhealth.tcp = \"x:1\"\nexit.fatal = [3]\n",
+        "session = \"shop\"\n[job.db]\ncmd = \"db\"\n[job.web]\ncmd = \"web --name 'a b' 50% {{instance}} $HOME\"\ninstances = 2\nafter = [\"db\"]\nuser = \"deploy\"\nenv.A = \"x y\"\nrlimits.nofile = 100\nlimits = { memory = \"1G\", cpu = \"50%\", pids = 9 }\nhealth.tcp = \"x:1\"\nexit.fatal = [3]\n",
     )
     .unwrap();
     let text = export(&config, ExportFormat::Systemd);
@@ -357,6 +358,10 @@ Environment=INSTANCE=%i
 UMask=0022
 NoNewPrivileges=yes
 LimitNOFILE=100:100
+MemoryMax=1073741824
+CPUQuota=50%
+TasksMax=9
+OOMPolicy=kill
 Restart=always
 RestartSec=100ms
 KillMode=mixed

@@ -168,6 +168,7 @@ impl Launch {
             oom_score: 0,
             no_new_privs: false,
             rlimits: Vec::new(),
+            limits: None,
             port: None,
             ports: BTreeMap::new(),
             stdin: Stdin::Null,
@@ -214,6 +215,8 @@ pub struct Launch {
     pub no_new_privs: bool,
     /// `(RLIMIT_* number, soft, hard)`; `u64::MAX` is unlimited.
     pub rlimits: Vec<(u32, u64, u64)>,
+    /// Limits of the whole run. A change of them replaces no run.
+    pub limits: Option<Box<Limits>>,
     /// `$PORT` of instance 1; instance n gets `+ n − 1`.
     pub port: Option<Port>,
     /// Named ports.
@@ -230,6 +233,46 @@ pub struct Launch {
     pub stdout: Output,
     /// stderr.
     pub stderr: Output,
+}
+
+/// Limits of all processes of a run together, kept by the kernel through its cgroup (`limits`). None: no limit.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Limits {
+    /// Most memory; beyond it the kernel kills.
+    pub memory: Option<Amount>,
+    /// From here on the run is slowed down and its memory taken back.
+    pub memory_high: Option<Amount>,
+    /// Memory that is taken back last.
+    pub memory_low: Option<Amount>,
+    /// Most swap.
+    pub swap: Option<Amount>,
+    /// Percent of one core.
+    pub cpu: Option<u32>,
+    /// Share of the processors where runs compete, 1 to 10,000; 100 is usual.
+    pub cpu_weight: Option<u32>,
+    /// Share of the disks, as `cpu_weight`.
+    pub io_weight: Option<u32>,
+    /// Most processes and threads.
+    pub pids: Option<u32>,
+    /// Processors, as the kernel lists them: `0-3,8`.
+    pub cpus: Option<String>,
+    /// Memory nodes, likewise.
+    pub mems: Option<String>,
+    /// Lines of `io.max`: `8:0 rbps=1048576`.
+    pub io: Vec<String>,
+    /// Out of memory, the kernel ends one process and not the whole run.
+    pub one_process: bool,
+    /// A run that cannot be limited so is not started.
+    pub required: bool,
+}
+
+/// An amount of memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Amount {
+    /// So many bytes.
+    Bytes(u64),
+    /// Percent of the machine's.
+    Percent(u32),
 }
 
 /// One layer of environment.

@@ -175,24 +175,26 @@ pub async fn store(handle: &Handle) -> Check {
     }
 }
 
+const DELEGATE: &str =
+    "give the daemon a cgroup of its own: Delegate=yes in its unit, then gaffer daemon restart";
+
 fn containment(handle: &Handle) -> Check {
-    match handle.cgroup_base() {
-        Some(base) => {
-            let text = format!(
-                "cgroup v2 below {}: a stop ends everything that a run started",
-                base.display()
-            );
-            check("containment", "good", text, None)
-        }
-        None => check(
-            "containment",
-            "limited",
-            "process groups only: a program that hides from its group is looked for by scanning",
-            Some(
-                "give the daemon a cgroup of its own: Delegate=yes in its unit, then gaffer daemon restart"
-                    .to_owned(),
-            ),
+    let mut text = match handle.cgroup_base() {
+        Some(base) => format!(
+            "cgroup v2 below {}: a stop ends everything that a run started",
+            base.display()
         ),
+        None => {
+            "process groups only: a program that hides from its group is looked for by scanning".to_owned()
+        }
+    };
+    let unenforced = handle.unenforced();
+    if !unenforced.is_empty() {
+        text = format!("{text}; not enforced: {}", those(&unenforced));
+    }
+    match handle.cgroup_base() {
+        Some(_) if unenforced.is_empty() => check("containment", "good", text, None),
+        _ => check("containment", "limited", text, Some(DELEGATE.to_owned())),
     }
 }
 
@@ -349,6 +351,24 @@ fn unit() -> Check {
 }
 
 /// Jobs that run with the daemon's own user could kill its shims and write its state.
+/// The first of many.
+fn few(all: &[String], between: &str) -> String {
+    let shown: Vec<&str> = all.iter().take(5).map(String::as_str).collect();
+    let more = match all.len().saturating_sub(5) {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    format!("{}{more}", shown.join(between))
+}
+
+fn those(unenforced: &[(String, String)]) -> String {
+    let all: Vec<String> = unenforced
+        .iter()
+        .map(|(who, what)| format!("{what} ({who})"))
+        .collect();
+    few(&all, "; ")
+}
+
 fn users(handle: &Handle) -> Check {
     let jobs = handle.jobs(None);
     let without: Vec<String> = jobs
@@ -359,15 +379,9 @@ fn users(handle: &Handle) -> Check {
     if without.is_empty() {
         return check("users", "good", "every job has a user of its own", None);
     }
-    let shown: Vec<&str> = without.iter().take(5).map(String::as_str).collect();
-    let more = if without.len() > 5 {
-        format!(" and {} more", without.len() - 5)
-    } else {
-        String::new()
-    };
     let text = format!(
-        "with the daemon's own user, so able to harm it: {}{more}",
-        shown.join(", ")
+        "with the daemon's own user, so able to harm it: {}",
+        few(&without, ", ")
     );
     match rustix::process::geteuid().is_root() {
         true => check(

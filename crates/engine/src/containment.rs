@@ -1,5 +1,6 @@
 //! Where runs get their cgroups: a writable cgroup v2 hierarchy, or none.
 
+use std::collections::HashSet;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
@@ -66,12 +67,22 @@ fn find(state_dir: &Path) -> Result<PathBuf, String> {
 }
 
 fn mount_point() -> Option<PathBuf> {
-    let mounts = std::fs::read_to_string("/proc/self/mounts").ok()?;
-    mounts.lines().find_map(|line| {
-        let mut fields = line.split(' ');
-        let (_, place, kind) = (fields.next()?, fields.next()?, fields.next()?);
-        (kind == "cgroup2").then(|| PathBuf::from(place))
-    })
+    let mut mounts = mounts().into_iter();
+    mounts
+        .find(|(_, kind, _)| kind == "cgroup2")
+        .map(|(place, ..)| place)
+}
+
+/// What is mounted: place, kind and options.
+pub(crate) fn mounts() -> Vec<(PathBuf, String, String)> {
+    let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+    let lines = mounts.lines().map(|line| line.split(' ').skip(1));
+    lines
+        .filter_map(|mut fields| {
+            let (place, kind, options) = (fields.next()?, fields.next()?, fields.next()?);
+            Some((PathBuf::from(place), kind.to_owned(), options.to_owned()))
+        })
+        .collect()
 }
 
 /// Eight hex digits that name the node on its host: FNV-1a over the canonical path of its state directory.
@@ -84,14 +95,16 @@ pub(crate) fn node_id(path: &Path) -> String {
     format!("{digest:08x}")
 }
 
-/// Removes groups that no longer hold anything (runs whose shim died, an old shutdown).
-pub(crate) fn sweep(base: &Path) {
+/// Removes groups that no longer hold anything (runs whose shim died, an old shutdown), but for those of `live` runs,
+/// which may be about to be entered.
+pub(crate) fn sweep(base: &Path, live: &HashSet<String>) {
     let Ok(entries) = std::fs::read_dir(base) else {
         return;
     };
     for entry in entries
         .flatten()
         .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
+        .filter(|entry| !live.contains(&*entry.file_name().to_string_lossy()))
     {
         // EBUSY: something lives there, and the journals know what.
         let _busy = std::fs::remove_dir(entry.path());

@@ -101,9 +101,7 @@ impl Drop for Engine {
 /// Removes what earlier lives left and nobody needs.
 fn sweep(state: &State) {
     state.prune_history();
-    if let Some(base) = &state.cgroup_base {
-        containment::sweep(base);
-    }
+    state.sweep_groups();
 }
 
 impl Engine {

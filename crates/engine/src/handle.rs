@@ -559,6 +559,11 @@ impl Handle {
         lock(&self.state).cgroup_base.clone()
     }
 
+    /// Limits that are asked for and that this host does not enforce: of whom, and which.
+    pub fn unenforced(&self) -> Vec<(String, String)> {
+        lock(&self.state).unenforced()
+    }
+
     /// Is the store's file sound? `ok`, or what is wrong.
     pub async fn check_store(&self) -> Result<String> {
         self.store
@@ -666,7 +671,7 @@ impl Handle {
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
         if let Some(base) = base {
-            crate::containment::sweep(&base);
+            lock(&self.state).sweep_groups();
             // Busy: something goes on in there, and the next daemon takes charge of it.
             let _busy = std::fs::remove_dir(&base);
         }

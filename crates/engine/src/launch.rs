@@ -51,7 +51,7 @@ pub(crate) fn spawn(state: &State, request: &Request<'_>) -> Result<(Spawn, Stri
     let label = label.join(",");
     let expanded = expand(state, launch, slot, *run, *attempt, &ports)?;
     let spec = state.jobs.get(&slot.job).map(|meta| &*meta.spec);
-    let mut spawn = message_of(state, launch, expanded);
+    let mut spawn = message_of(state, launch, expanded)?;
     spawn.run = wire(*run);
     spawn.slot = slot.to_string();
     spawn.after = after.map(wire);
@@ -67,9 +67,11 @@ pub(crate) fn spawn(state: &State, request: &Request<'_>) -> Result<(Spawn, Stri
 }
 
 /// What follows from a launch alone; run, slot and places are the caller's to fill in.
-pub(crate) fn message_of(state: &State, launch: &Launch, expanded: Expanded) -> Spawn {
+/// An error names a limit that is insisted on and cannot be had.
+pub(crate) fn message_of(state: &State, launch: &Launch, expanded: Expanded) -> Result<Spawn, String> {
     let bytes = |text: String| text.into_bytes().into();
-    Spawn {
+    let limits = limits(state, launch)?;
+    Ok(Spawn {
         run: wire(RunId { epoch: 0, n: 0 }),
         slot: String::new(),
         after: None,
@@ -114,7 +116,19 @@ pub(crate) fn message_of(state: &State, launch: &Launch, expanded: Expanded) -> 
         stop: DEFAULT_STOP,
         sync: false,
         root: launch.root.clone(),
+        limits,
+    })
+}
+
+fn limits(state: &State, launch: &Launch) -> Result<Option<message::Limits>, String> {
+    let Some(limits) = &launch.limits else {
+        return Ok(None);
+    };
+    let planned = state.host.borrow_mut().plan(limits);
+    if limits.required && !planned.missing.is_empty() {
+        return Err(planned.missing.join("; "));
     }
+    Ok(Some(planned.message))
 }
 
 /// For a run whose job is gone already.

@@ -63,6 +63,7 @@ mod halt;
 pub mod handle;
 pub mod info;
 mod launch;
+mod limits;
 pub mod logs;
 mod mask;
 mod notify;

@@ -335,10 +335,10 @@ impl State {
                 by,
             } => {
                 let origin = loaded.origin.as_ref();
-                let (file, line) = origin
-                    .map(|origin| (origin.file.as_str().into(), origin.line))
-                    .unzip();
+                let place = origin.map(|origin| (origin.file.as_str().into(), origin.line));
+                let (file, line) = place.unzip();
                 let before = self.jobs.remove(&job);
+                self.limit_again(&job, before.as_deref(), &loaded.spec.launch);
                 let meta = JobMeta {
                     spec: loaded.spec.clone(),
                     revision,

@@ -73,6 +73,8 @@ pub(crate) struct State {
     pub seq: u64,
     pub epoch: u32,
     pub cgroup_base: Option<PathBuf>,
+    /// Where limits of runs go.
+    pub host: std::cell::RefCell<crate::limits::Host>,
     /// Tells this node's processes from another's on the same host.
     pub node_id: String,
     pub base_env: Arc<launch::BaseEnv>,
@@ -105,6 +107,7 @@ impl State {
         cgroup_base: Option<PathBuf>,
     ) -> State {
         let node_id = crate::containment::node_id(&settings.state_dir);
+        let host = crate::limits::Host::new(settings.containment, cgroup_base.clone(), &settings.state_dir);
         let seed = u64::from(loaded.epoch) ^ clock::mono().0;
         State {
             node: Node::with_limits(loaded.epoch, seed, limits(&settings.tuning)),
@@ -138,6 +141,7 @@ impl State {
             hooks: crate::outbox::Hooks::new(&loaded.hooks, loaded.outbox_newest),
             seq: loaded.intent_seq,
             epoch: loaded.epoch,
+            host: host.into(),
             cgroup_base,
             node_id,
             base_env: Arc::new(launch::base_env()),

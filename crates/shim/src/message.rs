@@ -18,8 +18,9 @@ use crate::journal::{Position, RunIdWire};
 use minicbor::bytes::ByteVec;
 use minicbor::{Decode, Encode};
 
-/// Version of these messages. 2 — `Spawn.root`, which an older shim would pass over: only shims of this version are given new runs.
-pub const VERSION: u32 = 2;
+/// Version of these messages. 2 — `Spawn.root`, 3 — `Spawn.limits`, which an older shim would pass over: only shims
+/// of this version are given new runs.
+pub const VERSION: u32 = 3;
 
 /// A request to a shim.
 #[derive(Clone, Debug, PartialEq, Encode, Decode)]
@@ -272,6 +273,45 @@ pub struct Spawn {
     /// Root directory of the program, absolute; `cwd` and the places of its program are below it. `None`: the shim's.
     #[n(29)]
     pub root: Option<String>,
+    /// Limits of its processes together. `None`: none.
+    #[n(30)]
+    pub limits: Option<Limits>,
+}
+
+/// Limits that the kernel keeps by cgroups.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
+pub struct Limits {
+    /// Files of the run's own group (v2).
+    #[n(0)]
+    pub own: Vec<LimitFile>,
+    /// Further groups (v1): one is made for the run below each of these directories, and joined before the exec.
+    #[n(1)]
+    pub groups: Vec<LimitGroup>,
+    /// Without such a group the start fails; otherwise a note says so.
+    #[n(2)]
+    pub required: bool,
+}
+
+/// Where a run has a further group.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct LimitGroup {
+    /// Directory of the controller, absolute. The group has the run's name.
+    #[n(0)]
+    pub dir: String,
+    /// Written before anybody is in it, in this order.
+    #[n(1)]
+    pub files: Vec<LimitFile>,
+}
+
+/// A file of a group, and what is written to it.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct LimitFile {
+    /// `memory.max`
+    #[n(0)]
+    pub name: String,
+    /// What the kernel takes. A value that it refuses fails the start.
+    #[n(1)]
+    pub text: String,
 }
 
 /// Whom a run becomes.

@@ -556,13 +556,13 @@ impl Node {
         loop {
             // Listed first: a group whose last process was just dying could not be removed, and there is a next round.
             let left = self.pids();
-            let base = process::cgroup_base(&state_dir);
-            let removed = base.as_deref().is_none_or(process::end_cgroup);
+            let groups = process::cgroups(&state_dir);
+            let removed = groups.iter().all(|group| process::end_cgroup(group));
             if left.is_empty() && removed {
                 return;
             }
             if Instant::now() >= deadline {
-                eprintln!("left behind by the test: {left:#?}, {base:?}");
+                eprintln!("left behind by the test: {left:#?}, {groups:?}");
                 return;
             }
             // Jobs before shims and guards: an orphan of a dead guard would have no relation to us any more.

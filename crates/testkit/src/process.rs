@@ -98,9 +98,44 @@ impl Process {
 ///
 /// Its name has the FNV-1a digest of the directory's path in it (`containment.rs` of the engine).
 pub fn cgroup_base(state_dir: &Path) -> Option<PathBuf> {
+    Some(cgroup_parent()?.join(node_name(state_dir))).filter(|base| base.is_dir())
+}
+
+/// All groups of a node that there are: that of its runs, and those of their limits on v1.
+pub fn cgroups(state_dir: &Path) -> Vec<PathBuf> {
+    let name = node_name(state_dir);
+    let parents = cgroup_parent().into_iter().chain(limit_parents());
+    let all = parents.map(|parent| parent.join(&name));
+    all.filter(|group| group.is_dir()).collect()
+}
+
+fn node_name(state_dir: &Path) -> String {
     let path = std::fs::canonicalize(state_dir).unwrap_or_else(|_| state_dir.to_owned());
-    let name = format!("gaffer-{:08x}", digest(&path));
-    Some(cgroup_parent()?.join(name)).filter(|base| base.is_dir())
+    format!("gaffer-{:08x}", digest(&path))
+}
+
+/// Where the groups of limits are on v1: beside us, in each of its hierarchies.
+fn limit_parents() -> Vec<PathBuf> {
+    let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+    let own = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    let mut parents = Vec::new();
+    for line in own.lines() {
+        let mut parts = line.splitn(3, ':').skip(1);
+        let (Some(names), Some(path)) = (parts.next(), parts.next()) else {
+            continue;
+        };
+        let mount = mounts.lines().find_map(|line| {
+            let mut fields = line.split(' ').skip(1);
+            let (place, kind, options) = (fields.next()?, fields.next()?, fields.next()?);
+            let here = !names.is_empty()
+                && options
+                    .split(',')
+                    .any(|word| names.split(',').any(|name| name == word));
+            (kind == "cgroup" && here).then_some(place)
+        });
+        parents.extend(mount.map(|mount| Path::new(mount).join(path.trim_start_matches('/'))));
+    }
+    parents
 }
 
 fn digest(path: &Path) -> u32 {
@@ -139,7 +174,7 @@ pub fn end_cgroup(group: &Path) -> bool {
 /// Removes empty groups of nodes that no longer run: those of tests that were killed. A daemon that has lost an empty
 /// group makes it anew.
 pub fn sweep_cgroups() {
-    let Some(parent) = cgroup_parent() else { return };
+    let parents = cgroup_parent().into_iter().chain(limit_parents());
     let all = Process::all();
     let words = all.values().flat_map(|process| &process.command);
     let ends = words.filter_map(|word| {
@@ -153,7 +188,7 @@ pub fn sweep_cgroups() {
         .flatten()
         .map(|path| format!("gaffer-{:08x}", digest(path)))
         .collect();
-    for entry in std::fs::read_dir(parent).into_iter().flatten().flatten() {
+    for entry in parents.flat_map(std::fs::read_dir).flatten().flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
         let is_node = name
             .strip_prefix("gaffer-")

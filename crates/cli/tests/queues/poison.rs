@@ -239,3 +239,28 @@ fn a_resident_worker_that_says_nothing_is_replaced() {
     node.stop(SOON);
     node.assert_no_job_processes();
 }
+
+/// The fixture takes 200 MiB, and is allowed 32: once as a worker of a kind with limits, once without.
+#[test]
+fn a_worker_beyond_its_limits_is_ended_by_the_kernel_and_its_task_says_so() {
+    let fixture = gaffer_testkit::node::bin_dir().join("gaffer-fixture");
+    let mut node = node(&format!(
+        r#"
+[queue.q]
+retry.attempts = 1
+[queue.q.kind.tight]
+cmd = ["sh", "-c", "exec {fixture} eat-memory --mib 200"]
+limits = {{ memory = "32M", swap = "0B", enforce = "require" }}
+[queue.q.kind.free]
+cmd = "true"
+"#,
+        fixture = fixture.display()
+    ));
+    let tight = push(&node, &["q", "--kind", "tight", "1"]);
+    wait_state(&node, tight, "dead");
+    let error = show(&node, tight)["error"].to_string();
+    assert!(error.contains("killed by the kernel for memory"), "{error}");
+    let free = push(&node, &["q", "--kind", "free", "1"]);
+    wait_state(&node, free, "done");
+    node.stop(Duration::from_secs(20));
+}

@@ -252,7 +252,7 @@ pub(super) fn spawn_message(
     };
     let attempt = row.map_or(1, |row| row.attempt);
     let expanded = expand_worker(state, queue, launch, run, (attempt, &ports), &added, &known)?;
-    let mut message = message_of(state, launch, expanded);
+    let mut message = message_of(state, launch, expanded)?;
     let label: Vec<String> = ports
         .iter()
         .map(|(name, port)| format!("{name}={port}"))

@@ -11,7 +11,7 @@ use crate::owner::lock;
 use crate::state::State;
 use crate::store::{Change, TaskRow};
 use gaffer_config::{Keep, LoadedTask, StoredHost, load_task_json};
-use gaffer_core::job::After;
+use gaffer_core::job::{After, Limits};
 use gaffer_core::name::JobId;
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -156,5 +156,26 @@ impl Handle {
                 Error::Invalid(error.to_string())
             }
         })
+    }
+}
+
+impl State {
+    /// What the steps of all definitions are limited to.
+    pub(crate) fn limits_of_tasks(&self) -> Vec<(String, Option<Box<Limits>>)> {
+        let mut all = Vec::new();
+        for (id, defined) in &self.tasks.defined {
+            let (session, name) = (id.session.as_str(), id.job.as_str());
+            let Ok(task) = load_task_json(session, name, &defined.typed, &StoredHost) else {
+                continue;
+            };
+            let steps = task.spec.steps.iter();
+            all.extend(steps.map(|step| {
+                (
+                    format!("task {id}, step {}", step.name),
+                    step.launch.limits.clone(),
+                )
+            }));
+        }
+        all
     }
 }

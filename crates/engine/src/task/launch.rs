@@ -82,7 +82,7 @@ pub(super) fn spawn(
     };
     let expanded = gaffer_config::expand(&spec.launch, &context).map_err(|error| error.to_string())?;
     let log_dir = output::directory(&header.log_dir, &spec.name, attempt);
-    let mut message = message_of(state, &spec.launch, expanded);
+    let mut message = message_of(state, &spec.launch, expanded)?;
     message.run = crate::shims::wire(run);
     message.slot = slot(&header.task_id, &spec.name);
     message.after = after.map(crate::shims::wire);

@@ -173,6 +173,7 @@ impl Client {
             },
             sync: false,
             root: None,
+            limits: None,
         }
     }
 

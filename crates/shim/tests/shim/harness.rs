@@ -254,6 +254,7 @@ impl Shim {
             },
             sync: false,
             root: None,
+            limits: None,
         }
     }
 

@@ -4,18 +4,18 @@
 //! only: nothing here allocates, locks, panics or touches errno. What goes wrong is left in the plan.
 //!
 //! ```text
-//! death signal ─ unshare the table ─ session/group ─ nice ─ oom_score ─ rlimit ─ stdio ─ pty ─
+//! death signal ─ unshare the table ─ session/group ─ limits ─ nice ─ oom_score ─ rlimit ─ stdio ─ pty ─
 //! chroot ─ groups ─ gid ─ uid ─ regain ─ no_new_privs ─ umask ─ death signal again ─ cwd ─ stdin ─
 //! Born (permission to exec) ─ no death signal ─ parent lives? ─ mask ─ exec
 //! ```
 
 use crate::sys::call;
 use gaffer_shim::frame;
-use std::ffi::{CString, c_char};
+use std::ffi::{CStr, CString, c_char};
 use std::sync::atomic::{AtomicI32, AtomicU32, Ordering::Relaxed};
 
 /// Stages in order; [`Plan::stage`] is an index.
-pub const STAGES: [&str; 22] = [
+pub const STAGES: [&str; 23] = [
     "clone",
     "parent",
     "fds",
@@ -38,6 +38,7 @@ pub const STAGES: [&str; 22] = [
     "mask",
     "exec",
     "chroot",
+    "limits",
 ];
 
 /// First descriptor that is not reserved for children.
@@ -57,6 +58,8 @@ pub struct Plan {
     pub nice: i32,
     /// Text for oom_score_adj; empty: it is what the shim has.
     pub oom_score: Vec<u8>,
+    /// Files of cgroups that it writes itself into.
+    pub join: Vec<CString>,
     pub rlimits: Vec<(u32, [u64; 2])>,
     /// `(reserved slot, descriptor of the program)`, the latter rising from 0.
     pub descriptors: Vec<(i32, i32)>,
@@ -139,6 +142,7 @@ fn set_up(plan: &mut Plan) -> Result<Never, i32> {
         enter_stage(plan, 4);
         sys(libc::SYS_setpgid, [0; 5])?;
     }
+    join(plan)?;
     limits(plan)?;
     descriptors(plan)?;
     stop_point(plan, 4);
@@ -193,6 +197,16 @@ fn parent_lives(plan: &Plan) -> Result<(), i32> {
     }
 }
 
+/// Into the groups that limit it.
+fn join(plan: &Plan) -> Result<(), i32> {
+    enter_stage(plan, 22);
+    for (place, path) in plan.join.iter().enumerate() {
+        plan.detail.store(place as u32, Relaxed);
+        write_file(path, b"0")?;
+    }
+    Ok(())
+}
+
 fn limits(plan: &Plan) -> Result<(), i32> {
     enter_stage(plan, 5);
     let which = libc::PRIO_PROCESS as usize;
@@ -229,10 +243,13 @@ fn limits(plan: &Plan) -> Result<(), i32> {
 }
 
 fn set_oom_score(plan: &Plan) -> Result<(), i32> {
-    let path = c"/proc/self/oom_score_adj".as_ptr() as usize;
+    write_file(c"/proc/self/oom_score_adj", &plan.oom_score)
+}
+
+fn write_file(path: &CStr, text: &[u8]) -> Result<(), i32> {
     let flags = (libc::O_WRONLY | libc::O_CLOEXEC) as usize;
-    let fd = sys(libc::SYS_openat, [libc::AT_FDCWD as usize, path, flags, 0, 0])?;
-    let text = &plan.oom_score;
+    let at = libc::AT_FDCWD as usize;
+    let fd = sys(libc::SYS_openat, [at, path.as_ptr() as usize, flags, 0, 0])?;
     let written = sys(libc::SYS_write, [fd, text.as_ptr() as usize, text.len(), 0, 0]);
     sys(libc::SYS_close, [fd, 0, 0, 0, 0])?;
     written.map(drop)

@@ -130,6 +130,8 @@ pub struct Live {
     pub log_dir: String,
     pub deadline_ms: u64,
     pub cost: u64,
+    /// Further groups, of its limits: to be removed with it.
+    pub groups: Vec<String>,
     /// cgroup.events, watched while survivors live.
     pub watch: Option<OwnedFd>,
     pub input: Option<crate::requests::PendingInput>,

@@ -6,6 +6,7 @@
 //! Order at an exit: drain, count survivors, append `Exited`, and only then is control told, who reaps.
 
 use crate::control::Event;
+use crate::limit;
 use crate::log::{Journal, now};
 use crate::mailbox::{Mailbox, Pace};
 use crate::pump::{Pump, Target};
@@ -89,6 +90,7 @@ pub struct Exit {
     pub pid: u32,
     pub ended: Ended,
     pub cgroup: Option<String>,
+    pub groups: Vec<String>,
     pub log_dir: String,
     pub sync: bool,
     /// Its standing order.
@@ -487,7 +489,8 @@ impl Disk {
             run: exit.run,
             status: exit.ended.status,
             rusage: exit.ended.usage,
-            oom: may_be_oom(exit.ended.status) && cgroup.is_some_and(tree::killed_for_memory),
+            oom: may_be_oom(exit.ended.status)
+                && (cgroup.is_some_and(tree::killed_for_memory) || limit::killed_for_memory(&exit.groups)),
             survivors,
             out_offset: self.pump.known_end(&exit.log_dir, "stdout"),
             err_offset: self.pump.known_end(&exit.log_dir, "stderr"),

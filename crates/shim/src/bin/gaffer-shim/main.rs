@@ -8,6 +8,7 @@ mod conn;
 mod control;
 mod disk;
 mod guard;
+mod limit;
 mod log;
 mod mailbox;
 mod orders;

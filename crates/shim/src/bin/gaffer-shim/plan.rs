@@ -106,6 +106,7 @@ pub fn prepare(spawn: &Spawn, kit: &Kit, spawner: i32) -> Result<Prepared, Failu
         } else {
             spawn.oom_score.to_string().into_bytes()
         },
+        join: Vec::new(),
         rlimits: rlimits(spawn, kit),
         descriptors: slots,
         stdin_file: match &spawn.stdin {
@@ -392,6 +393,10 @@ pub fn failure(spawn: &Spawn, plan: &Plan, stuck: bool) -> Failure {
             .rlimits
             .get(detail)
             .map_or(String::new(), |(number, _)| number.to_string()),
+        "limits" => match plan.join.get(detail) {
+            Some(path) => path.to_string_lossy().into_owned(),
+            None => String::new(),
+        },
         "nice" => spawn.nice.to_string(),
         "oom_score" => spawn.oom_score.to_string(),
         "groups" | "gid" | "uid" | "regain" => spawn

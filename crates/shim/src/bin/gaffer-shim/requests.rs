@@ -339,5 +339,9 @@ pub fn nonsense(spawn: &Spawn) -> Option<String> {
     if spawn.cgroup.as_ref().is_some_and(|base| !base.starts_with('/')) {
         return Some("the cgroup must be absolute".to_owned());
     }
+    let mut groups = spawn.limits.iter().flat_map(|limits| &limits.groups);
+    if groups.any(|group| !group.dir.starts_with('/')) {
+        return Some("the groups of limits must be absolute".to_owned());
+    }
     None
 }

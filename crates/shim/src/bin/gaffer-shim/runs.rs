@@ -44,6 +44,7 @@ impl Live {
             log_dir: spawn.log_dir.clone(),
             deadline_ms,
             cost: cost(spawn),
+            groups: crate::limit::groups(spawn),
             watch: None,
             input: None,
             surveying: false,
@@ -371,6 +372,7 @@ impl Control {
             pid: born.pid,
             ended,
             cgroup: born.cgroup.clone(),
+            groups: live.groups.clone(),
             log_dir: live.log_dir.clone(),
             sync: live.sync,
             next: None,
@@ -471,7 +473,7 @@ impl Control {
         if let Some((conn, spawn)) = live.held {
             self.on_spawn(conn, *spawn);
         }
-        if let Some(cgroup) = cgroup {
+        for cgroup in cgroup.into_iter().chain(live.groups) {
             self.disk.send(DiskJob::Sweep { cgroup });
         }
         self.leave_if_done();

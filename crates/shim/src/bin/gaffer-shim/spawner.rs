@@ -7,6 +7,7 @@
 use crate::child::Plan;
 use crate::control::{Born, Event, Failed};
 use crate::disk::{Attach, Desk, DiskJob, Exit};
+use crate::limit;
 use crate::log::{Journal, now};
 use crate::mailbox::Mailbox;
 use crate::plan::{self, Failure, Kit};
@@ -300,10 +301,14 @@ impl Spawner {
         let spawn = &*job.spawn;
         crate::stop::at(2);
         let mut prepared = plan::prepare(spawn, &self.kit, self.number)?;
-        let (cgroup, note) = match make_cgroup(spawn, &mut bench.base) {
+        let (cgroup, mut note) = match make_cgroup(spawn, &mut bench.base) {
             Ok(cgroup) => (cgroup, None),
             Err(error) => (None, Some(format!("cgroup not writable: {error}"))),
         };
+        let own = cgroup.as_ref().map(|(path, _)| path.as_str());
+        let (join, unlimited) = limit::prepare(spawn, own)?;
+        prepared.plan.join = join;
+        note = note.or(unlimited);
         plan::place(&mut prepared, &self.kit, self.number)?;
         if let Err(error) = self
             .journal
@@ -347,6 +352,9 @@ impl Spawner {
             cgroup_path = Some(path.clone());
             if result < 0 && -result as i32 != libc::EAGAIN && -result as i32 != libc::ENOMEM {
                 let error = io::Error::from_raw_os_error(-result as i32);
+                if job.spawn.limits.as_ref().is_some_and(|limits| limits.required) {
+                    return Err(Failure::system("cgroup", &error, path));
+                }
                 note = Some(format!("cannot be born into {path}: {error}"));
                 args.flags &= !sys::flag::INTO_CGROUP;
                 tree_remove(path);
