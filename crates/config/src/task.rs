@@ -41,6 +41,8 @@ pub struct LoadedTask {
     pub unique: Unique,
     /// It runs by itself, once for each definition.
     pub start: bool,
+    /// Of those that start by themselves, lower starts first.
+    pub priority: i32,
     /// Jobs that are waited for.
     pub after: After,
     /// Tasks that are waited for.
@@ -333,6 +335,7 @@ pub(crate) fn resolve(
         typed: typed_task(&merged, typed_steps),
         unique: unique(&merged.table),
         start: starts(&merged.table),
+        priority: priority(&merged.table),
         keep: keep(&merged.table),
         after: After::new(),
         after_tasks: After::new(),
@@ -343,6 +346,13 @@ pub(crate) fn resolve(
         params,
         id,
     })
+}
+
+fn priority(table: &Table) -> i32 {
+    match table.get("priority").map(|node| &node.item) {
+        Some(Item::Int(number)) => i32::try_from(*number).unwrap_or(0),
+        _ => 0,
+    }
 }
 
 fn keep(table: &Table) -> Keep {

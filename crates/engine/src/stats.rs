@@ -147,4 +147,21 @@ mod tests {
             "young enough to be given again"
         );
     }
+
+    #[test]
+    fn m05_a_process_that_is_gone_uses_nothing() {
+        let mut sampler = Sampler::default();
+        let run = RunId { epoch: 1, n: 1 };
+        let mut child = std::process::Command::new("sleep")
+            .arg("1000")
+            .spawn()
+            .expect("a child");
+        let lives = sampler.sample(run, child.id(), None, Duration::ZERO);
+        assert_eq!(lives.processes.len(), 1);
+        child.kill().expect("its end");
+        child.wait().expect("its end");
+        let gone = sampler.sample(run, child.id(), None, Duration::ZERO);
+        assert_eq!((gone.processes.len(), gone.memory_bytes, gone.threads), (0, 0, 0));
+        assert_eq!((gone.cpu, gone.cpu_percent), (Duration::ZERO, Some(0.0)));
+    }
 }

@@ -283,3 +283,31 @@ fn without_start_a_task_is_started_by_hand() {
     assert_eq!(shop.read("begun"), "V1\n");
     shop.node.stop(SOON);
 }
+
+#[test]
+fn tasks_that_start_by_themselves_start_in_the_order_of_their_priorities() {
+    let mut shop = Shop::new();
+    let task = |name: &str, priority: i32| {
+        format!("[task.{name}]\ncmd = \"sleep 1000\"\nstart = true\npriority = {priority}\n")
+    };
+    shop.apply(&[task("a", 2), task("b", -1), task("c", 1), task("d", 0)].concat());
+    let subjects = |shop: &mut Shop, event: &str| {
+        let text = shop
+            .node
+            .request("GET", &format!("/v1/events?filter={event}"), None)
+            .text();
+        let lines = text
+            .lines()
+            .filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        let lines = lines.filter(|line| line["event"] == event);
+        let first = |line: Value| line["data"]["task"].as_str()?.get(..1).map(str::to_owned);
+        lines.filter_map(first).collect::<Vec<_>>()
+    };
+    wait_until(SOON, "all run", || subjects(&mut shop, "step.started").len() == 4);
+    assert_eq!(subjects(&mut shop, "task.accepted"), ["b", "d", "c", "a"]);
+    // The order is no part of what a task is: nothing runs again.
+    let plan = shop.apply(&[task("a", -5), task("b", -1), task("c", 1), task("d", 0)].concat());
+    assert!(plan.contains("priority"), "{plan}");
+    assert_eq!(subjects(&mut shop, "task.accepted").len(), 4);
+    shop.node.stop(SOON);
+}

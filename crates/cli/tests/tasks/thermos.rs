@@ -527,16 +527,39 @@ fn b07_a_stream_that_ends_anywhere_is_shown_as_far_as_it_goes() {
 }
 
 #[test]
-fn k15_a_task_without_a_header_is_left_as_it_is() {
-    let place = all_dead("k15");
+fn k15_a_task_without_a_header_is_ended_by_force_only() {
+    for (id, stream) in [("k15", &b""[..]), ("k15-torn", b"GF"), ("k15-bad", &[0x5a; 300])] {
+        let place = all_dead(id);
+        std::fs::write(place.stream(id), stream).expect("a file");
+        let asked = place.run(&["kill", id]);
+        assert!(!asked.status.success(), "{id}: {}", said(&asked));
+        assert!(place.tasks().join("tasks/active").join(id).exists());
+        let (code, killed) = place.json(&["kill", id, "--force"]);
+        assert_eq!((code, &killed["state"]), (0, &json!("killed")), "{id}: {killed}");
+        assert!(place.tasks().join("tasks/finished").join(id).exists());
+        assert!(!place.tasks().join("tasks/active").join(id).exists());
+        let (_, shown) = place.json(&["status", id]);
+        assert_eq!(shown["state"], "killed", "{shown}");
+    }
+}
+
+#[test]
+fn k15_what_lives_of_it_goes_too() {
+    let place = Place::new();
+    place.write("t.json", &one(WAITS, json!({})));
+    let running = place.start(&["run", "t.json", "--id", "k15"]);
+    place.until("begun");
+    wait_running(&place, "k15", "a");
+    // The runner first, so that its step outlives it.
+    let (_, task) = place.json(&["status", "k15"]);
+    Handle::open(super::runner_of(&task))
+        .expect("a runner")
+        .signal(Signal::KILL);
+    running.kill();
     std::fs::write(place.stream("k15"), "").expect("a file");
-    let asked = place.run(&["kill", "k15"]);
-    assert!(
-        !asked.status.success() && said(&asked).contains("no header"),
-        "{}",
-        said(&asked)
-    );
-    assert!(place.tasks().join("tasks/active/k15").exists());
+    let (code, killed) = place.json(&["kill", "k15", "--force"]);
+    assert_eq!((code, &killed["state"]), (0, &json!("killed")), "{killed}");
+    assert_gone(place.root.path());
 }
 
 /// Runs task `o`, in whose folder are a file, a pipe, a link to that file, and one out of it.

@@ -26,6 +26,8 @@ pub struct Defined {
     pub file: String,
     /// It runs by itself, once for each definition.
     pub start: bool,
+    /// Of those that start by themselves, lower starts first.
+    pub priority: i32,
     /// Tasks that it comes after.
     pub after_tasks: After,
     /// How long its runs are kept.
@@ -75,6 +77,7 @@ fn stored(row: &TaskRow, typed: Value) -> Defined {
         .ok();
     Defined {
         start: loaded.as_ref().is_some_and(|loaded| loaded.start),
+        priority: loaded.as_ref().map_or(0, |loaded| loaded.priority),
         keep: loaded.as_ref().map(|loaded| loaded.keep).unwrap_or_default(),
         after_tasks: loaded.map(|loaded| loaded.after_tasks).unwrap_or_default(),
         digest: digest(&typed),
@@ -98,6 +101,7 @@ fn in_force(loaded: &LoadedTask, file: String) -> Defined {
         typed: loaded.typed.clone(),
         file,
         start: loaded.start,
+        priority: loaded.priority,
         after_tasks: loaded.after_tasks.clone(),
         keep: loaded.keep,
         digest: digest(&loaded.typed),

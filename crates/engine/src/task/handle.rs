@@ -3,6 +3,7 @@
 use super::definition::{Definition, Native};
 use super::latest;
 use super::layout::{LayoutError, Place, Root, check_id};
+use super::lead;
 use super::service::{self, Led};
 use super::stream::{self, StreamError, Writer};
 use crate::handle::{Handle, Result};
@@ -200,7 +201,7 @@ impl Handle {
             return Ok(());
         }
         let id = id.to_owned();
-        let led = tokio::task::spawn_blocking(move || service::lead_again(&root, &id))
+        let led = tokio::task::spawn_blocking(move || lead::again(&root, &id))
             .await
             .map_err(|_| Error::ShuttingDown)?;
         self.task_led(led.map_err(Error::Task)?).await
@@ -215,9 +216,21 @@ impl Handle {
             && root.runner(id).exists()
     }
 
+    /// Ends a task of which nobody can read who it is, by force. False: its header can be read.
+    async fn task_bury(&self, id: &str, state: TaskState) -> Result<bool> {
+        let (root, task) = (self.tasks_root(), id.to_owned());
+        let buried = tokio::task::spawn_blocking(move || lead::bury(&root, &task, state))
+            .await
+            .map_err(|_| Error::ShuttingDown)??;
+        if buried {
+            lock(&self.state).end_found_runs(id);
+        }
+        Ok(buried)
+    }
+
     async fn task_adopt_bare(&self, id: &str) -> Result<()> {
         let (root, id) = (self.tasks_root(), id.to_owned());
-        let led = tokio::task::spawn_blocking(move || service::lead_bare(&root, &id))
+        let led = tokio::task::spawn_blocking(move || lead::bare(&root, &id))
             .await
             .map_err(|_| Error::ShuttingDown)?;
         self.task_led(led?).await
@@ -249,10 +262,15 @@ impl Handle {
     /// Asks for the end of a task that is not over.
     ///
     /// One whose definition cannot be read is ended by what its checkpoint says: nobody knows how its steps want to be asked,
-    /// so what lives is killed, and no final step runs.
+    /// so what lives is killed, and no final step runs. One whose checkpoint does not even begin is only ended by force: what
+    /// lives of it is killed, and it counts as over.
     pub async fn task_kill(&self, id: &str, kill: TaskKill, by: &Actor) -> Result<()> {
         if self.task_adopt(id).await.is_err() || self.is_lost_file(id) {
-            self.task_adopt_bare(id).await?;
+            let adopted = self.task_adopt_bare(id).await;
+            if adopted.is_err() && kill.hard && self.task_bury(id, kill.state).await? {
+                return Ok(());
+            }
+            adopted?;
         }
         let (id, stop_timeout, bare) = {
             let state = lock(&self.state);

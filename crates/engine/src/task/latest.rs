@@ -278,11 +278,14 @@ impl State {
         let wanted = self.tasks.latest.iter().filter(|(_, latest)| !latest.accepted);
         let free = wanted.filter(|(id, _)| !busy(id));
         let with_file = free.filter_map(|(id, latest)| {
-            let file = &self.tasks.defined.get(id)?.file;
-            let name = std::path::Path::new(file).file_name()?.to_string_lossy();
-            Some((id.clone(), latest.run.clone(), Arc::from(&*name)))
+            let defined = self.tasks.defined.get(id)?;
+            let name = std::path::Path::new(&defined.file).file_name()?.to_string_lossy();
+            let wanted = (id.clone(), latest.run.clone(), Arc::from(&*name));
+            Some((defined.priority, wanted))
         });
-        with_file.collect()
+        let mut in_order: Vec<_> = with_file.collect();
+        in_order.sort_by_key(|(priority, _)| *priority);
+        in_order.into_iter().map(|(_, wanted)| wanted).collect()
     }
 
     fn note_unstarted(&mut self, id: &JobId, run: &str, error: &Error) {

@@ -13,6 +13,7 @@
 //! | [`output`] | what a run wrote, by the names under which people look for it |
 //! | `outputs` | declared outputs: the file that a program is given, and what it says at the end |
 //! | `launch` | from a step to a shim's `Spawn` |
+//! | `lead` | taking charge of a task that is on disk, whole or not |
 //! | `retry` | a task that runs a part of a finished one again |
 //! | `gc` | removing tasks that are over |
 //! | `keep` | runs that are over go by themselves |
@@ -31,6 +32,7 @@ mod keep;
 mod latest;
 mod launch;
 pub mod layout;
+mod lead;
 mod lifecycle;
 pub mod output;
 mod outputs;

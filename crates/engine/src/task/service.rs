@@ -5,6 +5,7 @@ use super::desk::{Desk, Link, Write};
 use super::latest::{self, AllLatest};
 use super::launch;
 use super::layout::{Place, Root};
+use super::lead;
 use super::output;
 use super::stream::Writer;
 use crate::clock;
@@ -17,7 +18,6 @@ use crate::store::LatestRow;
 use gaffer_core::io;
 use gaffer_core::job::Output;
 use gaffer_core::name::RunId;
-use gaffer_core::task::fold::History;
 use gaffer_core::task::record::{Header, Record, TaskState, Usage};
 use gaffer_core::task::runner::{Command, Found, Input, Leader, RunEnd, Runner};
 use gaffer_core::time::{Mono, Wall};
@@ -220,7 +220,9 @@ impl State {
             return;
         }
         let free = self.tasks.held.iter().filter(|id| self.held_by(id).is_none());
-        for id in free.cloned().collect::<Vec<_>>() {
+        let mut free: Vec<Arc<str>> = free.cloned().collect();
+        free.sort_by_key(|id| self.priority_of(id));
+        for id in free {
             self.tasks.held.remove(&id);
             self.feed_task(&id, Input::Hold(false));
         }
@@ -237,12 +239,23 @@ impl State {
         true
     }
 
+    fn priority_of(&self, id: &Arc<str>) -> i32 {
+        let native = self
+            .tasks
+            .active
+            .get(id)
+            .and_then(|active| active.definition.native.as_ref());
+        let defined = native.and_then(|native| self.tasks.defined.get(&native.id));
+        defined.map_or(0, |defined| defined.priority)
+    }
+
     /// Asks for the end of all tasks.
     pub(crate) fn kill_tasks(&mut self, hard: bool, reason: &str) {
         let active = self.tasks.active.iter();
-        let active: Vec<_> = active
+        let mut active: Vec<_> = active
             .map(|(id, active)| (id.clone(), active.definition.spec.stop_timeout))
             .collect();
+        active.sort_by_key(|(id, _)| std::cmp::Reverse(self.priority_of(id)));
         for (id, grace) in active {
             let kill = Input::Kill {
                 state: TaskState::Killed,
@@ -368,12 +381,25 @@ impl State {
     /// Recovery is over: runs of tasks that nobody knows any more are ended. Those of a task that is there and cannot be led
     /// are left alone: nothing is killed because of a file that we cannot read.
     pub fn end_unknown_task_runs(&mut self, there: &BTreeSet<String>) {
-        for (slot, (facts, dead_shim)) in std::mem::take(&mut self.tasks.found) {
+        self.end_found(|task| !task.is_some_and(|task| there.contains(task)));
+    }
+
+    /// A task that could not be led is over: its runs are ended.
+    pub(super) fn end_found_runs(&mut self, id: &str) {
+        self.end_found(|task| task == Some(id));
+    }
+
+    fn end_found(&mut self, is_meant: impl Fn(Option<&str>) -> bool) {
+        let is_meant = |slot: &str| is_meant(launch::of_slot(slot).map(|(task, _)| task));
+        let (meant, others) = std::mem::take(&mut self.tasks.found)
+            .into_iter()
+            .partition(|(slot, _)| is_meant(slot));
+        self.tasks.found = others;
+        let meant: BTreeMap<String, (Box<RunFacts>, bool)> = meant;
+        for (mut facts, dead_shim) in meant.into_values() {
             let run = facts.run;
-            let known = launch::of_slot(&slot).is_some_and(|(task, _)| there.contains(task));
-            if !known && !facts.is_over() && !dead_shim {
+            if !facts.is_over() && !dead_shim {
                 tracing::warn!(run = %run, slot = facts.slot, "the task of this run is not known here; it is ended");
-                let mut facts = facts;
                 facts.settled = true;
                 self.runs.runs.insert(run, facts);
                 self.kill_tree(run);
@@ -719,7 +745,7 @@ pub(crate) async fn resume(state: &Arc<Mutex<State>>) {
     for one in listed {
         let root = root.clone();
         let id = one.id.clone();
-        let led = tokio::task::spawn_blocking(move || lead_again(&root, &id)).await;
+        let led = tokio::task::spawn_blocking(move || lead::again(&root, &id)).await;
         if let Ok(Ok(led)) = &led
             && let Err(error) = latest::commit(state, led).await
         {
@@ -740,50 +766,6 @@ pub(crate) async fn resume(state: &Arc<Mutex<State>>) {
     crate::owner::lock(state).end_unknown_task_runs(&there);
     latest::resume(state).await;
     crate::owner::lock(state).release_tasks();
-}
-
-/// Opens the stream of a task whose definition is not needed: nothing of it will be begun.
-pub(super) fn lead_bare(root: &Root, id: &str) -> Result<Led, Error> {
-    let task = |text: String| Error::Task(format!("task {id}: {text}"));
-    let (writer, records) = Writer::lead(&root.runner(id)).map_err(|error| task(error.to_string()))?;
-    let history = History::replay(&records).map_err(|error| task(error.to_string()))?;
-    let header = history.header.clone();
-    let header = header.ok_or_else(|| task("its stream has no header: it never began".to_owned()))?;
-    if root.place(id).is_none() {
-        // It is over when its file moves: one that has gone is made for that.
-        root.begin(id, b"{}\n").map_err(|error| task(error.to_string()))?;
-    }
-    Ok(Led {
-        id: id.into(),
-        header,
-        definition: Definition::bare(&history),
-        root: root.clone(),
-        writer,
-        records,
-        by: "the checkpoint".into(),
-    })
-}
-
-/// Opens the stream and the definition of a task that is on disk.
-pub(super) fn lead_again(root: &Root, id: &str) -> Result<Led, String> {
-    let (writer, records) = Writer::lead(&root.runner(id)).map_err(|error| error.to_string())?;
-    let header = records.iter().find_map(|record| match record {
-        Record::Header(header) => Some(header.clone()),
-        _ => None,
-    });
-    let header = header.ok_or("its stream has no header: it never began")?;
-    let path = root.task(id, Place::Active);
-    let text = std::fs::read(&path).map_err(|error| format!("{}: {error}", path.display()))?;
-    let definition = Definition::again(&text, &header).map_err(|error| error.to_string())?;
-    Ok(Led {
-        id: id.into(),
-        header,
-        definition,
-        root: root.clone(),
-        writer,
-        records,
-        by: "the checkpoint".into(),
-    })
 }
 
 /// What is shown of a time that nobody wrote down.
