@@ -64,7 +64,7 @@ mod suggest;
 mod systemd;
 mod task;
 mod template;
-mod thermos;
+pub mod thermos;
 mod toml_text;
 mod units;
 mod user_nodes;

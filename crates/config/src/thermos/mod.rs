@@ -7,6 +7,7 @@
 //! What comes out is a task of the core, and the same task as JSON with everything filled in and every default written out:
 //! the form in which it is kept, and compared when it is run again.
 
+pub mod build;
 mod fields;
 mod template;
 
