@@ -124,5 +124,5 @@ fn every_scenario_of_thermos_has_tests_that_are_there_or_a_reason() {
         }
     }
     // A row that loses its tests needs others, not a reason.
-    assert!(without <= 17, "{without} rows have no test");
+    assert!(without <= 13, "{without} rows have no test");
 }
