@@ -155,6 +155,7 @@ pub fn load(bundle: &Bundle, host: &dyn Host) -> Result<Config, Diagnostics> {
     let tasks = all.tasks.into_iter();
     let tasks = tasks.filter_map(|task| crate::task::resolve(task, &mut world, &mut report));
     let mut tasks: BTreeMap<JobId, LoadedTask> = tasks.map(|task| (task.id.clone(), task)).collect();
+    crate::queue_store::check_pools(&all.queues, &mut report);
     let queues = all.queues.into_iter();
     let queues = queues.filter_map(|queue| crate::queue::resolve(queue, &mut world, &mut report));
     let queues: BTreeMap<JobId, LoadedQueue> = queues.map(|queue| (queue.id.clone(), queue)).collect();

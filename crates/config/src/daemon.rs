@@ -442,17 +442,13 @@ fn numbers(table: &Table, settings: &mut DaemonSettings) {
     }
 }
 
-/// A URL is checked as far as it can be without the database.
 fn queue_store(table: &Table, report: &mut Report) -> Option<String> {
     let node = table.get("queue_store")?;
     let text = node.as_str()?;
     if text == "sqlite" {
         return None;
     }
-    let rest = text
-        .strip_prefix("postgres://")
-        .or_else(|| text.strip_prefix("postgresql://"));
-    if rest.is_none_or(str::is_empty) {
+    if !crate::queue_store::is_store(text) {
         // It may hold a password: it is not repeated.
         report.error(
             node.span,

@@ -65,7 +65,22 @@ fn diff_with(old: &Value, new: &Value, part: &str) -> Vec<Change> {
 
 /// Changed keys of two queues; of kinds by `kind.NAME.KEY`.
 pub fn diff_queue(old: &Value, new: &Value) -> Vec<Change> {
-    let mut changes = diff_with(old, new, "kind");
+    let shown = |typed: &Value| {
+        let mut typed = typed.clone();
+        if let Some(Value::String(store)) = typed.get_mut("store") {
+            *store = crate::queue_store::without_password(store);
+        }
+        typed
+    };
+    let mut changes = diff_with(&shown(old), &shown(new), "kind");
+    if old.get("store") != new.get("store") && !changes.iter().any(|change| change.path == "store") {
+        changes.push(Change {
+            path: "store".to_owned(),
+            old: Some("old password".to_owned()),
+            new: Some("new password".to_owned()),
+            class: ChangeClass::Daemon,
+        });
+    }
     for change in &mut changes {
         let key = match change.path.strip_prefix("kind.") {
             Some(rest) => rest.split_once('.').map_or(rest, |(_, key)| key),

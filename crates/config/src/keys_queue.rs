@@ -78,7 +78,7 @@ const QUEUE_ONLY: &[Key] = &[
     key("on_stop", Type::Word(&["finish", "drain", "release"]), "\"finish\"", L, Use::Run, "when the daemon stops: running tasks finish, the backlog is worked off, or tasks are given back at once"),
     key("drain_timeout", Type::Duration, "\"10m\"", L, Use::Run, "longest time of `on_stop = \"drain\"`"),
     key("outbox", Type::Path, "", L, Use::Run, "SQLite file of an application: tasks in its table `outbox` are moved into the queue, each exactly once"),
-    not_yet("store", "a store of its own"),
+    key("store", Type::Text, "`[gaffer] queue_store`", D, Use::Run, "where its tasks are: `sqlite` is the file in the state dir, `postgres://USER@HOST/DATABASE` a database; queues that name the same one share it"),
     key("description", Type::Text, "", L, Use::Run, "free text"),
     key("meta", Type::Map, "{}", L, Use::Run, "free table of texts: shown, no effect"),
     table("kind", None, L, Use::Run, "`[queue.X.kind.K]`: work of its own for one kind of task"),

@@ -24,7 +24,7 @@ const SCHEDULE_ONLY: &[Key] = &[
     key("missed_max", Type::Int(1, 10_000), "100", L, Use::Run, "most ticks that `missed = \"all\"` makes up for: the newest"),
     key("overlap", Type::Word(&["skip", "allow", "queue", "replace"]), "\"skip\"", L, Use::Run, "what a tick does while what the one before it began goes on: nothing, the same as always, it waits, it ends the other first"),
     key("jitter", Type::Duration, "\"0s\"", L, Use::Run, "ticks are delayed by up to this, each by its own share"),
-    key("once_per", Type::Word(&["node", "fleet"]), "\"node\"", L, Use::Run, "`node`: every node that has the schedule acts; `fleet`: one of those that share `queue_store` pushes"),
+    key("once_per", Type::Word(&["node", "fleet"]), "\"node\"", L, Use::Run, "`node`: every node that has the schedule acts; `fleet`: one of those that share the store of its queue pushes"),
     key("start", Type::Bool, "true", L, Use::Run, "`false`: paused until `gaffer schedule resume`"),
     key("description", Type::Text, "", L, Use::Run, "free text"),
     key("meta", Type::Map, "{}", L, Use::Run, "free table of texts: shown, no effect"),

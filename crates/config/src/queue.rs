@@ -434,6 +434,7 @@ impl Values<'_> {
         };
         spec.drain_timeout = self.duration("drain_timeout").unwrap_or(spec.drain_timeout);
         spec.outbox = self.outbox(report);
+        spec.store = self.store(report);
         self.consistent(spec, report);
     }
 
@@ -448,6 +449,20 @@ impl Values<'_> {
             );
         }
         Some(path.into())
+    }
+
+    fn store(&self, report: &mut Report) -> Option<Arc<str>> {
+        let text = self.word("store")?;
+        if !crate::queue_store::is_store(text) {
+            // It may hold a password: it is not repeated.
+            self.error(
+                "store",
+                "`store` is neither `sqlite` nor the URL of a database",
+                "write \"sqlite\" or \"postgres://USER@HOST/DATABASE\"",
+                report,
+            );
+        }
+        Some(text.into())
     }
 
     fn error(&self, key: &str, message: &str, help: &str, report: &mut Report) {

@@ -435,6 +435,16 @@ a = 3", "2:5 `job.a` is a table, not a number [3]"),
     (r#"session = "a b""#, r#"1:11 `a b` is not a name: ` ` is not allowed; use letters, digits, `_`, and after the first character `+` and `-` ["a b"]"#),
     (r#"session = "1""#, r#"1:11 `1` is not a name: it must not be all digits ["1"]"#),
     (r#"[queue.x]
+cmd = "x"
+store = "mysql://root:secret@h/x""#, r#"3:9 `store` is neither `sqlite` nor the URL of a database ["mysql://root:secret@h/x"] | write "sqlite" or "postgres://USER@HOST/DATABASE""#),
+    (r#"[queue.x]
+cmd = "x"
+pool = "p"
+[queue.y]
+cmd = "x"
+pool = "p"
+store = "sqlite""#, r#"6:8 pool `p`: queues `x` and `y` have different stores ["p"] | give them the same `store`, or pools of their own"#),
+    (r#"[queue.x]
 numworkers = 3"#, "2:1 unknown key `numworkers` in queue `x` [numworkers] | did you mean `workers`?"),
     (r#"[schedule.x]
 cron = "x""#, "2:8 `cron` cannot be understood: it has 1 field, not five or six [\"x\"] | minute hour day month weekday: \"30 3 * * *\", \"0 9 * * MON-FRI\", \"@daily\""),

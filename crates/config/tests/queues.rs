@@ -233,3 +233,24 @@ fn queues_share_a_pool_by_weight() {
     let heavy = wrong("[queue.a]\npool = \"p\"\nweight = 0\n");
     assert!(heavy.contains("`weight` must be at least 1"), "{heavy}");
 }
+
+#[test]
+fn another_store_counts_from_the_next_start_of_the_daemon_and_its_password_is_not_told() {
+    let queue = |store: &str| serde_json::json!({ "cmd": ["x"], "store": store });
+    let long = "x".repeat(200);
+    let one = format!("postgres://gaffer:S3CRET{long}@db/queue");
+    let said = |old: &str, new: &str| {
+        let changes = gaffer_config::diff_queue(&queue(old), &queue(new));
+        assert_eq!(changes.len(), 1, "{changes:?}");
+        let change = changes.into_iter().next().expect("one");
+        assert_eq!(
+            (change.path.as_str(), change.class),
+            ("store", gaffer_config::ChangeClass::Daemon)
+        );
+        [change.old, change.new].map(Option::unwrap_or_default)
+    };
+    let masked = "\"postgres://gaffer:***@db/queue\"";
+    assert_eq!(said("sqlite", &one), ["\"sqlite\"", masked]);
+    let other = one.replace("S3CRET", "ANOTHER");
+    assert_eq!(said(&one, &other), ["old password", "new password"]);
+}

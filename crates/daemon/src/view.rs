@@ -464,14 +464,28 @@ fn task_change(change: &ObjectChange) -> types::PlanChange {
 }
 
 fn queue_change(change: &ObjectChange) -> types::PlanChange {
-    let is_live = |key: &gaffer_config::Change| key.class == gaffer_config::ChangeClass::Live;
-    let live = change.action == PlanAction::Change && change.keys.iter().all(is_live);
-    let says = [
-        "takes tasks",
-        "counts from the next task",
-        "takes no tasks any more; those that wait stay in the store",
-    ];
-    object_change("queue", change, if live { "live" } else { "next" }, says)
+    use gaffer_config::ChangeClass;
+    let keys = |class| change.keys.iter().filter(move |key| key.class == class);
+    let (live, daemon) = (keys(ChangeClass::Live).count(), keys(ChangeClass::Daemon).count());
+    let is_change = change.action == PlanAction::Change;
+    let (effect, says) = match change.keys.len() - live {
+        0 if is_change => ("live", "counts from the next task"),
+        rest if is_change && rest == daemon => (
+            "daemon",
+            if live > 0 {
+                "counts from the next task; what needs it, from the next start of the daemon"
+            } else {
+                "counts from the next start of the daemon"
+            },
+        ),
+        _ if daemon > 0 => (
+            "next",
+            "counts from the next task; what needs it, from the next start of the daemon",
+        ),
+        _ => ("next", "counts from the next task"),
+    };
+    let gone = "takes no tasks any more; those that wait stay in the store";
+    object_change("queue", change, effect, ["takes tasks", says, gone])
 }
 
 fn schedule_change(change: &ObjectChange) -> types::PlanChange {

@@ -20,11 +20,13 @@ pub fn queue(info: &QueueInfo, spec: bool) -> Queue {
     let state = match (info.mode.paused, info.mode.closed) {
         (true, _) => "paused",
         (_, true) => "closed",
+        _ if info.store_trouble.is_some() => "unreachable",
         _ if counts.running > 0 || counts.queued > 0 => "working",
         _ => "idle",
     };
     let said = info.mode.paused || info.mode.closed;
     let summary = match (said, info.mode.paused) {
+        _ if info.store_trouble.is_some() => info.store_trouble.clone().unwrap_or_default(),
         (true, true) => format!("paused by {}", info.mode.by),
         (true, false) => format!("closed by {}: takes no tasks", info.mode.by),
         _ if info.spec.workers == 0 && info.spec.is_ours() && counts.queued > 0 => "no workers".to_owned(),
@@ -62,6 +64,7 @@ pub fn queue(info: &QueueInfo, spec: bool) -> Queue {
             Delivery::AtMostOnce => "at-most-once",
         }
         .to_owned(),
+        store: info.store.to_string(),
         file: info.file.clone(),
         spec: spec.then(|| info.typed.clone()),
     }

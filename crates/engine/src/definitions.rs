@@ -63,8 +63,12 @@ impl Handle {
     }
 }
 
-/// Without the digest of secret values, which is nobody's concern: short ones could be guessed from it.
+/// Without the password of a queue's store, and without the digest of secret values, which is nobody's concern: short ones could be
+/// guessed from it.
 pub(crate) fn shown(mut typed: Value) -> Value {
+    if let Some(Value::String(store)) = typed.get_mut("store") {
+        *store = gaffer_config::without_password(store);
+    }
     let without = |typed: &mut Value| drop(typed.as_object_mut().map(|typed| typed.remove("env_digest")));
     without(&mut typed);
     for parts in ["step", "kind"] {

@@ -11,6 +11,7 @@ use crate::scarce;
 use crate::settings::{Settings, private_dir};
 use crate::state::{Ends, State};
 use crate::store::{Store, StoreError};
+use gaffer_queue::Numbered;
 use rustix::fs::FlockOperation;
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -89,12 +90,11 @@ impl Drop for Engine {
         let queues = {
             let mut state = owner::lock(&self.handle.state);
             state.drop_handlers();
-            state.queues.store.take()
+            let homes = state.queues.homes.all_mut();
+            homes.filter_map(|home| home.store.take()).collect::<Vec<_>>()
         };
-        if let Some(store) = queues {
-            // The file is for the next engine, perhaps in this very program.
-            store.end();
-        }
+        // The file is for the next engine, perhaps in this very program.
+        queues.iter().for_each(Numbered::end);
     }
 }
 
@@ -102,6 +102,23 @@ impl Drop for Engine {
 fn sweep(state: &State) {
     state.prune_history();
     state.sweep_groups();
+}
+
+/// A store of queues that had no number yet (it was the node's own until now) has one before a task is put into it.
+async fn keep_store_numbers(state: &Mutex<State>) -> Result<(), StoreError> {
+    let written = {
+        let mut state = owner::lock(state);
+        let defined = std::mem::take(&mut state.queues.defined);
+        let changes = state.queues.homes.keep_numbers(&defined);
+        state.queues.defined = defined;
+        (!changes.is_empty()).then(|| state.store.begin_commit(changes))
+    };
+    match written {
+        None => Ok(()),
+        Some(written) => written
+            .await
+            .unwrap_or_else(|_| Err(StoreError::Failed("the store has ended".to_owned()))),
+    }
 }
 
 impl Engine {
@@ -156,6 +173,7 @@ impl Engine {
             started: clock::wall(),
             host: Arc::new(gaffer_config::RealHost),
         };
+        keep_store_numbers(&state).await?;
         owner::lock(&state).queues.runner = Some(crate::queue::runner(&handle));
         owner::lock(&state).resume_queues();
         let owner = tokio::spawn(owner::run(state.clone(), rx));

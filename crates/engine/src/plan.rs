@@ -214,8 +214,9 @@ impl State {
             self.prepare_tasks(prepared, &plan.file, &defines.tasks, options.no_start);
         }
         if !plan.queues.is_empty() {
-            let (defined, change) = self.queues_after(&plan.file, &defines.queues);
-            prepared.define(Effect::Queues(defined), change);
+            let (defined, changes) = self.queues_after(&plan.file, &defines.queues);
+            prepared.effects.push(Effect::Queues(defined));
+            prepared.changes.extend(changes);
         }
         if !plan.schedules.is_empty() {
             let (defined, change) = self.schedules_after(&plan.file, &defines.schedules);

@@ -11,6 +11,7 @@ use crate::launch;
 use crate::operations::Operations;
 use crate::owner::Message;
 use crate::pids::Pids;
+use crate::queue::Homes;
 use crate::queue::service::Queues;
 use crate::settings::{Grouping, Settings, Tuning};
 use crate::settle;
@@ -109,6 +110,7 @@ impl State {
         let node_id = crate::containment::node_id(&settings.state_dir);
         let host = crate::limits::Host::new(settings.containment, cgroup_base.clone(), &settings.state_dir);
         let seed = u64::from(loaded.epoch) ^ clock::mono().0;
+        let homes = Homes::new(settings.queue_store.as_deref(), &loaded.queue_stores, seed);
         State {
             node: Node::with_limits(loaded.epoch, seed, limits(&settings.tuning)),
             tuning: settings.tuning.clone(),
@@ -128,7 +130,7 @@ impl State {
             queues: Queues::new(
                 &node_id,
                 loaded.epoch,
-                seed,
+                homes,
                 crate::queue::from_rows(&loaded.queues),
             ),
             schedules: crate::schedule::Schedules::new(crate::schedule::from_rows(&loaded.schedules)),

@@ -6,6 +6,7 @@
 //!
 //! | module | noun |
 //! |---|---|
+//! | [`numbers`] | numbers of tasks where a node has several stores |
 //! | [`outbox`] | tasks that a program keeps in its own SQLite file, moved in exactly once |
 //! | [`port`] | requests and answers: what every store can do |
 //! | [`rows`] | what people are shown of a task, a queue, a schedule |
@@ -14,6 +15,7 @@
 //!
 //! [`Settlement`]: gaffer_core::queue::task::Settlement
 
+pub mod numbers;
 pub mod outbox;
 pub mod port;
 pub mod postgres;
@@ -21,4 +23,5 @@ pub mod rows;
 pub mod sqlite;
 mod watch;
 
+pub use numbers::Numbered;
 pub use port::{Answer, Request, Store, StoreError};

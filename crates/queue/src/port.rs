@@ -193,7 +193,16 @@ pub enum Request {
     /// Have a finished task run again.
     Again(TaskId, Wall),
     /// Change the payload of a task that is not running; a finished one becomes a new one.
-    Edit(TaskId, Arc<str>, Wall),
+    Edit {
+        /// Which.
+        task: TaskId,
+        /// JSON.
+        payload: Arc<str>,
+        /// Now.
+        now: Wall,
+        /// The number by which people know it: the new one says so in `meta.from`.
+        shown: TaskId,
+    },
     /// Remove a task that is not running.
     Remove(TaskId),
     /// Remove tasks of a queue in a state, at most so many.

@@ -11,7 +11,7 @@ pub struct Queue {
     pub session: String,
     /// Name in its session.
     pub queue: String,
-    /// `idle working paused closed`.
+    /// `idle working paused closed`, or `unreachable`: its store does not answer, and nothing is counted.
     pub state: String,
     /// One sentence; empty if there is nothing to say.
     pub summary: String,
@@ -49,6 +49,9 @@ pub struct Queue {
     pub changed_at: Option<String>,
     /// `at-least-once` or `at-most-once`.
     pub delivery: String,
+    /// Where its tasks are: `sqlite`, or `postgres://HOST:PORT/DATABASE`.
+    #[serde(default)]
+    pub store: String,
     /// File that it comes from.
     pub file: String,
     /// Its definition as in the file; with `?spec=true`.

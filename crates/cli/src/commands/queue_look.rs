@@ -52,7 +52,7 @@ pub async fn ls(ctx: &Context) -> Result<u8, Failure> {
 fn row(ctx: &Context, queue: &Queue) -> Vec<Cell> {
     let (role, glyph) = match queue.state.as_str() {
         "paused" | "closed" => (Role::Dim, "stopped"),
-        _ if !queue.alerts.is_empty() => (Role::Warn, "degraded"),
+        _ if !queue.alerts.is_empty() || queue.state == "unreachable" => (Role::Warn, "degraded"),
         _ => (Role::Ok, "running"),
     };
     let state = if queue.summary.is_empty() {
@@ -115,6 +115,7 @@ pub async fn show(ctx: &Context, what: &str) -> Result<u8, Failure> {
         ("scheduled", bounded(queue.scheduled)),
         ("dead", bounded(queue.dead)),
         ("done/min", queue.done_per_min.to_string()),
+        ("store", queue.store.clone()),
         ("file", queue.file.clone()),
     ];
     if let Some(pool) = &queue.pool {

@@ -13,6 +13,7 @@ mod resident;
 mod scarce;
 mod scenarios;
 mod snappea;
+mod stores;
 mod wakeup;
 
 use gaffer_testkit::node::Node;

@@ -2,14 +2,14 @@
 
 use super::*;
 
-const TABLE: &str = "CREATE TABLE outbox (id INTEGER PRIMARY KEY AUTOINCREMENT, queue TEXT NOT NULL, kind TEXT, payload TEXT NOT NULL, \
+pub(super) const TABLE: &str = "CREATE TABLE outbox (id INTEGER PRIMARY KEY AUTOINCREMENT, queue TEXT NOT NULL, kind TEXT, payload TEXT NOT NULL, \
     priority INTEGER, run_at INTEGER, unique_key TEXT, limit_key TEXT, max_attempts INTEGER, timeout_ms INTEGER, meta TEXT)";
 
 const HEAD: &str =
     "import sqlite3, sys\nc = sqlite3.connect(sys.argv[1], isolation_level=None, timeout=30)\n";
 
 /// Runs Python with `c`, a connection to the application's file.
-fn app(node: &Node, script: &str) -> String {
+pub(super) fn app(node: &Node, script: &str) -> String {
     let ran = std::process::Command::new("python3")
         .args(["-c", &format!("{HEAD}{script}")])
         .arg(node.root().join("app.db"))

@@ -68,6 +68,8 @@ pub struct Queue {
     pub keep_running: bool,
     /// An application's SQLite file, tasks of whose table `outbox` are moved here.
     pub outbox: Option<Arc<str>>,
+    /// Where its tasks are, as it is written in a file; none: in the node's own store.
+    pub store: Option<Arc<str>>,
     /// Bounds of a worker's output.
     pub logs: Logs,
 }
@@ -278,6 +280,7 @@ impl Queue {
             drain_timeout: Duration::from_secs(600),
             keep_running: false,
             outbox: None,
+            store: None,
             logs,
         }
     }

@@ -173,13 +173,20 @@ async fn webhooks(app: &Shared, registry: &mut Registry) {
 /// Queues by session and name. A store that does not answer costs only these: the rest of the page is needed most just then.
 async fn queues(app: &Shared, registry: &mut Registry) {
     let all = match app.handle.queues().await {
-        Ok(all) if all.is_empty() => return,
         Ok(all) => all,
         Err(error) => {
             tracing::warn!(%error, "no metrics of queues: the store does not answer");
             return;
         }
     };
+    let (all, silent): (Vec<_>, Vec<_>) = all.into_iter().partition(|one| one.store_trouble.is_none());
+    for queue in silent {
+        let why = queue.store_trouble.unwrap_or_default();
+        tracing::warn!(queue = %queue.id, why, "no metrics of this queue: its store does not answer");
+    }
+    if all.is_empty() {
+        return;
+    }
     let tasks: Family<Labels, Gauge> = Family::default();
     let oldest: Family<Labels, Gauge> = Family::default();
     let busy: Family<Labels, Gauge> = Family::default();

@@ -208,17 +208,15 @@ pub async fn tasks(
         .as_deref()
         .map(|text| query::moment(text, view::now().0))
         .transpose()?;
-    let mut rows = app
-        .handle
-        .queue_tasks(Filter {
-            queue: Some(id.to_string()),
-            state: query.state.as_deref().map(state_of).transpose()?,
-            kind: query.kind.clone(),
-            since: since.map(Wall),
-            before: query.cursor,
-            limit: u32::try_from(limit + 1).unwrap_or(u32::MAX),
-        })
-        .await?;
+    let filter = Filter {
+        queue: None,
+        state: query.state.as_deref().map(state_of).transpose()?,
+        kind: query.kind.clone(),
+        since: since.map(Wall),
+        before: query.cursor,
+        limit: u32::try_from(limit + 1).unwrap_or(u32::MAX),
+    };
+    let mut rows = app.handle.queue_tasks(&id, filter).await?;
     let more = rows.len() > limit;
     rows.truncate(limit);
     let next = rows.last().filter(|_| more).map(|row| row.id.to_string());
@@ -335,13 +333,12 @@ pub async fn retry(
     let mut before = None;
     loop {
         let filter = Filter {
-            queue: Some(id.to_string()),
             state: Some(state),
             before,
             limit: AGAIN,
             ..Filter::default()
         };
-        let rows = app.handle.queue_tasks(filter).await?;
+        let rows = app.handle.queue_tasks(&id, filter).await?;
         let Some(last) = rows.last() else {
             return Ok(Json(Count { count }));
         };

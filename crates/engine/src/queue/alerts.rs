@@ -19,9 +19,11 @@ impl State {
             return Vec::new();
         };
         let now = clock::now();
-        self.queues.note_log(found.log_bytes, now.wall);
+        if let Some(bytes) = found.log_bytes {
+            self.queues.note_log(bytes, now.wall);
+        }
         let mode = self.queues.modes.get(&id.to_string());
-        let free = self.queues.dispatch.free(id);
+        let free = self.queues.machine(id).free(id);
         let finished = self.queues.last_finished(id).max(found.finished);
         let unknown = found.kinds.iter().filter(|(kind, _)| is_unknown(&spec, kind));
         let known = found.kinds.iter().filter(|(kind, _)| !is_unknown(&spec, kind));
@@ -62,8 +64,7 @@ fn is_unknown(spec: &Queue, kind: &Option<String>) -> bool {
 
 impl Queues {
     /// Remembers since when the log of the file is too large.
-    fn note_log(&mut self, bytes: Option<u64>, now: Wall) {
-        let is_large = bytes.is_some_and(|bytes| bytes > LOG_BYTES);
-        self.log_since = is_large.then(|| self.log_since.unwrap_or(now));
+    fn note_log(&mut self, bytes: u64, now: Wall) {
+        self.log_since = (bytes > LOG_BYTES).then(|| self.log_since.unwrap_or(now));
     }
 }

@@ -44,7 +44,7 @@ impl Handle {
                 "a worker has a name of letters, digits and ._-@".to_owned(),
             ));
         }
-        let store = self.queue_store_soon().await?;
+        let store = self.queue_store(queue).await?;
         let deadline = tokio::time::Instant::now() + within;
         loop {
             let paused = lock(&self.state)
@@ -69,7 +69,7 @@ impl Handle {
                 let rows = self.workable(&spec, rows).await;
                 if !rows.is_empty() {
                     // Its lease is looked at when it ends, at the latest.
-                    self.queue_input(Input::Due(clock::wall().plus(spec.lease)));
+                    self.queue_due(queue, clock::wall().plus(spec.lease));
                     return Ok((rows, spec.lease));
                 }
             }
@@ -107,7 +107,7 @@ impl Handle {
         let found = self.queue_row(id).await?;
         let row = claimed(&found, token)?;
         let spec = self.queue_spec(&row.queue)?;
-        let store = self.queue_store_soon().await?;
+        let store = self.queue_store(&row.queue).await?;
         let request = Request::Renew(vec![(row.handle, spec.lease)], clock::wall());
         match store.get(request).await? {
             Answer::Renewed(kept) => match kept.first() {
@@ -133,7 +133,7 @@ impl Handle {
         let (id, token) = (row.handle.task, row.handle.token);
         let dice = Dice::new(clock::mono().0 ^ token).share();
         let settlement = settle(spec, row, outcome, clock::wall(), dice);
-        let store = self.queue_store_soon().await?;
+        let store = self.queue_store(&row.queue).await?;
         let request = Request::Settle(Box::new(settlement.clone()), clock::wall());
         match store.get(request).await? {
             Answer::Settled(true) => {}
@@ -144,7 +144,7 @@ impl Handle {
             .run_at
             .filter(|_| settlement.state == TaskState::Scheduled)
         {
-            self.queue_input(Input::Due(at));
+            self.queue_due(&row.queue, at);
         }
         self.queue_input(Input::Hint(Some(row.queue.clone())));
         let mut state = lock(&self.state);

@@ -81,12 +81,14 @@ impl State {
 
     /// All definitions once a file is applied, and that for the store.
     pub(crate) fn queues_after(
-        &self,
+        &mut self,
         file: &str,
         queues: &BTreeMap<JobId, LoadedQueue>,
-    ) -> (AllDefined, Change) {
+    ) -> (AllDefined, Vec<Change>) {
         let (all, rows) = defined::after(&self.queues.defined, file, queues, in_force);
+        let mut changes = self.queues.homes.keep_numbers(&all);
         let file = file.to_owned();
-        (all, Change::Queues { file, rows })
+        changes.push(Change::Queues { file, rows });
+        (all, changes)
     }
 }

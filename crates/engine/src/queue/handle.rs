@@ -4,19 +4,22 @@ use super::alerts::WINDOW;
 use super::push::{fits, misfit, queued, task_of};
 use super::redact;
 use super::service::{QueueNews, due};
+use super::stores::OWN;
 use crate::clock;
 use crate::handle::{Handle, Result};
 use crate::info::{Actor, Error, Event};
 use crate::owner::{Message, lock};
+use crate::state::State;
 use gaffer_core::name::JobId;
 use gaffer_core::queue::alert::Alert;
 use gaffer_core::queue::dispatch::{Input, Pool};
 use gaffer_core::queue::spec::{Queue, QueueId};
 use gaffer_core::queue::task::{Failure, TaskId, TaskState};
 use gaffer_core::time::{Duration, Wall};
+use gaffer_queue::numbers::{StoreNumber, store_of};
 use gaffer_queue::port::{Answer, Cancelled, PUSH_MAX, Pushed, Request};
-use gaffer_queue::rows::{AttemptRow, Counts, Filter, MinuteRow, Mode, TaskRow};
-use gaffer_queue::{Store, StoreError};
+use gaffer_queue::rows::{AttemptRow, Counts, Filter, MinuteRow, Mode, Signs, TaskRow};
+use gaffer_queue::{Numbered, StoreError};
 use serde_json::Value;
 use std::sync::Arc;
 use tokio::sync::oneshot;
@@ -102,6 +105,10 @@ pub struct QueueInfo {
     pub stats: super::stats::QueueStats,
     /// What an operator should know.
     pub alerts: Vec<Alert>,
+    /// What names its store, without a password.
+    pub store: Arc<str>,
+    /// Why its store does not answer: then nothing is counted.
+    pub store_trouble: Option<String>,
 }
 
 /// A task of a queue with its attempts.
@@ -138,9 +145,11 @@ fn astray<T>() -> Result<T> {
 }
 
 impl Handle {
-    fn queue_store(&self) -> Result<Store> {
+    fn store_now(&self, number: StoreNumber) -> Result<Numbered> {
         let state = lock(&self.state);
-        match (&state.queues.store, &state.queues.failed) {
+        let home = state.queues.homes.get(number);
+        let (store, failed) = home.map_or((None, None), |home| (home.store.as_ref(), home.failed.as_ref()));
+        match (store, failed) {
             (Some(store), _) => Ok(store.clone()),
             (None, Some(error)) => Err(error.clone().into()),
             (None, None) if state.queues.defined.is_empty() && state.schedules.defined.is_empty() => {
@@ -154,17 +163,38 @@ impl Handle {
         }
     }
 
-    /// Waits until the store of the queues is open, if there are any; at most a few seconds.
-    pub(crate) async fn queue_store_soon(&self) -> Result<Store> {
+    /// Waits until a store is open, if anything here needs it; at most a few seconds.
+    pub(crate) async fn store_soon(&self, number: StoreNumber) -> Result<Numbered> {
         for _ in 0..500 {
-            match self.queue_store() {
+            match self.store_now(number) {
                 Err(Error::Store(why)) if why.ends_with("in a moment") => {
                     tokio::time::sleep(Duration::from_millis(10)).await;
                 }
                 other => return other,
             }
         }
-        self.queue_store()
+        self.store_now(number)
+    }
+
+    /// The store of a queue.
+    pub(crate) async fn queue_store(&self, queue: &QueueId) -> Result<Numbered> {
+        let number = lock(&self.state).queues.homes.number_of(queue);
+        self.store_soon(number).await
+    }
+
+    /// The store of a task.
+    async fn task_store(&self, id: TaskId) -> Result<Numbered> {
+        let number = store_of(id);
+        let is_used = {
+            let state = lock(&self.state);
+            let home = state.queues.homes.get(number);
+            // What is said if there is no queue at all is said of the node's own.
+            home.is_some_and(|home| home.opening) || number == OWN && state.queues.defined.is_empty()
+        };
+        match is_used {
+            true => self.store_soon(number).await,
+            false => Err(no_task(id)),
+        }
     }
 
     pub(crate) fn queue_spec(&self, queue: &QueueId) -> Result<Arc<Queue>> {
@@ -211,7 +241,7 @@ impl Handle {
             })?;
             tasks.push(task);
         }
-        let store = self.queue_store_soon().await?;
+        let store = self.queue_store(queue).await?;
         let answer = store.get(Request::Push(tasks, now)).await;
         let Answer::Pushed(pushed) = answer.map_err(|error| may_show(&spec, error))? else {
             return astray();
@@ -223,7 +253,7 @@ impl Handle {
     /// Says what was pushed, and wakes the machine. Only now: the tasks are there.
     pub(crate) fn tell_pushed(&self, queue: &QueueId, pushes: &[NewPush], pushed: &[Pushed], by: Actor) {
         if let Some(at) = pushed.iter().filter_map(|one| one.due).min() {
-            self.queue_input(due(at));
+            self.queue_due(queue, at);
         }
         if pushed.iter().any(|one| one.due.is_none()) {
             self.queue_input(Input::Hint(Some(queue.clone())));
@@ -241,12 +271,35 @@ impl Handle {
         let _ended = self.owner.send(Message::Queue(QueueNews::Input(input)));
     }
 
-    /// All queues that are defined here, in the order of their names.
+    /// Something in the store of a queue can begin at this time.
+    pub(super) fn queue_due(&self, queue: &QueueId, at: Wall) {
+        let number = lock(&self.state).queues.homes.number_of(queue);
+        let _ended = self.owner.send(Message::Queue(QueueNews::At(number, due(at))));
+    }
+
+    /// All queues that are defined here, in the order of their names. Of one whose store does not answer it is said why.
     pub async fn queues(&self) -> Result<Vec<QueueInfo>> {
         let ids: Vec<JobId> = lock(&self.state).queues.defined.keys().cloned().collect();
-        let mut all = Vec::with_capacity(ids.len());
-        for id in ids {
-            all.push(self.queue(&id).await?);
+        // At the same time: a store that keeps us waiting keeps no other queue waiting.
+        let ask = |id: JobId| {
+            let handle = self.clone();
+            tokio::spawn(async move { (handle.queue(&id).await, id) })
+        };
+        let asked: Vec<_> = ids.into_iter().map(ask).collect();
+        let mut all = Vec::with_capacity(asked.len());
+        for one in asked {
+            let (info, id) = one.await.map_err(|_| Error::ShuttingDown)?;
+            all.push(match info {
+                Err(Error::Store(why)) => {
+                    let mut state = lock(&self.state);
+                    QueueInfo {
+                        store_trouble: Some(why),
+                        ..state.queue_info(&id, Counts::default(), None)?
+                    }
+                }
+                Err(Error::QueueNotFound(_)) => continue,
+                info => info?,
+            });
         }
         Ok(all)
     }
@@ -254,7 +307,7 @@ impl Handle {
     /// One queue.
     pub async fn queue(&self, id: &QueueId) -> Result<QueueInfo> {
         self.queue_spec(id)?;
-        let store = self.queue_store_soon().await?;
+        let store = self.queue_store(id).await?;
         let Answer::Counts(counts) = store.get(Request::Counts(id.clone())).await? else {
             return astray();
         };
@@ -262,29 +315,7 @@ impl Handle {
         let Answer::Signs(signs) = store.get(Request::Signs(id.clone(), hour_ago)).await? else {
             return astray();
         };
-        let mut state = lock(&self.state);
-        let alerts = state.queue_alerts(id, &counts, signs);
-        let defined = state.queues.defined.get(id);
-        let defined = defined.ok_or_else(|| Error::QueueNotFound(format!("queue {id} is gone")))?;
-        Ok(QueueInfo {
-            id: id.clone(),
-            spec: defined.spec.clone(),
-            typed: crate::definitions::shown(defined.typed.clone()),
-            file: defined.file.clone(),
-            mode: state
-                .queues
-                .modes
-                .get(&id.to_string())
-                .cloned()
-                .unwrap_or_default(),
-            counts,
-            busy: state.queues.dispatch.busy(id),
-            pool: state.queues.dispatch.pool(id),
-            done_per_min: state.queues.done_per_min(id),
-            outbox_trouble: state.queues.outboxes.trouble(id),
-            stats: state.queues.stats(id),
-            alerts,
-        })
+        lock(&self.state).queue_info(id, counts, Some(signs))
     }
 
     /// One task with its attempts, as it may be shown.
@@ -297,7 +328,7 @@ impl Handle {
 
     /// The same, with all that is in it.
     pub(super) async fn queue_row(&self, id: TaskId) -> Result<QueueSelf> {
-        let store = self.queue_store_soon().await?;
+        let store = self.task_store(id).await?;
         match store.get(Request::Task(id)).await? {
             Answer::Task(Some(found)) => {
                 let (row, attempts) = *found;
@@ -312,16 +343,20 @@ impl Handle {
     pub async fn queue_minutes(&self, id: &QueueId, since: Wall) -> Result<Vec<MinuteRow>> {
         self.queue_spec(id)?;
         lock(&self.state).write_minutes(true);
-        let store = self.queue_store_soon().await?;
+        let store = self.queue_store(id).await?;
         match store.get(Request::Minutes(id.clone(), since)).await? {
             Answer::Minutes(rows) => Ok(rows),
             _ => astray(),
         }
     }
 
-    /// Tasks, newest first, as they may be shown.
-    pub async fn queue_tasks(&self, filter: Filter) -> Result<Vec<TaskRow>> {
-        let store = self.queue_store_soon().await?;
+    /// Tasks of a queue, newest first, as they may be shown.
+    pub async fn queue_tasks(&self, queue: &QueueId, filter: Filter) -> Result<Vec<TaskRow>> {
+        let store = self.queue_store(queue).await?;
+        let filter = Filter {
+            queue: Some(queue.to_string()),
+            ..filter
+        };
         match store.get(Request::Tasks(filter)).await? {
             Answer::Tasks(mut rows) => {
                 let state = lock(&self.state);
@@ -365,7 +400,7 @@ impl Handle {
     /// Pauses, closes, and the opposites. It is in the store when this returns.
     pub async fn queue_set(&self, id: &QueueId, verb: QueueVerb, by: Actor) -> Result<Mode> {
         self.queue_spec(id)?;
-        let store = self.queue_store_soon().await?;
+        let store = self.queue_store(id).await?;
         let known = lock(&self.state).queues.modes.get(&id.to_string()).cloned();
         let mut mode = known.unwrap_or_default();
         let event = match verb {
@@ -404,7 +439,7 @@ impl Handle {
 
     /// Withdraws a task; one that runs is asked to end.
     pub async fn queue_cancel(&self, id: TaskId) -> Result<Cancelled> {
-        let store = self.queue_store_soon().await?;
+        let store = self.task_store(id).await?;
         let Answer::Cancelled(cancelled) = store.get(Request::Cancel(id, clock::wall())).await? else {
             return astray();
         };
@@ -441,7 +476,7 @@ impl Handle {
 
     /// Has a finished or scheduled task run again, as if it had never been tried.
     pub async fn queue_again(&self, id: TaskId) -> Result<()> {
-        let store = self.queue_store_soon().await?;
+        let store = self.task_store(id).await?;
         let answer = store.get(Request::Again(id, clock::wall())).await?;
         self.took_again(id, answer, "wait for its end, or cancel it")
             .map(drop)
@@ -457,9 +492,15 @@ impl Handle {
         {
             fits(&spec, found.row.kind.as_deref(), payload).map_err(|why| misfit(&why))?;
         }
-        let store = self.queue_store_soon().await?;
+        let store = self.task_store(id).await?;
         let text = payload.to_string().into();
-        let answer = store.get(Request::Edit(id, text, clock::wall())).await?;
+        let edit = Request::Edit {
+            task: id,
+            payload: text,
+            now: clock::wall(),
+            shown: id,
+        };
+        let answer = store.get(edit).await?;
         self.took_again(id, answer, "a running task keeps its payload: cancel it first")
     }
 
@@ -481,7 +522,7 @@ impl Handle {
 
     /// Removes a task that does not run.
     pub async fn queue_remove(&self, id: TaskId) -> Result<()> {
-        let store = self.queue_store_soon().await?;
+        let store = self.task_store(id).await?;
         match store.get(Request::Remove(id)).await? {
             Answer::Removed(Some(TaskState::Running)) => Err(Error::WrongState(format!(
                 "task {id} is running: cancel it first"
@@ -500,7 +541,7 @@ impl Handle {
                 "running tasks are not removed: cancel them".to_owned(),
             ));
         }
-        let store = self.queue_store_soon().await?;
+        let store = self.queue_store(queue).await?;
         let mut all = 0;
         loop {
             let request = Request::Purge(queue.clone(), state, 1_000);
@@ -514,16 +555,46 @@ impl Handle {
         }
     }
 
-    /// Writes what is pending and closes the store of the queues.
+    /// Writes what is pending and closes the stores of the queues.
     pub(crate) async fn close_queues(&self) {
-        let store = {
+        let stores = {
             let mut state = lock(&self.state);
             state.write_minutes(true);
-            state.queues.store.clone()
+            let homes = state.queues.homes.all();
+            homes
+                .filter_map(|(_, home)| home.store.clone())
+                .collect::<Vec<_>>()
         };
-        if let Some(store) = store {
+        for store in stores {
             store.close().await;
         }
+    }
+}
+
+impl State {
+    /// What is known of a queue here, with what its store says; none: it does not answer.
+    fn queue_info(&mut self, id: &QueueId, counts: Counts, signs: Option<Signs>) -> Result<QueueInfo> {
+        let alerts = signs.map(|signs| self.queue_alerts(id, &counts, signs));
+        let queues = &self.queues;
+        let defined = queues.defined.get(id);
+        let defined = defined.ok_or_else(|| Error::QueueNotFound(format!("queue {id} is gone")))?;
+        let machine = queues.machine(id);
+        Ok(QueueInfo {
+            id: id.clone(),
+            spec: defined.spec.clone(),
+            typed: crate::definitions::shown(defined.typed.clone()),
+            file: defined.file.clone(),
+            mode: queues.modes.get(&id.to_string()).cloned().unwrap_or_default(),
+            counts,
+            busy: machine.busy(id),
+            pool: machine.pool(id),
+            done_per_min: queues.done_per_min(id),
+            outbox_trouble: queues.outboxes.trouble(id),
+            stats: queues.stats(id),
+            alerts: alerts.unwrap_or_default(),
+            store: queues.homes.of(id).name.clone(),
+            store_trouble: None,
+        })
     }
 }
 

@@ -4,7 +4,8 @@
 //! |---|---|
 //! | `defined` | queues that files define |
 //! | `service` | the queues of a node: the machine's commands carried out, facts given to it |
-//! | `opening` | the store, opened when it is first needed; recovery |
+//! | `stores` | the stores of the node, a machine for each; what goes to which |
+//! | `opening` | stores, opened when they are first needed; recovery |
 //! | `worker` | from a claimed task to a run, and from its end to an outcome |
 //! | `resident` | workers that are kept and fed |
 //! | `vigil` | whether they are ready, and well |
@@ -39,6 +40,7 @@ mod redact;
 mod resident;
 pub(crate) mod service;
 mod stats;
+mod stores;
 mod vigil;
 mod worker;
 
@@ -52,3 +54,4 @@ pub(crate) use opening::of_worker;
 pub use output::{Part, Parts, Seat};
 pub(crate) use push::task_of;
 pub use stats::{BOUNDS, Latencies, QueueStats};
+pub(crate) use stores::{Home, Homes, OWN};

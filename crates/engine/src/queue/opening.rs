@@ -1,4 +1,4 @@
-//! The store of queues: opened when it is first needed, on a thread of its own; then recovery.
+//! Stores of queues: each is opened when it is first needed, on a thread of its own; then recovery of what is in it.
 
 use super::service::{QueueNews, Worker};
 use crate::clock;
@@ -10,12 +10,13 @@ use gaffer_core::queue::dispatch::Input;
 use gaffer_core::queue::outcome::Outcome;
 use gaffer_core::queue::spec::{By, QueueId};
 use gaffer_core::queue::task::{Claimed, Failure, Handle};
+use gaffer_queue::numbers::{StoreNumber, store_of};
 use gaffer_queue::port::{Answer, Request};
 use gaffer_queue::postgres::{Postgres, Rung};
 use gaffer_queue::rows::Mode;
 use gaffer_queue::sqlite::Sqlite;
-use gaffer_queue::{Store, StoreError};
-use std::collections::BTreeMap;
+use gaffer_queue::{Numbered, Store, StoreError};
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 use tokio::sync::mpsc;
 
@@ -63,53 +64,100 @@ fn handle_of(facts: &RunFacts) -> Handle {
     }
 }
 
+/// The store of the task that a worker has.
+fn home_of(facts: &RunFacts) -> StoreNumber {
+    store_of(handle_of(facts).task)
+}
+
 impl State {
     /// Takes charge of the queues, if there are any, or workers of an earlier daemon.
     pub fn resume_queues(&mut self) {
-        let needed = !self.queues.defined.is_empty() || !self.schedules.defined.is_empty();
-        if needed || self.queues.has_found() {
-            self.open_queue_store();
+        self.end_unled();
+        self.open_queue_stores();
+    }
+
+    /// Workers whose store no queue names any more: nobody could renew their leases or write what they did.
+    fn end_unled(&mut self) {
+        let homes = &self.queues.homes;
+        let unled = |_: &String, (facts, _): &mut (Box<RunFacts>, bool)| homes.get(home_of(facts)).is_none();
+        let unled: Vec<_> = self.queues.found.extract_if(.., unled).collect();
+        for (slot, (facts, _)) in unled {
+            let (run, handle) = (facts.run, handle_of(&facts));
+            tracing::warn!(%run, slot, task = handle.task, "no queue names the store of this worker's task any more; it is ended");
+            self.kill_tree(run);
+            if facts.is_over() || facts.gone {
+                self.drop_stranger(run, handle);
+            }
         }
     }
 
-    /// Opens the store, unless it is open or being opened.
-    pub fn open_queue_store(&mut self) {
-        if self.queues.store.is_some() || self.queues.opening {
+    /// Opens the stores that something here needs: a queue, a schedule, a worker of an earlier daemon.
+    pub fn open_queue_stores(&mut self) {
+        let queues = &self.queues;
+        let mut needed: BTreeSet<StoreNumber> =
+            queues.found.values().map(|(facts, _)| home_of(facts)).collect();
+        needed.extend(queues.defined.keys().map(|queue| queues.homes.number_of(queue)));
+        let residents = queues.residents.found.iter();
+        needed.extend(residents.map(|(queue, ..)| queues.homes.number_of(queue)));
+        needed.extend(crate::schedule::stores(self));
+        for number in needed {
+            self.open_queue_store(number);
+        }
+    }
+
+    /// Opens a store, unless it is open or being opened.
+    pub(super) fn open_queue_store(&mut self, number: StoreNumber) {
+        let Some(home) = self.queues.homes.get_mut(number) else {
+            return;
+        };
+        if home.store.is_some() || home.opening {
             return;
         }
-        self.queues.opening = true;
+        home.opening = true;
+        let url = home.url.clone();
         let (owner, bell) = (self.owner.clone(), self.owner.clone());
-        if let Some(url) = self.settings.queue_store.clone() {
-            tokio::spawn(open_database(url, owner, bell));
+        if let Some(url) = url {
+            tokio::spawn(open_database(number, url, owner, bell));
             return;
         }
         let path = self.settings.state_dir.join("queue.db");
         let ring = move || {
-            let _ended = bell.send(Message::Queue(QueueNews::Input(Input::Hint(None))));
+            let _ended = bell.send(Message::Queue(QueueNews::At(number, Input::Hint(None))));
         };
         let open = move || {
             let opened = Sqlite::open(&path, Box::new(ring)).map(Store::Sqlite);
-            let _ended = owner.send(Message::Queue(QueueNews::Opened(opened)));
+            let _ended = owner.send(Message::Queue(QueueNews::Opened(number, opened)));
         };
         tokio::task::spawn_blocking(open);
     }
 
-    pub(super) fn queue_store_opened(&mut self, opened: Result<Store, StoreError>) {
+    pub(super) fn queue_store_opened(&mut self, number: StoreNumber, opened: Result<Store, StoreError>) {
         let owner = self.owner.clone();
+        let is_drained = self.drain.is_some();
+        let Some(home) = self.queues.homes.get_mut(number) else {
+            return;
+        };
         let store = match opened {
-            Ok(store) => store,
+            Ok(store) => Numbered::new(store, number),
             Err(error) => {
-                tracing::error!(%error, "the store of the queues cannot be opened; it is tried again");
-                self.queues.failed = Some(error);
+                tracing::error!(store = %home.name, %error, "a store of the queues cannot be opened; it is tried again");
+                home.failed = Some(error);
                 tokio::spawn(async move {
                     tokio::time::sleep(OPEN_AGAIN).await;
-                    let _ended = owner.send(Message::Queue(QueueNews::OpenAgain));
+                    let _ended = owner.send(Message::Queue(QueueNews::OpenAgain(number)));
                 });
                 return;
             }
         };
-        self.queues.failed = None;
-        self.queues.store = Some(store.clone());
+        if self.queues.then_shutdown.is_some() {
+            // The node ends: nothing is begun any more.
+            return store.end();
+        }
+        home.failed = None;
+        home.store = Some(store.clone());
+        if is_drained {
+            self.feed_store(number, Input::Drain(true));
+        }
         let (node, me) = (format!("{}:", self.node_id), self.queues.owner.clone());
         tokio::spawn(async move {
             loop {
@@ -120,7 +168,7 @@ impl State {
                 };
                 let orphans = store.get(request).await;
                 if let (Ok(Answer::Modes(modes)), Ok(Answer::Orphans(orphans))) = (modes, orphans) {
-                    let _ended = owner.send(Message::Queue(QueueNews::Ready(modes, orphans)));
+                    let _ended = owner.send(Message::Queue(QueueNews::Ready(number, modes, orphans)));
                     break;
                 }
                 tokio::time::sleep(OPEN_AGAIN).await;
@@ -131,12 +179,18 @@ impl State {
 
     /// An operator said something on another node, or this one was cut off for a while: modes, ends that were asked for and schedules
     /// are looked up.
-    pub(super) fn told_elsewhere(&mut self) {
-        self.feed_queue(Input::Renew);
-        self.schedules.order(crate::schedule::Order::Reread);
-        let Some(store) = self.queues.store.clone() else {
+    pub(super) fn told_elsewhere(&mut self, number: StoreNumber) {
+        self.feed_store(number, Input::Renew);
+        self.schedules.order(crate::schedule::Order::Reread(number));
+        let home = self.queues.homes.get(number);
+        let Some(store) = home.and_then(|home| home.store.clone()) else {
             return;
         };
+        let homes = self.queues.defined.keys();
+        let here: BTreeSet<QueueId> = homes
+            .filter(|queue| self.queues.homes.number_of(queue) == number)
+            .cloned()
+            .collect();
         let (owner, known) = (self.owner.clone(), self.queues.modes.clone());
         tokio::spawn(async move {
             let Ok(Answer::Modes(modes)) = store.get(Request::Modes).await else {
@@ -147,6 +201,10 @@ impl State {
                 let (Ok(id), true) = (JobId::parse(&queue), known.get(&queue) != Some(&mode)) else {
                     continue;
                 };
+                // Queues that have their tasks elsewhere may have left something here.
+                if !here.contains(&id) {
+                    continue;
+                }
                 let _ended = owner.send(Message::Queue(QueueNews::Mode(id, mode)));
             }
         });
@@ -179,11 +237,26 @@ impl State {
     }
 
     /// Everything is there: workers that live are adopted, the others' ends are taken over, and claims begin.
-    pub(super) fn queues_ready(&mut self, modes: BTreeMap<String, Mode>, orphans: Vec<Claimed>) {
-        self.queues.modes = modes;
-        self.residents_found(&orphans);
+    pub(super) fn queues_ready(
+        &mut self,
+        number: StoreNumber,
+        modes: BTreeMap<String, Mode>,
+        orphans: Vec<Claimed>,
+    ) {
+        let Some(home) = self.queues.homes.get_mut(number) else {
+            return;
+        };
+        home.known = true;
+        let homes = &self.queues.homes;
+        let is_here =
+            |queue: &String| JobId::parse(queue).is_ok_and(|queue| homes.number_of(&queue) == number);
+        let modes = modes.into_iter().filter(|(queue, _)| is_here(queue));
+        self.queues.modes.extend(modes);
+        self.residents_found(number, &orphans);
         self.put_queues();
-        let found = std::mem::take(&mut self.queues.found);
+        let moved = self.put_moved(number, &orphans);
+        let here = |_: &String, (facts, _): &mut (Box<RunFacts>, bool)| home_of(facts) == number;
+        let found: BTreeMap<_, _> = self.queues.found.extract_if(.., here).collect();
         for (slot, (facts, dead_shim)) in &found {
             let Some((queue, seat)) = of_slot(slot) else {
                 continue;
@@ -207,10 +280,35 @@ impl State {
             });
         }
         let unled = self.lead_dags(&orphans);
-        self.feed_queue(Input::Orphans(orphans));
+        self.feed_store(number, Input::Orphans(orphans));
+        for queue in moved {
+            self.feed_store(number, Input::Removed(queue));
+        }
         unled.into_iter().for_each(|ended| self.feed_queue(ended));
-        self.strangers(&found);
-        self.feed_queue(Input::Recovered);
+        self.strangers(number, &found);
+        self.feed_store(number, Input::Recovered);
+    }
+
+    /// Queues whose tasks are in another store by now, and that had some at work in this one: those are led to their end here, and nothing
+    /// else is claimed.
+    fn put_moved(&mut self, number: StoreNumber, orphans: &[Claimed]) -> BTreeSet<QueueId> {
+        let homes = &self.queues.homes;
+        let moved = orphans.iter().map(|row| &row.queue);
+        let moved: BTreeSet<QueueId> = moved
+            .filter(|queue| homes.number_of(queue) != number)
+            .cloned()
+            .collect();
+        for queue in &moved {
+            if let Some(spec) = self.queues.spec(queue).cloned() {
+                let put = Input::Put {
+                    queue: queue.clone(),
+                    spec,
+                    paused: true,
+                };
+                self.feed_store(number, put);
+            }
+        }
+        moved
     }
 
     /// Queued tasks whose work is a run of a task of steps keep their claims: such a run is led again, wherever it is.
@@ -274,8 +372,11 @@ impl State {
 
     /// Workers that no row knows. Rows that went away with their claim leave them: those go on. All others work on what somebody else
     /// has by now.
-    fn strangers(&mut self, found: &BTreeMap<String, (Box<RunFacts>, bool)>) {
-        for (handle, queue, seat) in self.queues.dispatch.strangers() {
+    fn strangers(&mut self, number: StoreNumber, found: &BTreeMap<String, (Box<RunFacts>, bool)>) {
+        let Some(home) = self.queues.homes.get_mut(number) else {
+            return;
+        };
+        for (handle, queue, seat) in home.dispatch.strangers() {
             let Some(run) = self.queues.by_task.get(&handle.task).copied() else {
                 continue;
             };
@@ -283,10 +384,9 @@ impl State {
                 .queues
                 .spec(&queue)
                 .is_some_and(|spec| spec.forgets_at_claim());
-            if forgets {
-                self.queues
-                    .dispatch
-                    .adopt_forgotten(forgotten(handle, queue), seat);
+            let home = self.queues.homes.get_mut(number);
+            if let Some(home) = home.filter(|_| forgets) {
+                home.dispatch.adopt_forgotten(forgotten(handle, queue), seat);
             } else {
                 tracing::warn!(%run, task = handle.task, "the task of this worker is not its own any more; it is ended");
                 self.kill_tree(run);
@@ -331,22 +431,23 @@ fn forgotten(handle: Handle, queue: QueueId) -> Claimed {
 
 /// What other nodes do is heard as long as this one lives.
 async fn open_database(
+    number: StoreNumber,
     url: String,
     owner: mpsc::UnboundedSender<Message>,
     bell: mpsc::UnboundedSender<Message>,
 ) {
     let ring = move |rung| {
         if rung == Rung::Told {
-            let _ended = bell.send(Message::Queue(QueueNews::Told));
+            let _ended = bell.send(Message::Queue(QueueNews::Told(number)));
         }
-        let _ended = bell.send(Message::Queue(QueueNews::Input(Input::Hint(None))));
+        let _ended = bell.send(Message::Queue(QueueNews::At(number, Input::Hint(None))));
     };
     let opened = Postgres::open(&url, Box::new(ring)).await.map(Store::Postgres);
-    let _ended = owner.send(Message::Queue(QueueNews::Opened(opened)));
+    let _ended = owner.send(Message::Queue(QueueNews::Opened(number, opened)));
 }
 
 /// Removes what is over, now and then.
-async fn upkeep(store: &Store, owner: &mpsc::UnboundedSender<Message>) {
+async fn upkeep(store: &Numbered, owner: &mpsc::UnboundedSender<Message>) {
     loop {
         tokio::time::sleep(PRUNE_EVERY).await;
         let _ended = owner.send(Message::Queue(QueueNews::Minute));

@@ -119,7 +119,7 @@ impl State {
     pub(super) fn outbox_wants(&mut self, queue: QueueId, wants: Wants, reply: Reply) {
         // Whoever asked may have ended.
         let refuse = |reply: Reply, why: &str| drop(reply.send(Err(why.to_owned())));
-        let Some(store) = self.queues.store.clone() else {
+        let Some(store) = self.queues.homes.of(&queue).store.clone() else {
             return refuse(reply, "the queue store is not open");
         };
         let Some(spec) = self.queues.spec(&queue).cloned() else {
@@ -171,7 +171,7 @@ impl State {
             .collect();
         events.into_iter().for_each(|event| self.tell(event));
         if let Some(at) = pushed.iter().filter_map(|one| one.due).min() {
-            self.feed_queue(due(at));
+            self.feed_store(self.queues.homes.number_of(&queue), due(at));
         }
         if pushed.iter().any(|one| one.due.is_none()) {
             self.feed_queue(Input::Hint(Some(queue)));

@@ -33,6 +33,7 @@ use gaffer_core::queue::task::{Claimed, Failure, Handle, TaskId};
 use gaffer_core::queue::vigil::Vigil;
 use gaffer_core::retry::{Ended, History, Verdict};
 use gaffer_core::time::{Duration, Mono, Wall};
+use gaffer_queue::numbers::StoreNumber;
 use gaffer_shim::message::{Stdin, ToShim};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
@@ -178,9 +179,12 @@ impl State {
         for (queue, n) in unwanted {
             self.send_away(&queue, n);
         }
-        if self.queues.residents.closing || self.queues.store.is_none() {
+        if self.queues.residents.closing {
             return;
         }
+        // Before it is known what an earlier daemon left, nobody takes its place.
+        let known = |(queue, _): &(QueueId, _)| self.queues.homes.of(queue).known;
+        let wanted: Vec<_> = wanted.into_iter().filter(known).collect();
         for (queue, spec) in wanted {
             for n in 0..spec.residents() {
                 let place = self
@@ -598,8 +602,11 @@ impl State {
     }
 
     /// Recovery: workers of an earlier daemon are asked to leave, and listened to until they have.
-    pub(super) fn residents_found(&mut self, orphans: &[Claimed]) {
-        for (queue, n, facts, dead_shim) in std::mem::take(&mut self.queues.residents.found) {
+    pub(super) fn residents_found(&mut self, number: StoreNumber, orphans: &[Claimed]) {
+        let homes = &self.queues.homes;
+        let here = |(queue, ..): &mut (QueueId, _, _, _)| homes.number_of(queue) == number;
+        let found: Vec<_> = self.queues.residents.found.extract_if(.., here).collect();
+        for (queue, n, facts, dead_shim) in found {
             let run = facts.run;
             let facts = self.runs.runs.get(&run).cloned().unwrap_or(facts);
             let definition = self.queues.spec(&queue).cloned();

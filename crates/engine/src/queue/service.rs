@@ -7,6 +7,7 @@ use super::handler::{Handler, Handling};
 use super::outbox::{Outboxes, Wants};
 use super::resident::Residents;
 use super::stats::{Counted, Minutes};
+use super::stores::{Home, Homes};
 use crate::clock;
 use crate::facts::RunFacts;
 use crate::info::Event;
@@ -14,11 +15,12 @@ use crate::owner::Message;
 use crate::state::State;
 use gaffer_core::io;
 use gaffer_core::name::RunId;
-use gaffer_core::queue::dispatch::{self, Command, Dispatch, Input};
+use gaffer_core::queue::dispatch::{self, Command, Input};
 use gaffer_core::queue::outcome::Outcome;
 use gaffer_core::queue::spec::{Queue, QueueId, Unknown};
 use gaffer_core::queue::task::{Claimed, Failure, Handle, Settlement, TaskId, TaskState};
 use gaffer_core::time::{Mono, Wall};
+use gaffer_queue::numbers::{StoreNumber, store_of};
 use gaffer_queue::port::{Answer, Claim, Pushed, Request};
 use gaffer_queue::rows::Mode;
 use gaffer_queue::{Store, StoreError};
@@ -29,14 +31,16 @@ use tokio::sync::{oneshot, watch};
 
 /// What the owner is told about queues.
 pub(crate) enum QueueNews {
-    /// For the machine.
+    /// For the machine that it concerns, or for all.
     Input(Input),
-    /// The store is open, or cannot be.
-    Opened(Result<Store, StoreError>),
-    /// What operators said about queues, and what an earlier incarnation of this node had.
-    Ready(BTreeMap<String, Mode>, Vec<Claimed>),
-    /// It is time to try to open the store again.
-    OpenAgain,
+    /// For the machine of a store.
+    At(StoreNumber, Input),
+    /// A store is open, or cannot be.
+    Opened(StoreNumber, Result<Store, StoreError>),
+    /// What operators said about the queues of a store, and what an earlier incarnation of this node had.
+    Ready(StoreNumber, BTreeMap<String, Mode>, Vec<Claimed>),
+    /// It is time to try to open a store again.
+    OpenAgain(StoreNumber),
     /// A resident worker was written to; its stdin is closed.
     Fed(RunId, bool),
     /// What a resident worker says; none: all is read.
@@ -53,8 +57,8 @@ pub(crate) enum QueueNews {
     Outbox(QueueId, Wants, std::sync::mpsc::Sender<Result<Vec<i64>, String>>),
     /// Tasks out of an outbox are in the store: their kinds, and what became of them.
     Taken(QueueId, Vec<Option<String>>, Vec<Pushed>),
-    /// Something was said about queues on another node.
-    Told,
+    /// Something was said about queues of a store on another node.
+    Told(StoreNumber),
     /// What was done is to be written, so that little of it is lost.
     Minute,
 }
@@ -69,13 +73,7 @@ pub(crate) struct Worker {
 
 /// All queues of this node.
 pub(crate) struct Queues {
-    pub dispatch: Dispatch,
-    /// Open, and ready for requests.
-    pub store: Option<Store>,
-    /// It is being opened.
-    pub(super) opening: bool,
-    /// Why it cannot be opened.
-    pub(super) failed: Option<StoreError>,
+    pub homes: Homes,
     pub defined: AllDefined,
     pub modes: BTreeMap<String, Mode>,
     pub(super) runs: BTreeMap<RunId, Worker>,
@@ -117,12 +115,10 @@ pub(crate) struct Queues {
 
 impl Queues {
     /// None open yet; what files define is known. `node` and `epoch` make the name of this incarnation.
-    pub fn new(node: &str, epoch: u32, seed: u64, defined: AllDefined) -> Queues {
+    pub fn new(node: &str, epoch: u32, mut homes: Homes, defined: AllDefined) -> Queues {
+        homes.place(&defined);
         Queues {
-            dispatch: Dispatch::new(seed),
-            store: None,
-            opening: false,
-            failed: None,
+            homes,
             defined,
             modes: BTreeMap::new(),
             runs: BTreeMap::new(),
@@ -151,18 +147,14 @@ impl Queues {
 
     /// When the machine has to be looked at, at the latest.
     pub fn next_deadline(&self) -> Option<Mono> {
-        self.store.as_ref()?;
+        let open = self.homes.all().filter(|(_, home)| home.store.is_some());
+        let machines: Vec<Option<Mono>> = open.map(|(_, home)| home.dispatch.next_deadline()).collect();
+        if machines.is_empty() {
+            return None;
+        }
         let lease = |queue: &QueueId| self.defined.get(queue).map(|defined| defined.spec.lease);
         let residents = self.residents.next_deadline(lease);
-        [self.dispatch.next_deadline(), residents]
-            .into_iter()
-            .flatten()
-            .min()
-    }
-
-    /// Recovery found workers.
-    pub fn has_found(&self) -> bool {
-        !self.found.is_empty() || !self.residents.found.is_empty()
+        machines.into_iter().chain([residents]).flatten().min()
     }
 
     /// Is this run a worker's?
@@ -216,11 +208,14 @@ impl State {
     pub fn queue_news(&mut self, news: QueueNews) {
         match news {
             QueueNews::Input(input) => self.feed_queue(input),
-            QueueNews::Opened(opened) => self.queue_store_opened(opened),
-            QueueNews::Ready(modes, orphans) => self.queues_ready(modes, orphans),
-            QueueNews::OpenAgain => {
-                self.queues.opening = false;
-                self.open_queue_store();
+            QueueNews::At(number, input) => self.feed_store(number, input),
+            QueueNews::Opened(number, opened) => self.queue_store_opened(number, opened),
+            QueueNews::Ready(number, modes, orphans) => self.queues_ready(number, modes, orphans),
+            QueueNews::OpenAgain(number) => {
+                if let Some(home) = self.queues.homes.get_mut(number) {
+                    home.opening = false;
+                }
+                self.open_queue_store(number);
             }
             QueueNews::Fed(run, closed) => self.resident_fed(run, closed),
             QueueNews::Said(run, lines) => self.resident_said(run, lines),
@@ -231,7 +226,7 @@ impl State {
             QueueNews::Handled(attempt, outcome) => self.handled(attempt, outcome),
             QueueNews::Outbox(queue, wants, reply) => self.outbox_wants(queue, wants, reply),
             QueueNews::Taken(queue, kinds, pushed) => self.outbox_taken(queue, &kinds, &pushed),
-            QueueNews::Told => self.told_elsewhere(),
+            QueueNews::Told(number) => self.told_elsewhere(number),
             QueueNews::Minute => self.write_minutes(true),
             QueueNews::Mode(queue, mode) => {
                 let input = Input::Paused {
@@ -253,9 +248,10 @@ impl State {
         if self.queues.defined.is_empty() && old.is_empty() {
             return;
         }
-        if self.queues.store.is_none() {
-            return self.open_queue_store();
-        }
+        self.queues.homes.place(&self.queues.defined);
+        self.open_queue_stores();
+        // Schedules are kept where the queues have their tasks.
+        self.schedules.order(crate::schedule::Order::Look);
         let gone: Vec<QueueId> = old
             .keys()
             .filter(|id| !self.queues.defined.contains_key(*id))
@@ -272,6 +268,7 @@ impl State {
             .queues
             .defined
             .iter()
+            .filter(|(queue, _)| self.queues.homes.of(queue).known)
             .map(|(queue, defined)| Input::Put {
                 queue: queue.clone(),
                 spec: defined.spec.clone(),
@@ -299,15 +296,29 @@ impl State {
         }
     }
 
-    /// Gives an input to the machine and does what it says.
+    /// Gives an input to the machine that it concerns, or to all, and does what they say.
     pub fn feed_queue(&mut self, input: Input) {
+        if let Some(number) = self.queues.homes.route(&input) {
+            return self.feed_store(number, input);
+        }
+        let all: Vec<StoreNumber> = self.queues.homes.all().map(|(number, _)| number).collect();
+        for number in all {
+            self.feed_store(number, input.clone());
+        }
+    }
+
+    /// Gives an input to the machine of a store and does what it says.
+    pub(super) fn feed_store(&mut self, number: StoreNumber, input: Input) {
         if matches!(input, Input::Hint(_)) {
             self.queues.bell.send_modify(|count| *count += 1);
         }
         self.write_minutes(false);
         let mut inputs = VecDeque::from([input]);
         while let Some(input) = inputs.pop_front() {
-            let output = self.queues.dispatch.handle(clock::now(), input);
+            let Some(home) = self.queues.homes.get_mut(number) else {
+                return;
+            };
+            let output = home.dispatch.handle(clock::now(), input);
             let mut told = Vec::with_capacity(output.events.len());
             for event in output.events {
                 told.push(self.queue_event(event));
@@ -315,14 +326,14 @@ impl State {
             told.iter().for_each(|event| self.put_event(event));
             self.counters.events += self.events.append(told);
             for command in output.commands {
-                if let Some(input) = self.perform_queue(command) {
+                if let Some(input) = self.perform_queue(number, command) {
                     inputs.push_back(input);
                 }
             }
         }
     }
 
-    fn perform_queue(&mut self, command: Command) -> Option<Input> {
+    fn perform_queue(&mut self, number: StoreNumber, command: Command) -> Option<Input> {
         match command {
             Command::Claim { queue, count } => self.claim(queue, count),
             Command::Hand { seat, row } => {
@@ -370,7 +381,7 @@ impl State {
                         _ => None,
                     },
                 };
-                self.ask_queue(Request::Renew(handles, clock::wall()), Box::new(then));
+                self.ask_store(number, Request::Renew(handles, clock::wall()), Box::new(then));
             }
             Command::Upkeep => {
                 let (owner, now) = (self.queues.owner.clone(), clock::wall());
@@ -378,17 +389,15 @@ impl State {
                     Ok(Answer::Upkept(upkept)) => Input::Upkept(Some(upkept)),
                     _ => Input::Upkept(None),
                 };
-                self.ask_queue(Request::Upkeep { owner, now }, Box::new(then));
+                self.ask_store(number, Request::Upkeep { owner, now }, Box::new(then));
             }
-            Command::ShutdownDone => {
-                self.close_residents();
-            }
+            Command::ShutdownDone => self.store_done(number),
         }
         None
     }
 
     fn claim(&mut self, queue: QueueId, count: u32) {
-        let failed = queue.clone();
+        let (failed, number) = (queue.clone(), self.queues.homes.number_of(&queue));
         let Some(spec) = self.queues.spec(&queue).cloned() else {
             return self.queue_later(Input::Claimed {
                 queue: failed,
@@ -424,12 +433,12 @@ impl State {
                 again_at: None,
             },
         };
-        self.ask_queue(Request::Claim(Box::new(claim)), Box::new(then));
+        self.ask_store(number, Request::Claim(Box::new(claim)), Box::new(then));
     }
 
     /// Before a claim, at most once per step: what has waited gets the rank that its waiting is worth. A queue at rest costs nothing.
     fn grow_urgent(&mut self, queue: &QueueId, spec: &Queue) {
-        let (Some(step), Some(store)) = (spec.aging, &self.queues.store) else {
+        let (Some(step), Some(store)) = (spec.aging, &self.queues.homes.of(queue).store) else {
             return;
         };
         let now = clock::mono();
@@ -452,18 +461,20 @@ impl State {
                 _ => None,
             },
         };
-        self.ask_queue(
+        self.ask_store(
+            store_of(handle.task),
             Request::Settle(Box::new(settlement), clock::wall()),
             Box::new(then),
         );
     }
 
-    fn ask_queue(&mut self, request: Request, then: Then) {
+    fn ask_store(&mut self, number: StoreNumber, request: Request, then: Then) {
         let owner = self.owner.clone();
         let done = move |answer| {
-            let _ended = owner.send(Message::Queue(QueueNews::Input(then(answer))));
+            let _ended = owner.send(Message::Queue(QueueNews::At(number, then(answer))));
         };
-        match &self.queues.store {
+        let home = self.queues.homes.get(number);
+        match home.and_then(|home| home.store.as_ref()) {
             Some(store) => store.ask(request, Box::new(done)),
             None => done(Err(StoreError::Unavailable("it is not open".to_owned()))),
         }
@@ -615,21 +626,38 @@ impl State {
 
     /// A worker whose attempt the machine does not know (any more) is of no interest when it is over.
     pub(super) fn drop_stranger(&mut self, run: RunId, handle: Handle) {
-        let known = self.queues.dispatch.held(handle.task);
+        let known = self.queues.held(handle.task);
         let known = known.is_some_and(|(row, _)| row.handle == handle);
-        // Before recovery is over nothing is known yet.
-        if !known && self.queues.store.is_some() && self.queues.found.is_empty() {
+        // Before recovery is over nothing is known yet. Of a store that nobody names any more nothing will be.
+        let home = self.queues.homes.get(store_of(handle.task));
+        if !known && home.is_none_or(|home| home.known) {
             self.forget_worker(run);
+        }
+    }
+
+    /// The machine of a store has nothing left to wait for.
+    fn store_done(&mut self, number: StoreNumber) {
+        if let Some(home) = self.queues.homes.get_mut(number) {
+            home.done = true;
+        }
+        let is_over = |(_, home): (_, &Home)| home.done || home.store.is_none();
+        if self.queues.homes.all().all(is_over) {
+            self.close_residents();
         }
     }
 
     /// The orderly end of a node: first its queues, then its jobs.
     pub fn begin_shutdown(&mut self, all: bool, by: io::Actor) {
-        if self.queues.store.is_none() || self.queues.then_shutdown.is_some() {
+        let homes = self.queues.homes.all();
+        let open = homes.filter(|(_, home)| home.store.is_some());
+        let open: Vec<StoreNumber> = open.map(|(number, _)| number).collect();
+        if open.is_empty() || self.queues.then_shutdown.is_some() {
             return self.feed(io::Input::Shutdown { all, by });
         }
         self.queues.then_shutdown = Some((all, by));
-        self.feed_queue(Input::Shutdown);
+        for number in open {
+            self.feed_store(number, Input::Shutdown);
+        }
     }
 }
 
@@ -667,14 +695,15 @@ pub(super) fn due(at: Wall) -> Input {
 impl Queues {
     /// No task of a queue is here; where the time is over, one whose outcome cannot be written does not count.
     pub fn is_idle(&self, late: bool) -> bool {
-        // Before the store is open and recovery over, nobody knows what there is.
-        let is_known = self.defined.is_empty() || self.store.is_some() && self.dispatch.is_recovered();
-        (late || is_known) && self.dispatch.is_idle(late)
+        let mut named = self.defined.keys().map(|queue| self.homes.of(queue));
+        // Before a store is open and recovery over, nobody knows what there is.
+        let is_known = named.all(|home| home.store.is_some() && home.dispatch.is_recovered());
+        (late || is_known) && self.homes.all().all(|(_, home)| home.dispatch.is_idle(late))
     }
 
     /// Tasks that workers have.
     pub fn busy_count(&self) -> usize {
-        self.dispatch.working()
+        self.homes.all().map(|(_, home)| home.dispatch.working()).sum()
     }
 
     /// Resident workers are sent away, until [`Queues::reopen_residents`].

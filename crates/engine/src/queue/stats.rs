@@ -7,6 +7,7 @@ use gaffer_core::queue::spec::QueueId;
 use gaffer_core::queue::task::{Settlement, TaskState};
 use gaffer_core::time::{Duration, Mono, Wall};
 use gaffer_queue::StoreError;
+use gaffer_queue::numbers::StoreNumber;
 use gaffer_queue::port::Request;
 use gaffer_queue::rows::MinuteRow;
 use std::collections::BTreeMap;
@@ -102,12 +103,25 @@ impl State {
             return;
         }
         minutes.minute = minute;
-        let rows: Vec<MinuteRow> = std::mem::take(&mut minutes.rows).into_values().collect();
-        let Some(store) = self.queues.store.as_ref().filter(|_| !rows.is_empty()) else {
+        let mut rows: BTreeMap<StoreNumber, Vec<MinuteRow>> = BTreeMap::new();
+        for ((queue, _), row) in std::mem::take(&mut minutes.rows) {
+            let store = self.queues.homes.number_of(&queue);
+            rows.entry(store).or_default().push(row);
+        }
+        for (number, rows) in rows {
+            self.write_minutes_of(number, rows);
+        }
+    }
+
+    fn write_minutes_of(&self, number: StoreNumber, rows: Vec<MinuteRow>) {
+        let home = self.queues.homes.get(number);
+        let Some(store) = home.and_then(|home| home.store.as_ref()) else {
             return;
         };
         let now = clock::wall();
-        let keep = self.queues.defined.iter().map(|(queue, defined)| {
+        let all = self.queues.defined.iter();
+        let here = all.filter(|(queue, _)| self.queues.homes.number_of(queue) == number);
+        let keep = here.map(|(queue, defined)| {
             let kept = i64::try_from(defined.spec.keep.stats.as_millis()).unwrap_or(i64::MAX);
             (queue.clone(), Wall(now.0.saturating_sub(kept)))
         });

@@ -149,7 +149,6 @@ impl State {
         let (owner, worker) = (self.owner.clone(), worker.clone());
         let kind = self
             .queues
-            .dispatch
             .held(worker.handle.task)
             .and_then(|(row, _)| row.kind.clone());
         tokio::task::spawn_blocking(move || {
@@ -173,7 +172,7 @@ impl State {
     }
 
     fn work_of<'a>(&self, spec: &'a Queue, worker: &Worker) -> &'a Work {
-        let row = self.queues.dispatch.held(worker.handle.task);
+        let row = self.queues.held(worker.handle.task);
         spec.work(row.and_then(|(row, _)| row.kind.as_deref()))
     }
 }

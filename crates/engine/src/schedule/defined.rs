@@ -91,7 +91,7 @@ impl State {
     pub(crate) fn define_schedules(&mut self, defined: AllDefined) {
         self.schedules.defined = defined;
         if !self.schedules.defined.is_empty() {
-            self.open_queue_store();
+            self.open_queue_stores();
         }
         self.schedules.order(Order::Look);
     }

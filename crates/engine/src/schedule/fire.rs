@@ -165,7 +165,7 @@ impl Service {
             now,
         };
         let mut after = ticked.row.clone();
-        let store = self.handle.queue_store_soon().await?;
+        let store = self.open_store().await?;
         match store.get(Request::Tick(Box::new(ticked))).await? {
             Answer::Ticked(Some(Some(pushed))) if pushed.duplicate => {
                 self.note(&id.to_string(), Some(duplicate));

@@ -1,6 +1,6 @@
 //! How anything outside looks at schedules, pauses and triggers them.
 
-use super::service::{Order, Service};
+use super::service::{Order, Service, row_of};
 use crate::clock;
 use crate::handle::{Handle, Result};
 use crate::info::{Actor, Error};
@@ -63,11 +63,7 @@ impl Handle {
     /// One schedule.
     pub async fn schedule(&self, id: &JobId) -> Result<ScheduleInfo> {
         let defined = self.schedule_defined(id)?;
-        let row = {
-            let state = lock(&self.state);
-            let rows = state.schedules.rows.as_ref();
-            rows.and_then(|rows| rows.get(&id.to_string()).cloned())
-        };
+        let row = row_of(&lock(&self.state), id);
         let next = match &row {
             Some(row) if !row.paused => defined
                 .loaded
@@ -92,12 +88,7 @@ impl Handle {
     /// Its next ticks after a time.
     pub fn schedule_next(&self, id: &JobId, from: Option<Wall>, count: usize) -> Result<Vec<Wall>> {
         let calendar = self.schedule_defined(id)?.loaded.calendar;
-        let anchor = {
-            let state = lock(&self.state);
-            let rows = state.schedules.rows.as_ref();
-            rows.and_then(|rows| rows.get(&id.to_string()))
-                .map(|row| row.anchor)
-        };
+        let anchor = row_of(&lock(&self.state), id).map(|row| row.anchor);
         let now = clock::wall();
         let mut after = from.unwrap_or(now);
         let mut all = Vec::new();

@@ -22,4 +22,4 @@ mod service;
 pub use defined::ScheduleDefined;
 pub(crate) use defined::from_rows;
 pub use handle::{ScheduleInfo, Triggered};
-pub(crate) use service::{Order, Schedules, begin};
+pub(crate) use service::{Order, Schedules, begin, stores};

@@ -7,15 +7,19 @@ use crate::clock;
 use crate::handle::{Handle, Result};
 use crate::info::{Actor, Error, Event};
 use crate::owner::lock;
+use crate::queue::{Home, OWN};
 use crate::state::State;
 use gaffer_core::io::Reason;
 use gaffer_core::name::JobId;
-use gaffer_core::schedule::{Look, Seen, Skipped, look};
+use gaffer_core::schedule::{Does, Look, Seen, Skipped, look};
 use gaffer_core::time::{Duration, Wall};
+use gaffer_queue::Numbered;
+use gaffer_queue::numbers::StoreNumber;
 use gaffer_queue::port::{Answer, Request, Tick};
 use gaffer_queue::rows::ScheduleRow;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinSet;
 
 /// A store that failed is asked again after this; so is what a tick waits for.
 const AGAIN: Duration = Duration::from_millis(500);
@@ -24,32 +28,52 @@ const AGAIN: Duration = Duration::from_millis(500);
 pub(crate) enum Order {
     /// Definitions have changed.
     Look,
-    /// Another node may have changed what is in the store.
-    Reread,
+    /// Another node may have changed what is in this store.
+    Reread(StoreNumber),
     /// Act now, whatever the clock says.
     Trigger(JobId, Actor, oneshot::Sender<Result<Triggered>>),
     /// Pause, or go on.
     Pause(JobId, bool, Actor, oneshot::Sender<Result<()>>),
 }
 
-/// Name of a schedule in the store: in one that nodes share, each node has schedules of its own, and those of the fleet are everybody's.
-fn key_of(state: &State, name: &str) -> String {
+/// The store that a schedule is kept in: that of the queue that it pushes to, so that a tick and its task are one; else the node's own.
+fn home_of(state: &State, id: &JobId) -> StoreNumber {
+    let defined = state.schedules.defined.get(id);
+    match defined.map(|defined| &defined.loaded.spec.does) {
+        Some(Does::Push { queue, .. }) => state.queues.homes.number_of(queue),
+        _ => OWN,
+    }
+}
+
+/// Stores that schedules are kept in.
+pub(crate) fn stores(state: &State) -> BTreeSet<StoreNumber> {
+    let ids = state.schedules.defined.keys();
+    ids.map(|id| home_of(state, id)).collect()
+}
+
+/// Name of a schedule in a store: in one that nodes share, each node has schedules of its own, and those of the fleet are everybody's.
+fn key_of(state: &State, store: StoreNumber, name: &str) -> String {
     let defined = JobId::parse(name)
         .ok()
         .and_then(|id| state.schedules.defined.get(&id));
     let is_fleet = defined.is_some_and(|defined| defined.loaded.spec.fleet);
-    match state.settings.queue_store.is_some() && !is_fleet {
+    match is_shared(state, store) && !is_fleet {
         true => format!("{}/{name}", state.node_id),
         false => name.to_owned(),
     }
+}
+
+/// Other nodes may be in it.
+fn is_shared(state: &State, store: StoreNumber) -> bool {
+    state.queues.homes.get(store).is_some_and(Home::is_shared)
 }
 
 /// The schedules of a node.
 #[derive(Default)]
 pub(crate) struct Schedules {
     pub defined: AllDefined,
-    /// How far each is, as it is in the store; none: the store has not been read.
-    pub rows: Option<BTreeMap<String, ScheduleRow>>,
+    /// How far each is, as it is in its store; only of stores that have been read.
+    rows: BTreeMap<StoreNumber, BTreeMap<String, ScheduleRow>>,
     orders: Option<mpsc::UnboundedSender<Order>>,
 }
 
@@ -74,27 +98,75 @@ impl Schedules {
     }
 }
 
+/// How far a schedule is; none: its store has not been read.
+pub(super) fn row_of(state: &State, id: &JobId) -> Option<ScheduleRow> {
+    let rows = state.schedules.rows.get(&home_of(state, id))?;
+    rows.get(&id.to_string()).cloned()
+}
+
 /// Looks at the clock from now on.
 pub(crate) fn begin(handle: &Handle) -> tokio::task::JoinHandle<()> {
     let (tx, orders) = mpsc::unbounded_channel();
     lock(&handle.state).schedules.orders = Some(tx);
+    tokio::spawn(lead(handle.clone(), orders))
+}
+
+/// Each store has a service of its own: one that does not answer holds back its own schedules only.
+async fn lead(handle: Handle, mut orders: mpsc::UnboundedReceiver<Order>) {
+    let mut services: BTreeMap<StoreNumber, mpsc::UnboundedSender<Order>> = BTreeMap::new();
+    // They end with this one.
+    let mut running = JoinSet::new();
+    let mut order = Some(Order::Look);
+    while let Some(next) = order {
+        for store in stores(&lock(&handle.state)) {
+            services
+                .entry(store)
+                .or_insert_with(|| start(&handle, store, &mut running));
+        }
+        let to = match &next {
+            Order::Look => None,
+            Order::Reread(store) => Some(*store),
+            Order::Trigger(id, ..) | Order::Pause(id, ..) => Some(home_of(&lock(&handle.state), id)),
+        };
+        // Whoever is not there is asked nothing; who waits for an answer hears that.
+        match to {
+            Some(store) => {
+                let _nobody = services.get(&store).map(|service| service.send(next));
+            }
+            None => services.values().for_each(|service| {
+                let _ended = service.send(Order::Look);
+            }),
+        }
+        order = orders.recv().await;
+    }
+    drop(services);
+    // What is under way is finished.
+    while running.join_next().await.is_some() {}
+}
+
+fn start(handle: &Handle, store: StoreNumber, running: &mut JoinSet<()>) -> mpsc::UnboundedSender<Order> {
+    let (tx, orders) = mpsc::unbounded_channel();
     let handle = handle.clone();
-    tokio::spawn(async move {
+    running.spawn(async move {
         match Alarm::new() {
             Ok(alarm) => {
                 let service = Service {
                     handle,
+                    store,
                     due: BTreeMap::new(),
                 };
                 service.serve(alarm, orders).await;
             }
             Err(error) => tracing::error!(%error, "there is no timer: schedules do nothing"),
         }
-    })
+    });
+    tx
 }
 
+/// Leads the schedules that are kept in a store.
 pub(super) struct Service {
     pub handle: Handle,
+    store: StoreNumber,
     /// Ticks that came in time, and that a store or a queue could not take yet.
     due: BTreeMap<JobId, VecDeque<Wall>>,
 }
@@ -128,9 +200,10 @@ impl Service {
     async fn order(&mut self, order: Order) {
         match order {
             Order::Look => {}
-            Order::Reread => {
-                let is_read = lock(&self.handle.state).schedules.rows.is_some();
-                if is_read && let Err(error) = self.read_rows().await {
+            Order::Reread(_) => {
+                if self.is_read()
+                    && let Err(error) = self.read_rows().await
+                {
                     tracing::debug!(%error, "schedules are read again when the store is back");
                 }
             }
@@ -147,8 +220,21 @@ impl Service {
         }
     }
 
+    /// Schedules that are kept in this store.
     fn defined(&self) -> AllDefined {
-        lock(&self.handle.state).schedules.defined.clone()
+        let state = lock(&self.handle.state);
+        let all = state.schedules.defined.iter();
+        all.filter(|(id, _)| home_of(&state, id) == self.store)
+            .map(|(id, defined)| (id.clone(), defined.clone()))
+            .collect()
+    }
+
+    fn is_read(&self) -> bool {
+        lock(&self.handle.state).schedules.rows.contains_key(&self.store)
+    }
+
+    pub(super) async fn open_store(&self) -> Result<Numbered> {
+        self.handle.store_soon(self.store).await
     }
 
     fn find(&self, id: &JobId) -> Result<ScheduleDefined> {
@@ -163,7 +249,7 @@ impl Service {
         if lock(&self.handle.state).drain.is_some() {
             return None;
         }
-        if defined.is_empty() && lock(&self.handle.state).schedules.rows.is_none() {
+        if defined.is_empty() && !self.is_read() {
             return None;
         }
         let again = Some(clock::wall().plus(AGAIN));
@@ -187,15 +273,13 @@ impl Service {
 
     /// Rows of all schedules, the first time; new ones get theirs, those of schedules that are gone go.
     async fn read(&mut self, defined: &AllDefined) -> Result<()> {
-        if lock(&self.handle.state).schedules.rows.is_none() {
+        if !self.is_read() {
             self.read_rows().await?;
         }
         let rows = || {
-            lock(&self.handle.state)
-                .schedules
-                .rows
-                .clone()
-                .unwrap_or_default()
+            let state = lock(&self.handle.state);
+            let rows = state.schedules.rows.get(&self.store);
+            rows.cloned().unwrap_or_default()
         };
         let mut known = rows();
         if defined.keys().any(|id| !known.contains_key(&id.to_string())) {
@@ -205,7 +289,15 @@ impl Service {
         }
         let is_defined = |name: &String| defined.keys().any(|id| id.to_string() == **name);
         for name in known.keys().filter(|name| !is_defined(name)) {
-            self.put(name, None).await?;
+            // One of the fleet that this node keeps elsewhere now may be here for others.
+            let is_ours = {
+                let state = lock(&self.handle.state);
+                !is_shared(&state, self.store) || key_of(&state, self.store, name) != *name
+            };
+            match is_ours {
+                true => self.put(name, None).await?,
+                false => self.note(name, None),
+            }
         }
         self.due.retain(|id, _| defined.contains_key(id));
         for (id, defined) in defined {
@@ -225,28 +317,29 @@ impl Service {
     }
 
     pub(super) async fn read_rows(&self) -> Result<()> {
-        let store = self.handle.queue_store_soon().await?;
+        let store = self.open_store().await?;
         let Answer::Schedules(rows) = store.get(Request::Schedules).await? else {
             return Err(Error::Store("the queue store answered something else".to_owned()));
         };
         let mut state = lock(&self.handle.state);
         let rows = rows.into_iter().filter_map(|(key, row)| {
             let name = key.split_once('/').map_or(key.as_str(), |(_, name)| name);
-            (key_of(&state, name) == key).then(|| (name.to_owned(), row))
+            (key_of(&state, self.store, name) == key).then(|| (name.to_owned(), row))
         });
-        state.schedules.rows = Some(rows.collect());
+        let rows = rows.collect();
+        state.schedules.rows.insert(self.store, rows);
         Ok(())
     }
 
     /// Writes how far a schedule is; none: it is gone.
     pub(super) async fn put(&self, name: &str, row: Option<ScheduleRow>) -> Result<()> {
-        let store = self.handle.queue_store_soon().await?;
+        let store = self.open_store().await?;
         let (key, is_shared, old) = {
             let state = lock(&self.handle.state);
-            let rows = state.schedules.rows.as_ref();
+            let rows = state.schedules.rows.get(&self.store);
             let old = rows.and_then(|rows| rows.get(name).cloned());
-            let key = key_of(&state, name);
-            let is_shared = state.settings.queue_store.is_some() && key == name;
+            let key = key_of(&state, self.store, name);
+            let is_shared = is_shared(&state, self.store) && key == name;
             (key, is_shared, old)
         };
         match row.clone().filter(|_| is_shared) {
@@ -277,13 +370,13 @@ impl Service {
 
     /// Name of a schedule in the store.
     pub(super) fn key(&self, id: &JobId) -> String {
-        key_of(&lock(&self.handle.state), &id.to_string())
+        key_of(&lock(&self.handle.state), self.store, &id.to_string())
     }
 
     /// Takes note of what is in the store.
     pub(super) fn note(&self, name: &str, row: Option<ScheduleRow>) {
         let mut state = lock(&self.handle.state);
-        let rows = state.schedules.rows.get_or_insert_default();
+        let rows = state.schedules.rows.entry(self.store).or_default();
         match row {
             Some(row) => rows.insert(name.to_owned(), row),
             None => rows.remove(name),
@@ -292,7 +385,7 @@ impl Service {
 
     pub(super) fn row(&self, id: &JobId) -> ScheduleRow {
         let state = lock(&self.handle.state);
-        let rows = state.schedules.rows.as_ref();
+        let rows = state.schedules.rows.get(&self.store);
         rows.and_then(|rows| rows.get(&id.to_string()).cloned())
             .unwrap_or_default()
     }

@@ -111,6 +111,8 @@ pub struct Loaded {
     pub latest: Vec<LatestRow>,
     /// Queues that files define.
     pub queues: Vec<TaskRow>,
+    /// Numbers of the stores that queues name.
+    pub queue_stores: Vec<(u16, String)>,
     /// Schedules that files define.
     pub schedules: Vec<TaskRow>,
     /// Webhooks.

@@ -226,6 +226,7 @@ pub(super) fn load(connection: &Connection) -> rusqlite::Result<Loaded> {
         tasks: objects(connection, "task")?,
         latest: latest(connection)?,
         queues: objects(connection, "queue")?,
+        queue_stores: queue_stores(connection)?,
         schedules: objects(connection, "schedule")?,
         hooks,
         outbox_newest,
@@ -254,6 +255,13 @@ fn objects(connection: &Connection, table: &str) -> rusqlite::Result<Vec<TaskRow
             spec: row.get(3)?,
         })
     })
+}
+
+/// Numbers of the stores that queues name.
+fn queue_stores(connection: &Connection) -> rusqlite::Result<Vec<(u16, String)>> {
+    let sound = sums::sound("queue_store");
+    let sql = format!("SELECT number, name FROM queue_store WHERE {sound}");
+    all(connection, &sql, |row| Ok((row.get(0)?, row.get(1)?)))
 }
 
 /// Numbers that are kept by epoch under one name.

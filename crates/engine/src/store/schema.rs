@@ -110,6 +110,8 @@ const MIGRATIONS: &[&str] = &[
      UPDATE death_told SET sum = row_sum(epoch, n);
      UPDATE delivery SET sum = row_sum(hook, id, event, attempt, at, took_ms, status, error);
      UPDATE hook_count SET sum = row_sum(hook, delivered, given_up, dropped);",
+    // 11: numbers of the stores that queues name.
+    "CREATE TABLE queue_store (number INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, sum INTEGER NOT NULL);",
 ];
 
 /// Opens or makes the file and brings it to this version.

@@ -25,6 +25,7 @@ const TABLES: &[(&str, usize, &str)] = &[
     ("queue", 2, "session, name, file, spec"),
     ("schedule", 2, "session, name, file, spec"),
     ("previous", 1, "file, spec"),
+    ("queue_store", 1, "number, name"),
     ("drain", 1, "one, asked_by, since, deadline, stops"),
     ("webhook", 2, "session, name, file, spec"),
     ("outbox", 1, "n, hook, event, attempts"),
@@ -192,6 +193,10 @@ mod tests {
             latest(session.clone()),
             queues(session.clone()),
             schedules(session),
+            Change::QueueStore {
+                number: 1,
+                name: "postgres://db.example:5432/queue".to_owned(),
+            },
             Change::Previous {
                 file: "/srv/gaffer.toml".to_owned(),
                 spec: r#"{"jobs": {"default.web": {"cmd": ["serve"]}}}"#.to_owned(),

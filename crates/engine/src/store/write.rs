@@ -173,6 +173,13 @@ pub enum Change {
         /// All of them.
         rows: Vec<TaskRow>,
     },
+    /// A store that queues name has this number; it never gets another one.
+    QueueStore {
+        /// Number.
+        number: u16,
+        /// What names it, without a password.
+        name: String,
+    },
     /// What a file defined until now.
     Previous {
         /// File.
@@ -364,6 +371,11 @@ fn apply(c: &Connection, change: &Change) -> rusqlite::Result<bool> {
     }
     if let Change::Schedules { file, rows } = change {
         return objects(c, "schedule", file, rows).map(|()| false);
+    }
+    if let Change::QueueStore { number, name } = change {
+        c.prepare_cached("INSERT OR IGNORE INTO queue_store VALUES (?1, ?2, row_sum(?1, ?2))")?
+            .execute(params![number, name])?;
+        return Ok(false);
     }
     if let Change::Previous { file, spec } = change {
         c.prepare_cached("INSERT OR REPLACE INTO previous VALUES (?1, ?2, row_sum(?1, ?2))")?

@@ -244,7 +244,12 @@ async fn perform(session: &Session, request: &Request) -> Result<Answer, Trouble
         Request::Orphans { node, owner } => settle::orphans(session, node, owner).await,
         Request::Cancel(id, now) => changes::cancel(session, *id, *now).await,
         Request::Again(id, now) => changes::again(session, *id, *now).await,
-        Request::Edit(id, payload, now) => changes::edit(session, *id, payload, *now).await,
+        Request::Edit {
+            task,
+            payload,
+            now,
+            shown,
+        } => changes::edit(session, *task, payload, *now, *shown).await,
         Request::Remove(id) => changes::remove(session, *id).await,
         Request::Purge(queue, state, most) => changes::purge(session, queue, *state, *most).await,
         Request::Prune(now, most) => changes::prune(session, *now, *most).await,

@@ -67,7 +67,13 @@ pub(super) async fn again(session: &Session, id: TaskId, now: Wall) -> Result<An
 }
 
 /// Another payload: of a task that waits, or in a copy of one that is over.
-pub(super) async fn edit(session: &Session, id: TaskId, payload: &str, now: Wall) -> Result<Answer, Trouble> {
+pub(super) async fn edit(
+    session: &Session,
+    id: TaskId,
+    payload: &str,
+    now: Wall,
+    shown: TaskId,
+) -> Result<Answer, Trouble> {
     let outcome = match state(session, id).await? {
         None => Err(None),
         Some((TaskState::Running, _)) => Err(Some(TaskState::Running)),
@@ -80,8 +86,8 @@ pub(super) async fn edit(session: &Session, id: TaskId, payload: &str, now: Wall
             let copy = "INSERT INTO task (queue, kind, payload, priority, rank, state, run_at, max_attempts, unique_key, limit_key,
                     timeout_ms, created_at, meta)
                  SELECT queue, kind, $2, priority, priority, 'queued', $3, max_attempts, unique_key, limit_key, timeout_ms, $3,
-                    '{\"from\":' || id || '}' FROM task WHERE id = $1 RETURNING id";
-            let new = session.first(copy, &[&id, &payload, &now.0]).await?;
+                    '{\"from\":' || $4::bigint || '}' FROM task WHERE id = $1 RETURNING id";
+            let new = session.first(copy, &[&id, &payload, &now.0, &shown]).await?;
             new.map_or(Err(None), |row| Ok((row.get(0), queue)))
         }
     };

@@ -60,7 +60,7 @@ pub(super) fn to_database(request: &mut Request, by: i64) {
         | Request::Upkeep { now, .. }
         | Request::Cancel(_, now)
         | Request::Again(_, now)
-        | Request::Edit(_, _, now)
+        | Request::Edit { now, .. }
         | Request::Prune(now, _)
         | Request::Age(_, _, now)
         | Request::Signs(_, now) => add(now, by),

@@ -38,6 +38,7 @@ use std::time::Duration;
 use tls::Target;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::oneshot;
+use tokio_postgres::config::Host;
 
 /// A server that says nothing for so long is given up, with the connection.
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -133,6 +134,29 @@ impl Postgres {
     }
 }
 
+/// Which database a URL names: `postgres://HOST:PORT/DATABASE`, without who comes and with which password. Two URLs with the same
+/// answer are the same store.
+///
+/// # Errors
+///
+/// The URL cannot be read; the text does not repeat it.
+pub fn name_of(url: &str) -> Result<String, StoreError> {
+    let config = tls::target(url)?.config;
+    let hosts = config.get_hosts().iter().map(|host| match host {
+        Host::Tcp(name) => name.clone(),
+        Host::Unix(path) => path.display().to_string(),
+    });
+    let hosts: Vec<String> = hosts.collect();
+    let ports: Vec<String> = config.get_ports().iter().map(u16::to_string).collect();
+    let port = if ports.is_empty() {
+        "5432".to_owned()
+    } else {
+        ports.join(",")
+    };
+    let database = config.get_dbname().or(config.get_user()).unwrap_or_default();
+    Ok(format!("postgres://{}:{port}/{database}", hosts.join(",")))
+}
+
 /// What a URL says, and what it leaves open.
 fn config(url: &str) -> Result<Target, StoreError> {
     let mut target = tls::target(url)?;
@@ -203,5 +227,23 @@ async fn serve_reads(config: Target, mut reads: UnboundedReceiver<(Request, Done
                 session = None;
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_name_of_a_database_has_no_password_and_is_the_same_for_all_who_come() {
+        let name = |url: &str| name_of(url).expect("a URL");
+        let one = name("postgres://gaffer:SECRET@db.example/queue?sslmode=disable");
+        assert_eq!(one, "postgres://db.example:5432/queue");
+        assert_eq!(one, name("postgresql://other:pass@db.example:5432/queue"));
+        assert_ne!(one, name("postgres://gaffer@db.example:5433/queue"));
+        assert_ne!(one, name("postgres://gaffer@db.example/other"));
+        assert_eq!(name("postgres://me@%2Frun%2Fpg/q"), "postgres:///run/pg:5432/q");
+        let error = name_of("postgres://gaffer:SECRET@h:x/q").expect_err("no port");
+        assert!(!error.to_string().contains("SECRET"), "{error}");
     }
 }

@@ -40,7 +40,7 @@ pub(super) struct Tls(Option<TlsConnector>);
 
 /// What a URL says. An error is a sentence.
 pub(super) fn target(url: &str) -> Result<Target, StoreError> {
-    let wrong = |why: String| StoreError::Unavailable(format!("queue_store: {why}"));
+    let wrong = |why: String| StoreError::Unavailable(format!("its URL: {why}"));
     let (rest, mode, roots) = taken_apart(url);
     let is_on = match mode.as_deref() {
         None | Some("disable" | "allow" | "prefer") => false,

@@ -69,6 +69,7 @@ pub(super) fn edit(
     id: TaskId,
     payload: &str,
     now: Wall,
+    shown: TaskId,
 ) -> rusqlite::Result<Answer> {
     let outcome = match state(connection, id)? {
         None => Err(None),
@@ -85,9 +86,9 @@ pub(super) fn edit(
                     "INSERT INTO task (queue, kind, payload, priority, rank, state, run_at, max_attempts, unique_key, limit_key,
                         timeout_ms, created_at, meta)
                      SELECT queue, kind, ?2, priority, priority, 'queued', ?3, max_attempts, unique_key, limit_key, timeout_ms, ?3,
-                        json_object('from', id) FROM task WHERE id = ?1",
+                        json_object('from', ?4) FROM task WHERE id = ?1",
                 )?
-                .execute(params![id, payload, now.0])?;
+                .execute(params![id, payload, now.0, shown])?;
             Ok((connection.last_insert_rowid(), queue))
         }
     };

@@ -292,7 +292,12 @@ impl Writer {
             Request::Orphans { node, owner } => settle::orphans(connection, node, owner).map_err(failed),
             Request::Cancel(id, now) => changes::cancel(connection, *id, *now).map_err(failed),
             Request::Again(id, now) => changes::again(connection, *id, *now).map_err(failed),
-            Request::Edit(id, payload, now) => changes::edit(connection, *id, payload, *now).map_err(failed),
+            Request::Edit {
+                task,
+                payload,
+                now,
+                shown,
+            } => changes::edit(connection, *task, payload, *now, *shown).map_err(failed),
             Request::Remove(id) => changes::remove(connection, *id).map_err(failed),
             Request::Purge(queue, state, most) => {
                 changes::purge(connection, queue, *state, *most).map_err(failed)
@@ -342,7 +347,7 @@ fn needs_sync(request: &Request) -> bool {
         | Request::Schedule(..)
         | Request::Cancel(..)
         | Request::Again(..)
-        | Request::Edit(..)
+        | Request::Edit { .. }
         | Request::Remove(..)
         | Request::Purge(..)
         | Request::Mode(..) => true,

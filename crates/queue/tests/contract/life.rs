@@ -124,7 +124,12 @@ pub async fn scenario_09_a_dead_task_runs_again_under_its_number(store: Asked) {
 
 pub async fn a_task_that_is_over_keeps_its_payload_and_a_new_one_has_the_other(store: Asked) {
     let id = store.id(task("1")).await;
-    let edit = |id| Request::Edit(id, "2".into(), NOW);
+    let edit = |id| Request::Edit {
+        task: id,
+        payload: "2".into(),
+        now: NOW,
+        shown: id,
+    };
     let Answer::Again(Ok((same, _))) = store.ask(edit(id)).await else {
         panic!("edited");
     };
