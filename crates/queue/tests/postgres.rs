@@ -1,7 +1,8 @@
 //! What only a shared database promises: nodes share the work, a connection that breaks loses nothing and hides nothing.
 
 use gaffer_core::name::JobId;
-use gaffer_core::queue::spec::Throttle;
+use gaffer_core::queue::outcome::{Outcome, settle};
+use gaffer_core::queue::spec::{By, Queue, Throttle};
 use gaffer_core::queue::task::TaskId;
 use gaffer_core::time::{Duration, Wall};
 use gaffer_queue::port::{Answer, Cancelled, Claim, NewTask, Request};
@@ -222,6 +223,29 @@ async fn nodes_hear_of_each_others_pushes_and_operators() {
         "{asked:?}"
     );
     rings(&mut rung, Rung::Told).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nodes_hear_of_what_another_one_gives_back() {
+    let server = Postgres::start();
+    let (first, mut rung) = open(&server.url()).await;
+    let (second, _other) = open(&server.url()).await;
+    rings(&mut rung, Rung::Tasks).await; // The look at the start.
+    let pushed = second.get(push(std::iter::once("1".to_owned()), false)).await;
+    pushed.expect("pushed");
+    rings(&mut rung, Rung::Tasks).await;
+    let began = Instant::now();
+    for _ in 0..5 {
+        let Ok(Answer::Claimed(rows, _)) = second.get(claim("b:1", 1)).await else {
+            panic!("claimed")
+        };
+        let back = settle(&Queue::of(By::Others), &rows[0], Outcome::NotHanded, NOW, 0.5);
+        let back = second.get(Request::Settle(Box::new(back), NOW)).await;
+        assert_eq!(back, Ok(Answer::Settled(true)));
+        rings(&mut rung, Rung::Tasks).await;
+    }
+    assert!(began.elapsed() < POLL, "told, and not found by looks");
+    assert_eq!(claimed(&first, "a:1", 1).await.expect("claimed").len(), 1);
 }
 
 /// A13.15: a task that is queued in a transaction that rolls back does not run. A13.16: a task that is queued in a transaction is queued

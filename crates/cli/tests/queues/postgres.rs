@@ -172,6 +172,55 @@ fn hazard_50_the_node_is_killed_and_its_task_runs_again_on_the_other() {
     two.stop(SOON);
 }
 
+/// A lease that no test waits for.
+fn long_held() -> String {
+    HELD.replace("lease = \"3s\"", "lease = \"10m\"")
+}
+
+/// B2: the lease of a task is ten minutes, and its node does not wait for it: nobody else can be the one that comes back.
+#[test]
+fn hazard_50_a_node_that_comes_back_has_its_own_tasks_at_once() {
+    let server = Postgres::start();
+    let mut one = shared(&server, "one", &long_held());
+    let mut two = shared(&server, "two", "[queue.q]\nworkers = 0\n");
+    let id = push(&two, &["q", "1"]);
+    wait_until(SOON, "begun", || begun(&one).len() == 1);
+    let worker: u32 = begun(&one)[0].parse().expect("a pid");
+    one.kill9();
+    kill_shims(&one);
+    if let Some(worker) = Handle::open(worker) {
+        worker.signal(Signal::KILL);
+    }
+    assert_eq!(state(&two, id), "running", "nobody knows it yet");
+    std::fs::write(one.root().join("go"), "").expect("a file");
+    one.start_again();
+    wait_state(&one, id, "done");
+    assert_eq!(lines(&one.root().join("ended")).len(), 1);
+    one.stop(SOON);
+    two.stop(SOON);
+}
+
+/// B2: who leaves in order gives back what he has: others need not wait for the lease, and the attempt does not count.
+#[test]
+fn a_node_that_leaves_in_order_gives_its_tasks_back_at_once() {
+    let server = Postgres::start();
+    let mut one = shared(&server, "one", &long_held());
+    let id = push(&one, &["q", "1"]);
+    let next = push(&one, &["q", "2"]);
+    wait_until(SOON, "begun", || begun(&one).len() == 1);
+    let mut two = shared(&server, "two", &long_held().replace("workers = 1", "workers = 2"));
+    wait_until(SOON, "the other one has what waits", || begun(&two).len() == 1);
+    one.stop(SOON);
+    wait_until(SOON, "the other one has both", || begun(&two).len() == 2);
+    std::fs::write(two.root().join("go"), "").expect("a file");
+    for id in [id, next] {
+        wait_state(&two, id, "done");
+        assert_eq!(show(&two, id)["attempt"], 1);
+    }
+    assert_eq!(lines(&one.root().join("ended")).len(), 0);
+    two.stop(SOON);
+}
+
 /// Scenario 11: a daemon that was down for 3 ticks: none is made up for, the last, or all, as it says, and none of them twice with two
 /// nodes.
 #[test]

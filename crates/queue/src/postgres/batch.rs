@@ -3,7 +3,7 @@
 use super::session::Session;
 use super::{PATIENCE, Trouble, changes, claim, failed, minutes, moves, push, rows, schema, settle, signs};
 use crate::port::{Answer, Cancelled, NewTask, Request, StoreError};
-use gaffer_core::queue::task::Settlement;
+use gaffer_core::queue::task::{Settlement, TaskState};
 use gaffer_core::time::Wall;
 use tokio_postgres::Error;
 use tokio_postgres::error::Severity;
@@ -107,7 +107,7 @@ async fn sign(
     });
     if told {
         session.query(&notify, &[&"told"]).await?;
-    } else if answers.iter().any(brings_tasks) {
+    } else if requests.iter().zip(answers).any(gives_back) || answers.iter().any(brings_tasks) {
         session.query(&notify, &[&"tasks"]).await?;
     }
     let sign = "INSERT INTO commit_mark AS m (name, n) VALUES ($1, $2) ON CONFLICT (name) DO UPDATE SET n = $2, at = now()";
@@ -122,6 +122,15 @@ fn is_said(request: &Request) -> bool {
         Request::Tick(tick) => tick.push.is_none(),
         _ => false,
     }
+}
+
+/// A node that ends, or that cannot begin what it took, leaves it to others.
+fn gives_back((request, answer): (&Request, &Result<Answer, StoreError>)) -> bool {
+    let settled = match request {
+        Request::Settle(settlement, _) => settlement.state == TaskState::Queued,
+        _ => false,
+    };
+    settled && *answer == Ok(Answer::Settled(true))
 }
 
 fn brings_tasks(answer: &Result<Answer, StoreError>) -> bool {
