@@ -120,6 +120,13 @@ cmd = "true"
     node.stop(SOON);
 }
 
+/// Until the clock shows so many milliseconds after a full second.
+fn wait_within_second(ms: i64) {
+    let now = || jiff::Timestamp::now().as_millisecond();
+    let at = (now() - ms).div_euclid(1_000) * 1_000 + 1_000 + ms;
+    wait_until(SOON, "that part of a second", || now() >= at);
+}
+
 #[test]
 fn ticks_are_done_once_however_often_the_daemon_is_killed() {
     let mut node = node(
@@ -133,11 +140,14 @@ overlap = "allow"
 missed = "all"
 "#,
     );
-    for round in 1..=6 {
+    // Twenty kills around the tick: from 50 ms before the second is full to 45 ms after it.
+    for round in 0..20 {
         let before = ticks(&node, "q").len();
         wait_until(SOON, &format!("ticks of round {round}"), || {
             ticks(&node, "q").len() > before
         });
+        let within = (950 + 5 * round) % 1_000;
+        wait_within_second(within);
         node.kill9();
         node.start_again();
     }

@@ -460,3 +460,113 @@ fn mistakes_are_named() {
         assert!(why.contains(says), "{text}\n{why}");
     }
 }
+
+/// A schedule under a clock on the wall that somebody sets: looked at when it says so, and at once when the clock was set, as the alarm of
+/// the engine has it.
+struct Wound {
+    now: Wall,
+    seen: Wall,
+    fired: Vec<Wall>,
+    skipped: usize,
+}
+
+impl Wound {
+    fn at(now: &str) -> Wound {
+        Wound {
+            now: at(now),
+            seen: at(now),
+            fired: Vec::new(),
+            skipped: 0,
+        }
+    }
+
+    /// The clock is set by so much.
+    fn set(&mut self, by_s: i64) {
+        self.now.0 += by_s * 1_000;
+    }
+
+    /// Time goes by: all that is done in it.
+    fn run(&mut self, schedule: &Schedule, calendar: &Calendar, for_s: i64) {
+        let end = Wall(self.now.0 + for_s * 1_000);
+        loop {
+            let seen = Seen {
+                tick: self.seen,
+                awake: None,
+            };
+            let look = look(
+                "default.x",
+                schedule,
+                &calendar.from(at("2026-11-27T10:00:00Z")),
+                seen,
+                self.now,
+            );
+            self.skipped += look.skipped.map_or(0, |skipped| skipped.count);
+            self.fired.extend(look.fire);
+            self.seen = look.seen;
+            let next = look.next.expect("it goes on");
+            assert!(next > self.now, "it looks at {next:?} again and again");
+            if next > end {
+                self.now = end;
+                return;
+            }
+            self.now = next;
+        }
+    }
+
+    fn assert_none_twice(&self) {
+        let mut all = self.fired.clone();
+        all.sort_unstable();
+        all.dedup();
+        assert_eq!(all.len(), self.fired.len(), "{:?}", self.fired);
+    }
+}
+
+fn calendars() -> [Calendar; 2] {
+    [
+        cron("* * * * *", "Europe/Berlin"),
+        Calendar::every(Duration::from_secs(60), Calendar::zone("UTC").expect("a zone")).expect("a calendar"),
+    ]
+}
+
+/// B3.5: wall-clock changes re-arm the timer at once. An hour that never was is missed: what `missed` says of it is done.
+#[test]
+fn a_clock_that_jumps_an_hour_forward_misses_what_is_in_between() {
+    for calendar in calendars() {
+        for (missed, made_up) in [(Missed::Skip, 0), (Missed::Last, 1), (Missed::All, 60)] {
+            let schedule = schedule(missed);
+            let mut clock = Wound::at("2026-11-27T10:00:00Z");
+            clock.run(&schedule, &calendar, 150);
+            assert_eq!(clock.fired.len(), 2);
+            clock.set(3_600);
+            // At once: it is half a minute to the next tick.
+            clock.run(&schedule, &calendar, 1);
+            assert_eq!(
+                (clock.fired.len(), clock.skipped),
+                (2 + made_up, 60 - made_up),
+                "{missed:?}"
+            );
+            clock.run(&schedule, &calendar, 299);
+            assert_eq!(clock.fired.len(), 2 + made_up + 5, "{missed:?}");
+            clock.assert_none_twice();
+        }
+    }
+}
+
+/// B3.5 and B4: a clock that jumps back an hour: nothing is done twice, and what was not done yet comes when its time does.
+#[test]
+fn a_clock_that_jumps_an_hour_back_does_no_tick_twice() {
+    for calendar in calendars() {
+        for missed in [Missed::Skip, Missed::Last, Missed::All] {
+            let schedule = schedule(missed);
+            let mut clock = Wound::at("2026-11-27T10:00:00Z");
+            clock.run(&schedule, &calendar, 3_690);
+            assert_eq!(clock.fired.len(), 61);
+            clock.set(-3_600);
+            clock.run(&schedule, &calendar, 3_600);
+            assert_eq!(clock.fired.len(), 61, "the same hour once more: {missed:?}");
+            clock.run(&schedule, &calendar, 300);
+            assert_eq!((clock.fired.len(), clock.skipped), (66, 0));
+            clock.assert_none_twice();
+        }
+    }
+}
