@@ -183,6 +183,11 @@ async fn call_queues(client: &Client) {
     let _ = client.queue_stats("s", "q", "1h").await;
     let _ = client.queue_logs("s", "q", None, &LogQuery::default()).await;
     let _ = client.queue_pause("s", "q", &QueuePause::default()).await;
+    let scale = ScaleRequest {
+        to: "+1".to_owned(),
+        force: false,
+    };
+    let _ = client.queue_scale("s", "q", &scale).await;
     let _ = client.queue_act("s", "q", "resume").await;
     let _ = client.queue_purge("s", "q", &QueueState::default()).await;
     let _ = client.queue_retry("s", "q", &QueueState::default()).await;

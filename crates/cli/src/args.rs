@@ -392,10 +392,10 @@ pub struct ReloadArgs {
 /// `scale`.
 #[derive(Args, Clone, Debug)]
 pub struct ScaleArgs {
-    /// web=3, web=+2, web=-1
+    /// web=3, web=+2, web=-1; queue:mail=3 for the workers of a queue
     #[arg(value_name = "JOB=N", required = true)]
     pub changes: Vec<String>,
-    /// Back to the number in the file; takes jobs without a number
+    /// Back to the number in the file; takes jobs and queues without a number
     #[arg(long)]
     pub auto: bool,
     /// Beyond scale.min and scale.max

@@ -72,7 +72,8 @@ pub const SCALE: &str = "\
 Examples:
   gaffer scale web=4                four instances
   gaffer scale web=+1 worker=-1     one more, one fewer
-  gaffer scale web --auto           back to what the file says";
+  gaffer scale web --auto           back to what the file says
+  gaffer scale queue:mail=8         eight workers of a queue, also after a restart";
 /// Examples of `signal`.
 pub const SIGNAL: &str = "\
 Examples:

@@ -40,7 +40,7 @@ const WORK_ONLY: &[Key] = &[
 /// Only queues have them.
 #[rustfmt::skip] // A table reads better as one.
 const QUEUE_ONLY: &[Key] = &[
-    key("workers", Type::Int(0, 100_000), "4", L, Use::Run, "tasks at once on this node"),
+    key("workers", Type::Int(0, 100_000), "4", L, Use::Run, "tasks at once on this node; `gaffer scale queue:X=N` moves it"),
     key("resident", Type::Bool, "false", N, Use::Run, "workers are kept and fed lines of JSON"),
     key("slots", Type::Int(1, 10_000), "1", N, Use::Run, "tasks at once in each resident worker"),
     key("input", Type::Word(&["stdin", "env", "file"]), "\"stdin\"", N, Use::Run, "how a command worker gets the payload: on stdin, in `$GAFFER_PAYLOAD`, in the file `$GAFFER_PAYLOAD_FILE`"),

@@ -64,6 +64,7 @@ pub fn queue(info: &QueueInfo, spec: bool) -> Queue {
             Delivery::AtMostOnce => "at-most-once",
         }
         .to_owned(),
+        scaled: info.scaled,
         store: info.store.to_string(),
         file: info.file.clone(),
         spec: spec.then(|| info.typed.clone()),

@@ -132,6 +132,7 @@ impl State {
                 loaded.epoch,
                 homes,
                 crate::queue::from_rows(&loaded.queues),
+                crate::queue::scaled_from(&loaded.queue_scales),
             ),
             schedules: crate::schedule::Schedules::new(crate::schedule::from_rows(&loaded.schedules)),
             committer: crate::requests::committer(ends.owner.clone()),

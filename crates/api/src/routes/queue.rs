@@ -2,11 +2,11 @@
 
 use super::{LogQuery, Result, escape, query};
 use crate::client::{Client, ItemStream};
-use crate::types::LogLine;
 use crate::types::queue::{
     ClaimRequest, ClaimedTask, Count, PushBody, PushedTask, Queue, QueueMinute, QueuePause, QueueState,
     QueuedOutcome, QueuedTask, RenewRequest, Renewed, SettleRequest, TaskEdit,
 };
+use crate::types::{LogLine, ScaleRequest};
 use serde_json::json;
 use std::time::Duration;
 
@@ -86,6 +86,11 @@ impl Client {
     /// Nothing is claimed any more; with `running` workers are frozen.
     pub async fn queue_pause(&self, session: &str, queue: &str, pause: &QueuePause) -> Result<Queue> {
         self.post(&format!("{}/pause", path(session, queue)), pause).await
+    }
+
+    /// Changes the number of workers.
+    pub async fn queue_scale(&self, session: &str, queue: &str, scale: &ScaleRequest) -> Result<Queue> {
+        self.post(&format!("{}/scale", path(session, queue)), scale).await
     }
 
     /// `resume`, `close` or `open`.

@@ -49,6 +49,9 @@ pub struct Queue {
     pub changed_at: Option<String>,
     /// `at-least-once` or `at-most-once`.
     pub delivery: String,
+    /// Workers that an operator wants; null: as the file says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scaled: Option<u32>,
     /// Where its tasks are: `sqlite`, or `postgres://HOST:PORT/DATABASE`.
     #[serde(default)]
     pub store: String,

@@ -1,12 +1,13 @@
-//! `scale`: the number of instances, `web=3`, `web=+2`, and as the original wrote it, `web+2`.
+//! `scale`: the number of instances, `web=3`, `web=+2`, and as the original wrote it, `web+2`; of workers, `queue:mail=3`.
 
 use crate::args::ScaleArgs;
 use crate::ask::Patience;
 use crate::commands::act::{ask_each, finish};
+use crate::commands::queue;
 use crate::context::Context;
 use crate::failure::Failure;
 use crate::target::Selected;
-use gaffer_api::types::JobsRequest;
+use gaffer_api::types::{JobsRequest, ScaleRequest};
 
 /// `scale`.
 pub async fn scale(ctx: &Context, args: &ScaleArgs) -> Result<u8, Failure> {
@@ -21,6 +22,15 @@ pub async fn scale(ctx: &Context, args: &ScaleArgs) -> Result<u8, Failure> {
         } else {
             change(text)?
         });
+    }
+    let (queues, changes): (Vec<_>, Vec<_>) = changes
+        .into_iter()
+        .partition(|(target, _)| target.starts_with("queue:"));
+    for (queue, to) in &queues {
+        scale_queue(ctx, queue, to, args.force).await?;
+    }
+    if changes.is_empty() {
+        return Ok(0);
     }
     let patience = Patience::new(ctx, args.wait.no_wait);
     // One request for all that get the same number.
@@ -59,6 +69,32 @@ pub async fn scale(ctx: &Context, args: &ScaleArgs) -> Result<u8, Failure> {
         asked.extend(ask_each(ctx, "scale", jobs, &request, &patience).await?);
     }
     finish(ctx, asked, &patience, worst).await
+}
+
+/// Workers of a queue: there is nothing to wait for, what runs goes on.
+async fn scale_queue(ctx: &Context, target: &str, to: &str, force: bool) -> Result<(), Failure> {
+    let (session, name) = queue::find(ctx, target).await?;
+    let to = to.to_owned();
+    let scaled = ctx
+        .client
+        .queue_scale(&session, &name, &ScaleRequest { to, force })
+        .await?;
+    if !ctx.out.is_text() {
+        return ctx.out.json(&scaled);
+    }
+    let of_file = if scaled.scaled.is_none() {
+        ", as the file says"
+    } else {
+        ""
+    };
+    let workers = if scaled.workers == 1 { "worker" } else { "workers" };
+    let text = format!(
+        "{}  {} {workers}{of_file}",
+        queue::shown_name(ctx, &scaled),
+        scaled.workers
+    );
+    ctx.out.say(&text);
+    Ok(())
 }
 
 /// `web=3` → `=3`; `web=+2`, `web+2` → `+2`; `web-1` → `-1`.

@@ -10,6 +10,7 @@ mod poison;
 mod pool;
 mod postgres;
 mod resident;
+mod scale;
 mod scarce;
 mod scenarios;
 mod snappea;

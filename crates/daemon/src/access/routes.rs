@@ -128,6 +128,7 @@ pub const TABLE: &[(&str, &str, Need)] = &[
     ("POST", "/v1/queues/{}/{}/tasks", Need::Operate),
     ("POST", "/v1/queues/{}/{}/claim", Need::Operate),
     ("POST", "/v1/queues/{}/{}/pause", Need::Operate),
+    ("POST", "/v1/queues/{}/{}/scale", Need::Operate),
     ("POST", "/v1/queues/{}/{}/purge", Need::Operate),
     ("POST", "/v1/queues/{}/{}/retry", Need::Operate),
     ("POST", "/v1/queues/{}/{}/{}", Need::Operate),

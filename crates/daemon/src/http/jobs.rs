@@ -511,7 +511,7 @@ pub async fn scale(
     ask(&app, names::target(&session, &job, None)?, act, &access, &wait).await
 }
 
-fn scale_to(text: &str) -> Answer<ScaleTo> {
+pub(super) fn scale_to(text: &str) -> Answer<ScaleTo> {
     let number = |digits: &str| {
         digits
             .bytes()

@@ -10,6 +10,7 @@ use axum::Extension;
 use axum::extract::State;
 use gaffer::queue::{NewPush, QueueVerb};
 use gaffer_api::error::{Code, ErrorBody};
+use gaffer_api::types::ScaleRequest;
 use gaffer_api::types::queue::{
     ClaimRequest, ClaimedTask, Count, PushBody, PushRequest, PushedTask, Queue, QueueMinute, QueuePause,
     QueueState, QueuedOutcome, QueuedTask, RenewRequest, Renewed, SettleRequest, TaskEdit, TaskFailure,
@@ -247,6 +248,22 @@ pub async fn pause(
     set(&app, &access, &session, &queue, verb).await
 }
 
+/// Changes the number of workers on this node, also over a restart; `auto` goes back to what the file says. What runs goes on.
+#[utoipa::path(post, path = "/v1/queues/{session}/{queue}/scale", tag = "queues",
+    params(("session" = String, Path), ("queue" = String, Path)), request_body = ScaleRequest,
+    responses((status = 200, body = Queue), (status = "default", body = ErrorBody)))]
+pub async fn scale(
+    State(app): State<Shared>,
+    Extension(access): Extension<Access>,
+    Path((session, queue)): Path<(String, String)>,
+    Json(request): Json<ScaleRequest>,
+) -> Answer<Json<Queue>> {
+    let id = id_of(&session, &queue)?;
+    let to = super::jobs::scale_to(&request.to)?;
+    app.handle.queue_scale(&id, to, access.actor()).await?;
+    Ok(Json(view_queue::queue(&app.handle.queue(&id).await?, false)))
+}
+
 /// `resume`: claims go on. `close`: pushes are refused, what is there is worked off. `open`: pushes are taken again.
 #[utoipa::path(post, path = "/v1/queues/{session}/{queue}/{verb}", tag = "queues",
     params(("session" = String, Path), ("queue" = String, Path), ("verb" = String, Path, description = "resume, close or open")),
@@ -263,7 +280,7 @@ pub async fn act(
         other => {
             let message = format!("a queue has no verb `{}`", other.escape_debug());
             return Err(Refusal::new(Code::RouteNotFound, message)
-                .hint("pause, resume, close, open, purge, retry, claim"));
+                .hint("pause, resume, close, open, scale, purge, retry, claim"));
         }
     };
     set(&app, &access, &session, &queue, verb).await

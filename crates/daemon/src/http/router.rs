@@ -103,6 +103,7 @@ fn queued() -> OpenApiRouter<Shared> {
         .routes(routes!(queues::stats))
         .routes(routes!(queues::push, queues::tasks))
         .routes(routes!(queues::pause))
+        .routes(routes!(queues::scale))
         .routes(routes!(queues::purge))
         .routes(routes!(queues::retry))
         .routes(routes!(queues::claim))

@@ -14,8 +14,10 @@ use std::sync::Arc;
 /// A definition in force.
 #[derive(Clone, Debug)]
 pub struct QueueDefined {
-    /// For the machine.
+    /// For the machine: with as many workers as an operator wants.
     pub spec: Arc<Queue>,
+    /// Workers that the file says.
+    pub workers: u32,
     /// Keys of `[queue.X]`.
     pub typed: Value,
     /// File that it came from.
@@ -54,6 +56,7 @@ pub(crate) fn from_rows(rows: &[TaskRow]) -> AllDefined {
 fn in_force(loaded: &LoadedQueue, file: String) -> QueueDefined {
     QueueDefined {
         spec: loaded.spec.clone(),
+        workers: loaded.spec.workers,
         typed: loaded.typed.clone(),
         file,
     }
@@ -87,6 +90,13 @@ impl State {
     ) -> (AllDefined, Vec<Change>) {
         let (all, rows) = defined::after(&self.queues.defined, file, queues, in_force);
         let mut changes = self.queues.homes.keep_numbers(&all);
+        // One that comes back later begins with what its file says.
+        let gone = self
+            .queues
+            .scaled
+            .keys()
+            .filter(|queue| !all.contains_key(*queue));
+        changes.extend(gone.map(|queue| super::scale::change(queue, None)));
         let file = file.to_owned();
         changes.push(Change::Queues { file, rows });
         (all, changes)

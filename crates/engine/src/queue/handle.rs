@@ -91,6 +91,8 @@ pub struct QueueInfo {
     pub file: String,
     /// What operators said.
     pub mode: Mode,
+    /// Workers that an operator wants; none: as the file says.
+    pub scaled: Option<u32>,
     /// Tasks by state.
     pub counts: Counts,
     /// Tasks that workers of this node have.
@@ -585,6 +587,7 @@ impl State {
             typed: crate::definitions::shown(defined.typed.clone()),
             file: defined.file.clone(),
             mode: queues.modes.get(&id.to_string()).cloned().unwrap_or_default(),
+            scaled: queues.scaled.get(id).copied(),
             counts,
             busy: machine.busy(id),
             pool: machine.pool(id),

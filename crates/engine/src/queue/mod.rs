@@ -18,6 +18,7 @@
 //! | `dag` | runs of tasks of steps |
 //! | `stats` | what queues did |
 //! | `alerts` | what an operator should know |
+//! | `scale` | how many workers an operator wants |
 //! | `claims` | workers that are not ours |
 //! | `handle` | how anything outside pushes, looks and changes |
 //!
@@ -38,6 +39,7 @@ mod output;
 mod push;
 mod redact;
 mod resident;
+mod scale;
 pub(crate) mod service;
 mod stats;
 mod stores;
@@ -53,5 +55,6 @@ pub use handler::{Handled, HandlerError, QueueTask};
 pub(crate) use opening::of_worker;
 pub use output::{Part, Parts, Seat};
 pub(crate) use push::task_of;
+pub(crate) use scale::scaled_from;
 pub use stats::{BOUNDS, Latencies, QueueStats};
 pub(crate) use stores::{Home, Homes, OWN};

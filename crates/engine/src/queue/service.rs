@@ -6,11 +6,12 @@ use super::handle::TaskOutcome;
 use super::handler::{Handler, Handling};
 use super::outbox::{Outboxes, Wants};
 use super::resident::Residents;
+use super::scale::{self, Scaled};
 use super::stats::{Counted, Minutes};
 use super::stores::{Home, Homes};
 use crate::clock;
 use crate::facts::RunFacts;
-use crate::info::Event;
+use crate::info::{Actor, Event};
 use crate::owner::Message;
 use crate::state::State;
 use gaffer_core::io;
@@ -53,6 +54,8 @@ pub(crate) enum QueueNews {
     Handled(Handle, Outcome),
     /// An operator changed the mode of a queue.
     Mode(QueueId, Mode),
+    /// An operator wants so many workers; none: as the file says.
+    Scaled(QueueId, Option<u32>, Actor, oneshot::Sender<()>),
     /// The thread of the outbox of a queue wants something.
     Outbox(QueueId, Wants, std::sync::mpsc::Sender<Result<Vec<i64>, String>>),
     /// Tasks out of an outbox are in the store: their kinds, and what became of them.
@@ -75,6 +78,8 @@ pub(crate) struct Worker {
 pub(crate) struct Queues {
     pub homes: Homes,
     pub defined: AllDefined,
+    /// Workers that operators want.
+    pub(super) scaled: Scaled,
     pub modes: BTreeMap<String, Mode>,
     pub(super) runs: BTreeMap<RunId, Worker>,
     pub(super) by_task: BTreeMap<TaskId, RunId>,
@@ -115,11 +120,13 @@ pub(crate) struct Queues {
 
 impl Queues {
     /// None open yet; what files define is known. `node` and `epoch` make the name of this incarnation.
-    pub fn new(node: &str, epoch: u32, mut homes: Homes, defined: AllDefined) -> Queues {
+    pub fn new(node: &str, epoch: u32, mut homes: Homes, mut defined: AllDefined, scaled: Scaled) -> Queues {
         homes.place(&defined);
+        scale::apply(&mut defined, &scaled);
         Queues {
             homes,
             defined,
+            scaled,
             modes: BTreeMap::new(),
             runs: BTreeMap::new(),
             by_task: BTreeMap::new(),
@@ -226,6 +233,10 @@ impl State {
             QueueNews::Handled(attempt, outcome) => self.handled(attempt, outcome),
             QueueNews::Outbox(queue, wants, reply) => self.outbox_wants(queue, wants, reply),
             QueueNews::Taken(queue, kinds, pushed) => self.outbox_taken(queue, &kinds, &pushed),
+            QueueNews::Scaled(queue, to, by, done) => {
+                self.queue_scaled(queue, to, by);
+                let _gone = done.send(());
+            }
             QueueNews::Told(number) => self.told_elsewhere(number),
             QueueNews::Minute => self.write_minutes(true),
             QueueNews::Mode(queue, mode) => {
@@ -243,7 +254,9 @@ impl State {
     }
 
     /// Files define these queues now.
-    pub fn define_queues(&mut self, defined: AllDefined) {
+    pub fn define_queues(&mut self, mut defined: AllDefined) {
+        self.queues.scaled.retain(|queue, _| defined.contains_key(queue));
+        scale::apply(&mut defined, &self.queues.scaled);
         let old = std::mem::replace(&mut self.queues.defined, defined);
         if self.queues.defined.is_empty() && old.is_empty() {
             return;

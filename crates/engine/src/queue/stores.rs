@@ -251,6 +251,7 @@ mod tests {
             let mut spec = Queue::of(By::Others);
             spec.store = store.map(Into::into);
             let defined = QueueDefined {
+                workers: spec.workers,
                 spec: Arc::new(spec),
                 typed: Value::Null,
                 file: String::new(),

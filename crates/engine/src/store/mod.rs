@@ -111,6 +111,8 @@ pub struct Loaded {
     pub latest: Vec<LatestRow>,
     /// Queues that files define.
     pub queues: Vec<TaskRow>,
+    /// Workers of queues that operators want: session, queue, number.
+    pub queue_scales: Vec<(String, String, u32)>,
     /// Numbers of the stores that queues name.
     pub queue_stores: Vec<(u16, String)>,
     /// Schedules that files define.

@@ -227,6 +227,7 @@ pub(super) fn load(connection: &Connection) -> rusqlite::Result<Loaded> {
         latest: latest(connection)?,
         queues: objects(connection, "queue")?,
         queue_stores: queue_stores(connection)?,
+        queue_scales: queue_scales(connection)?,
         schedules: objects(connection, "schedule")?,
         hooks,
         outbox_newest,
@@ -262,6 +263,15 @@ fn queue_stores(connection: &Connection) -> rusqlite::Result<Vec<(u16, String)>>
     let sound = sums::sound("queue_store");
     let sql = format!("SELECT number, name FROM queue_store WHERE {sound}");
     all(connection, &sql, |row| Ok((row.get(0)?, row.get(1)?)))
+}
+
+/// Workers of queues that operators want: session, queue, number.
+fn queue_scales(connection: &Connection) -> rusqlite::Result<Vec<(String, String, u32)>> {
+    let sound = sums::sound("queue_scale");
+    let sql = format!("SELECT session, name, workers FROM queue_scale WHERE {sound}");
+    all(connection, &sql, |row| {
+        Ok((row.get(0)?, row.get(1)?, row.get(2)?))
+    })
 }
 
 /// Numbers that are kept by epoch under one name.

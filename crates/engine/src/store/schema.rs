@@ -112,6 +112,10 @@ const MIGRATIONS: &[&str] = &[
      UPDATE hook_count SET sum = row_sum(hook, delivered, given_up, dropped);",
     // 11: numbers of the stores that queues name.
     "CREATE TABLE queue_store (number INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, sum INTEGER NOT NULL);",
+    // 12: workers of queues that operators want.
+    "CREATE TABLE queue_scale (
+        session TEXT NOT NULL, name TEXT NOT NULL, workers INTEGER NOT NULL, sum INTEGER NOT NULL,
+        PRIMARY KEY (session, name)) WITHOUT ROWID;",
 ];
 
 /// Opens or makes the file and brings it to this version.

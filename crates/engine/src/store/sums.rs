@@ -26,6 +26,7 @@ const TABLES: &[(&str, usize, &str)] = &[
     ("schedule", 2, "session, name, file, spec"),
     ("previous", 1, "file, spec"),
     ("queue_store", 1, "number, name"),
+    ("queue_scale", 2, "session, name, workers"),
     ("drain", 1, "one, asked_by, since, deadline, stops"),
     ("webhook", 2, "session, name, file, spec"),
     ("outbox", 1, "n, hook, event, attempts"),
@@ -193,10 +194,6 @@ mod tests {
             latest(session.clone()),
             queues(session.clone()),
             schedules(session),
-            Change::QueueStore {
-                number: 1,
-                name: "postgres://db.example:5432/queue".to_owned(),
-            },
             Change::Previous {
                 file: "/srv/gaffer.toml".to_owned(),
                 spec: r#"{"jobs": {"default.web": {"cmd": ["serve"]}}}"#.to_owned(),
@@ -207,6 +204,21 @@ mod tests {
                 deadline: Some(1_700_000_600_000),
                 stops: true,
             })),
+        ]
+    }
+
+    /// What is kept of queues beside their definitions.
+    fn of_queues() -> Vec<Change> {
+        vec![
+            Change::QueueStore {
+                number: 1,
+                name: "postgres://db.example:5432/queue".to_owned(),
+            },
+            Change::QueueScale {
+                session: "default".to_owned(),
+                name: "thumbs".to_owned(),
+                to: Some(3),
+            },
         ]
     }
 
@@ -346,7 +358,10 @@ mod tests {
         let mut connection = schema::open(path).expect("a store");
         write::put_meta(&connection, "epoch", 1).expect("written");
         let (reply, mut outcome) = tokio::sync::oneshot::channel();
-        write::commit_intents(&mut connection, vec![([changes(), hooks()].concat(), reply)]);
+        write::commit_intents(
+            &mut connection,
+            vec![([changes(), of_queues(), hooks()].concat(), reply)],
+        );
         outcome.try_recv().expect("an outcome").expect("written");
         let told = "INSERT INTO death_told VALUES (1, 7, row_sum(1, 7))";
         connection.execute(told, []).expect("written");

@@ -180,6 +180,15 @@ pub enum Change {
         /// What names it, without a password.
         name: String,
     },
+    /// Workers of a queue that an operator wants.
+    QueueScale {
+        /// Session.
+        session: String,
+        /// Queue.
+        name: String,
+        /// None: back to the definition.
+        to: Option<u32>,
+    },
     /// What a file defined until now.
     Previous {
         /// File.
@@ -339,6 +348,18 @@ fn drain(c: &Connection, row: Option<&DrainRow>) -> rusqlite::Result<()> {
     Ok(())
 }
 
+fn queue_scale(c: &Connection, session: &str, name: &str, to: Option<u32>) -> rusqlite::Result<()> {
+    match to {
+        None => c
+            .prepare_cached("DELETE FROM queue_scale WHERE session = ?1 AND name = ?2")?
+            .execute(params![session, name])?,
+        Some(workers) => c
+            .prepare_cached("INSERT OR REPLACE INTO queue_scale VALUES (?1, ?2, ?3, row_sum(?1, ?2, ?3))")?
+            .execute(params![session, name, workers])?,
+    };
+    Ok(())
+}
+
 fn prune(c: &Connection, keep: u32, before: i64) -> rusqlite::Result<()> {
     outbox::note_pruned(c, keep, before)?;
     c.execute(
@@ -376,6 +397,9 @@ fn apply(c: &Connection, change: &Change) -> rusqlite::Result<bool> {
         c.prepare_cached("INSERT OR IGNORE INTO queue_store VALUES (?1, ?2, row_sum(?1, ?2))")?
             .execute(params![number, name])?;
         return Ok(false);
+    }
+    if let Change::QueueScale { session, name, to } = change {
+        return queue_scale(c, session, name, *to).map(|()| false);
     }
     if let Change::Previous { file, spec } = change {
         c.prepare_cached("INSERT OR REPLACE INTO previous VALUES (?1, ?2, row_sum(?1, ?2))")?
