@@ -24,6 +24,7 @@ pub struct Builder {
     bin_dir: Option<PathBuf>,
     binds_of_file: bool,
     open_files: Option<(u64, u64)>,
+    below: Option<PathBuf>,
 }
 
 impl Builder {
@@ -69,6 +70,12 @@ impl Builder {
         self
     }
 
+    /// Its files are made below this directory, and are left there.
+    pub fn files_below(mut self, dir: &Path) -> Builder {
+        self.below = Some(dir.to_owned());
+        self
+    }
+
     /// Starts it and waits until it is ready.
     ///
     /// # Panics
@@ -84,10 +91,13 @@ impl Builder {
     #[track_caller]
     pub fn prepare(self) -> Node {
         let bins = self.bin_dir.clone().unwrap_or_else(bin_dir);
-        let root = tempfile::Builder::new()
-            .prefix("gaffer-test-")
-            .tempdir()
-            .expect("a directory for the test");
+        let mut root = tempfile::Builder::new();
+        root.prefix("gaffer-test-").disable_cleanup(self.below.is_some());
+        let root = match &self.below {
+            Some(dir) => root.tempdir_in(dir),
+            None => root.tempdir(),
+        };
+        let root = root.expect("a directory for the test");
         if let Some((name, text)) = &self.config {
             std::fs::write(root.path().join(name), text).expect("the test's configuration");
         }

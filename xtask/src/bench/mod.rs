@@ -33,6 +33,8 @@ pub struct Plan {
     pub quick: bool,
     /// Programs of the bench profile.
     pub bins: PathBuf,
+    /// What nodes leave here goes when all is measured.
+    pub kept: tempfile::TempDir,
 }
 
 impl Plan {
@@ -44,6 +46,13 @@ impl Plan {
     /// A node with the programs to be measured. Its files are on the disk of the temporary directory.
     pub fn node(&self) -> Node {
         Node::builder().bin_dir(&self.bins).start()
+    }
+
+    /// A node whose files stay until all is measured: for minutes, ext4 looks at every inode that was just freed before it
+    /// gives another one (`recently_deleted`), so that the files of one round would be paid for by the next.
+    pub fn node_that_keeps(&self) -> Node {
+        let builder = Node::builder().bin_dir(&self.bins);
+        builder.files_below(self.kept.path()).start()
     }
 }
 
@@ -94,6 +103,7 @@ pub fn bench(words: &[String]) -> Result<()> {
         rounds: option(words, "--rounds")?.unwrap_or(5),
         quick,
         bins: programs("release")?,
+        kept: tempfile::Builder::new().prefix("gaffer-bench-").tempdir()?,
     };
     let mut table = Table::default();
     for (name, measure) in chosen {

@@ -3,7 +3,6 @@
 use super::{Plan, Table, median};
 use crate::shell::cargo;
 use anyhow::{Context, Result, bail};
-use gaffer_testkit::Node;
 use serde_json::{Map, json};
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, Stdio};
@@ -19,16 +18,10 @@ const PATIENCE: Duration = Duration::from_secs(120);
 pub fn tasks(plan: &Plan, table: &mut Table) -> Result<()> {
     let steps = plan.many(10_000);
     let (mut bare, mut gaffer) = (Vec::new(), Vec::new());
-    // Kept until all is measured: for minutes, ext4 looks at every inode that was just freed before it gives another one
-    // (`recently_deleted`), and the files of one round would be paid for by the next.
-    let mut kept = Vec::new();
     for _ in 0..plan.rounds {
         bare.push(bare_rate(steps)?);
-        let (rate, node) = task_rate(plan, steps)?;
-        gaffer.push(rate);
-        kept.push(node);
+        gaffer.push(task_rate(plan, steps)?);
     }
-    drop(kept);
     let what = format!("steps per second of a task of {steps}, {WIDTH} at once");
     table.at_least(&what, "/s", median(&bare), median(&gaffer), 0.6);
     planning(table)
@@ -80,8 +73,8 @@ pub fn bare_steps(steps: usize) -> Result<()> {
     Ok(())
 }
 
-fn task_rate(plan: &Plan, steps: usize) -> Result<(f64, Node)> {
-    let mut node = plan.node();
+fn task_rate(plan: &Plan, steps: usize) -> Result<f64> {
+    let mut node = plan.node_that_keeps();
     let step = json!({ "cmd": [PROGRAM], "cwd": "/" });
     let all: Map<String, serde_json::Value> = (0..steps).map(|at| (format!("s{at}"), step.clone())).collect();
     let body = json!({
@@ -107,7 +100,7 @@ fn task_rate(plan: &Plan, steps: usize) -> Result<(f64, Node)> {
         bail!("the task is {}: {}", task["state"], task["reason"]);
     }
     node.stop(PATIENCE);
-    Ok((steps as f64 / took.as_secs_f64(), node))
+    Ok(steps as f64 / took.as_secs_f64())
 }
 
 /// Of the core alone, in a program of its own: this one is not optimised.
