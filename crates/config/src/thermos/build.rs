@@ -13,7 +13,7 @@
 //! # Ok::<(), gaffer_config::thermos::build::BuildError>(())
 //! ```
 //!
-//! What comes out is checked when it is loaded, not here: a [`concat`] of tasks with final, background or lasting steps makes
+//! What comes out is checked when it is loaded, not here: a [`concat()`] of tasks with final, background or lasting steps makes
 //! orders that are refused then.
 
 use serde_json::{Map, Value, json};
