@@ -97,12 +97,28 @@ impl Host {
         planned.message.required = limits.required;
         let mut beside: BTreeMap<PathBuf, Vec<LimitFile>> = BTreeMap::new();
         for one in said {
-            match (self.place(one.controller), one.v1) {
-                (Place::Own, _) => planned.message.own.push(file(one.v2.0, one.v2.1)),
-                (Place::Beside(dir), Some((name, text, _))) => {
+            let place = self.place(one.controller);
+            match (place, one.v1) {
+                (Place::Own, _)
+                    if self
+                        .base
+                        .as_ref()
+                        .is_some_and(|base| base.join(one.v2.0).exists()) =>
+                {
+                    planned.message.own.push(file(one.v2.0, one.v2.1));
+                }
+                (Place::Beside(dir), Some((name, text, _))) if dir.join(name).exists() => {
                     beside.entry(dir).or_default().push(file(name, text));
                 }
                 _ if one.key.is_empty() || !one.asked => {}
+                (Place::Own, _) => planned
+                    .missing
+                    .push(format!("limits.{}: this kernel has no {}", one.key, one.v2.0)),
+                (Place::Beside(_), Some((name, ..))) => {
+                    planned
+                        .missing
+                        .push(format!("limits.{}: this kernel has no {name}", one.key));
+                }
                 (Place::Beside(_), None) => {
                     let only = if one.key == "swap" {
                         " without limits.memory"
@@ -476,14 +492,37 @@ impl State {
 mod tests {
     use super::*;
 
-    fn host(place: &Place) -> Host {
-        let mut host = Host::new(Containment::Off, None, Path::new("/nowhere"));
+    /// A host whose groups have these files.
+    fn host(v1: bool, files: &[&str]) -> (Host, tempfile::TempDir) {
+        let dir = tempfile::tempdir().expect("a directory");
+        for name in files {
+            fs::write(dir.path().join(name), "").expect("a file");
+        }
+        let mut host = Host::new(Containment::Off, Some(dir.path().into()), Path::new("/nowhere"));
         host.memory_total = 1000 << 20;
         for found in host.known.values_mut() {
-            *found = place.clone();
+            *found = match v1 {
+                true => Place::Beside(dir.path().into()),
+                false => Place::Own,
+            };
         }
-        host
+        (host, dir)
     }
+
+    const V2: [&str; 12] = [
+        "memory.max",
+        "memory.high",
+        "memory.low",
+        "memory.swap.max",
+        "memory.oom.group",
+        "cpu.max",
+        "cpu.weight",
+        "pids.max",
+        "cpuset.cpus",
+        "cpuset.mems",
+        "io.weight",
+        "io.max",
+    ];
 
     fn everything() -> Limits {
         Limits {
@@ -510,7 +549,7 @@ mod tests {
 
     #[test]
     fn on_v2_every_limit_is_a_file_of_the_runs_own_group() {
-        let planned = host(&Place::Own).plan(&everything());
+        let planned = host(false, &V2).0.plan(&everything());
         let expected = [
             "memory.max = 524288000",
             "memory.high = 1",
@@ -532,7 +571,17 @@ mod tests {
 
     #[test]
     fn on_v1_each_has_its_older_file_and_what_has_none_is_named() {
-        let planned = host(&Place::Beside("/c".into())).plan(&everything());
+        let files = [
+            "memory.limit_in_bytes",
+            "memory.memsw.limit_in_bytes",
+            "cpu.cfs_quota_us",
+            "cpu.shares",
+            "pids.max",
+            "cpuset.cpus",
+            "cpuset.mems",
+        ];
+        let (mut host, _dir) = host(true, &files);
+        let planned = host.plan(&everything());
         let expected = [
             "memory.limit_in_bytes = 524288000",
             "memory.memsw.limit_in_bytes = 524288000",
@@ -561,7 +610,8 @@ mod tests {
             cpu: Some(50),
             ..Limits::default()
         };
-        let planned = host(&Place::Own).replan(&old, &new);
+        let (mut host, _dir) = host(false, &V2);
+        let planned = host.replan(&old, &new);
         let expected = [
             "memory.max = max",
             "memory.oom.group = 0",
@@ -569,5 +619,24 @@ mod tests {
             "pids.max = 8",
         ];
         assert_eq!(texts(&planned.message.own), expected);
+    }
+
+    #[test]
+    fn a_kernel_without_a_file_has_no_such_limit() {
+        let (mut host, _dir) = host(true, &["memory.limit_in_bytes"]);
+        let limits = Limits {
+            memory: Some(Amount::Bytes(1 << 30)),
+            swap: Some(Amount::Bytes(0)),
+            ..Limits::default()
+        };
+        let planned = host.plan(&limits);
+        assert_eq!(
+            texts(&planned.message.groups[0].files),
+            ["memory.limit_in_bytes = 1073741824"]
+        );
+        assert_eq!(
+            planned.missing,
+            ["limits.swap: this kernel has no memory.memsw.limit_in_bytes"]
+        );
     }
 }

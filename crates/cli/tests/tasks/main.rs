@@ -4,6 +4,7 @@ mod after;
 mod bare;
 mod chaos;
 mod keep;
+mod limits;
 mod native;
 mod node;
 mod thermos;

@@ -464,25 +464,3 @@ fn an_apply_can_be_taken_back_and_that_too() {
     );
     applied.node.stop(Duration::from_secs(60));
 }
-
-/// The fixture takes 200 MiB, and is allowed 32.
-#[test]
-fn a_step_beyond_its_limits_is_ended_by_the_kernel_and_said_so() {
-    let place = place(&format!(
-        r#"
-[task.t.step.fat]
-cmd = [{:?}, "eat-memory", "--mib", "200"]
-limits = {{ memory = "32M", swap = "0B", enforce = "require" }}
-[task.t.step.beside]
-cmd = "sh -c 'echo ran > beside'"
-"#,
-        gaffer_testkit::node::bin_dir().join("gaffer-fixture")
-    ));
-    let (code, task) = place.json(&["run", "gaffer.toml", "--id", "t1"]);
-    assert_eq!((code, &task["state"]), (1, &Value::from("failed")), "{task}");
-    let fat = step(&task, "fat");
-    assert_eq!(fat["state"], "killed", "{fat}");
-    assert!(fat.to_string().contains("out of memory"), "{fat}");
-    assert_eq!(step(&task, "beside")["state"], "success");
-    assert_eq!(place.read("beside"), "ran\n", "another step has no such limit");
-}

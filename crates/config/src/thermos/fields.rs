@@ -23,6 +23,7 @@ pub(super) struct Raw {
     pub finalization_wait: u32,
     pub user: Option<String>,
     pub chroot: bool,
+    pub enforce: bool,
     pub lifecycle: Option<Lifecycle>,
 }
 
@@ -166,6 +167,7 @@ const TASK: &[&str] = &[
     "finalization_wait",
     "user",
     "chroot",
+    "enforce",
     "lifecycle",
 ];
 const PROCESS: &[&str] = &[
@@ -216,10 +218,15 @@ impl Fields<'_> {
         let first = processes.first().map(|process| process.name.clone());
         let name = self.text(table, "name", "");
         let orders = self.orders(table, &processes);
+        let resources = self.resources(table, "");
         Some(Raw {
             name: name.or(first)?,
             orders,
-            resources: self.resources(table, ""),
+            enforce: self.enforce(
+                table,
+                resources.is_some() || processes.iter().any(|one| one.resources.is_some()),
+            ),
+            resources,
             max_failures: self.count(table, "max_failures", "", 1),
             max_concurrency: self.count(table, "max_concurrency", "", 0),
             finalization_wait: self.count(table, "finalization_wait", "", 30),
@@ -228,6 +235,16 @@ impl Fields<'_> {
             lifecycle: self.lifecycle(table),
             processes,
         })
+    }
+
+    fn enforce(&mut self, table: &Table, has_resources: bool) -> bool {
+        let enforce = self.flag(table, "enforce", "");
+        if enforce && !has_resources {
+            let span = table.get("enforce").map_or(Span::NONE, |node| node.span);
+            let message = "there is nothing to enforce: give the task or its processes `resources`";
+            self.error(span, "enforce", message.to_owned());
+        }
+        enforce
     }
 
     /// Names come first: everything else is told by them.

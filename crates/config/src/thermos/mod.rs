@@ -16,7 +16,7 @@ use crate::node::{Item, Node, Table};
 use crate::report::Report;
 use crate::{Diagnostic, Diagnostics};
 use fields::{Fields, Raw};
-use gaffer_core::job::{EnvInherit, Launch, Logs, Output, Retry, Scope, Stop, User};
+use gaffer_core::job::{Amount, EnvInherit, Launch, Limits, Logs, Output, Retry, Scope, Stop, User};
 use gaffer_core::task::spec::{GraphError, Step, Task, When};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
@@ -56,8 +56,10 @@ pub struct ThermosTask {
     pub json: Value,
     /// How its programs are asked to end before they are signalled.
     pub lifecycle: Option<Lifecycle>,
-    /// What the task asks for; not enforced.
+    /// What the task asks for.
     pub resources: Option<Resources>,
+    /// The task fails when its working directory takes more than these bytes.
+    pub disk: Option<u64>,
     /// Names of the ports that it uses.
     pub ports: BTreeSet<String>,
 }
@@ -182,6 +184,10 @@ fn understand(
         spec: Arc::new(spec),
         lifecycle: raw.lifecycle,
         resources: raw.resources,
+        disk: raw
+            .resources
+            .filter(|_| raw.enforce)
+            .map(|resources| resources.disk),
         ports: needed,
     })
 }
@@ -343,7 +349,7 @@ fn spec(raw: &Raw, context: &ThermosContext) -> Task {
         }
     }
     let steps = raw.processes.iter().zip(after).map(|(process, after)| {
-        let mut step = Step::of(process.name.as_str(), launch(process, raw.chroot, context));
+        let mut step = Step::of(process.name.as_str(), launch(process, raw, context));
         step.after = after.into_iter().map(|on| (on, When::Done)).collect();
         step.restart_always = process.daemon;
         step.background = process.ephemeral;
@@ -397,17 +403,19 @@ fn bounds(logger: &Logger) -> Logs {
 }
 
 /// `/bin/bash -c CMD`, in the sandbox, with nothing of our own environment: what little it has is added at its start.
-fn launch(process: &fields::Process, chroot: bool, context: &ThermosContext) -> Launch {
+fn launch(process: &fields::Process, raw: &Raw, context: &ThermosContext) -> Launch {
     // A script: its dollars are the shell's.
     let mut launch = Launch::of(vec![crate::template::escape_braces(&process.cmdline)]);
     launch.shell = Some("/bin/bash".to_owned());
-    match chroot {
+    match raw.chroot {
         true => launch.root = Some(context.sandbox.clone()),
         false => launch.cwd = escaped(&context.sandbox),
     }
     launch.user.clone_from(&context.run_as);
     launch.no_new_privs = context.run_as.is_some();
     launch.env_inherit = EnvInherit::None;
+    let resources = process.resources.or(raw.resources).filter(|_| raw.enforce);
+    launch.limits = resources.map(|resources| Box::new(limits(resources)));
     if process
         .logger
         .as_ref()
@@ -417,6 +425,16 @@ fn launch(process: &fields::Process, chroot: bool, context: &ThermosContext) -> 
         launch.stderr = Output::Null;
     }
     launch
+}
+
+/// What a process may have, as the kernel enforces it; memory is counted with swap.
+fn limits(resources: Resources) -> Limits {
+    Limits {
+        memory: Some(Amount::Bytes(resources.ram)),
+        swap: Some(Amount::Bytes(0)),
+        cpu: Some((resources.cpu * 100.0).round().clamp(1.0, 1e6) as u32),
+        ..Limits::default()
+    }
 }
 
 /// A text that is filled in already: what looks like a reference in it is none.
@@ -441,6 +459,9 @@ fn json_of(raw: &Raw) -> Value {
         }
         if raw.chroot {
             object.insert("chroot".to_owned(), true.into());
+        }
+        if raw.enforce {
+            object.insert("enforce".to_owned(), true.into());
         }
         if let Some(lifecycle) = &raw.lifecycle {
             object.insert("lifecycle".to_owned(), lifecycle.to_json());

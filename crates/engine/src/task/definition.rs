@@ -26,6 +26,8 @@ pub struct Definition {
     pub json: Value,
     /// How its programs are asked to end before they are signalled.
     pub lifecycle: Option<Lifecycle>,
+    /// The task fails when its working directory takes more than these bytes.
+    pub disk: Option<u64>,
     /// What only a native task has; none: it is one of Thermos.
     pub native: Option<Arc<Native>>,
 }
@@ -79,6 +81,7 @@ impl From<ThermosTask> for Definition {
             spec: task.spec,
             json: task.json,
             lifecycle: task.lifecycle,
+            disk: task.disk,
             native: None,
         }
     }
@@ -131,6 +134,7 @@ impl Definition {
             }),
             spec: task.spec,
             lifecycle: None,
+            disk: None,
             native: Some(Arc::new(Native {
                 id: task.id,
                 params,
@@ -198,6 +202,7 @@ impl Definition {
             spec: Arc::new(spec),
             json: Value::Null,
             lifecycle: None,
+            disk: None,
             native: None,
         }
     }

@@ -17,6 +17,7 @@
 //! | `retry` | a task that runs a part of a finished one again |
 //! | `gc` | removing tasks that are over |
 //! | `keep` | runs that are over go by themselves |
+//! | `space` | the disk that a task may take |
 //! | `handle` | how anything outside starts, watches and ends tasks |
 //!
 //! The machine is `gaffer_core::task::runner`. What it returns goes to the desk; when its records are durable the
@@ -38,6 +39,7 @@ pub mod output;
 mod outputs;
 mod retry;
 pub(crate) mod service;
+mod space;
 pub mod stream;
 pub mod wire;
 
@@ -53,5 +55,6 @@ pub(crate) use latest::{LatestChanges, changes as latest_rows};
 pub(crate) fn begin(handle: &crate::handle::Handle) -> tokio::task::JoinHandle<()> {
     keep::begin(&handle.state);
     keep::begin_stamps(&handle.state);
+    space::begin(&handle.state);
     latest::begin(handle)
 }

@@ -292,7 +292,12 @@ impl Runner {
                     true => format!("out of memory, killed by the kernel after {lived}"),
                     false => format!("ended by SIG{} after {lived}", signal_name(signal)),
                 };
-                (StepState::Killed, Some(-signal), Some(text), Vec::new())
+                // Whom its own limits end would be ended again: that is no kill from outside, which would not count.
+                let state = match end.oom && step_spec.launch.limits.is_some() {
+                    true => StepState::Failed,
+                    false => StepState::Killed,
+                };
+                (state, Some(-signal), Some(text), Vec::new())
             }
         };
         Change::Ended {
