@@ -42,6 +42,7 @@
 //! | `recovery` | lock, store, epoch, walk the shims, read the journals, adopt |
 //! | `owner`, `state` | the one task that owns the core, and all that it owns |
 //! | `requests`, `acts`, [`operations`](info::OperationInfo) | intent: checked, committed, fed; and has it come about? |
+//! | `containment`, `limits` | where the groups of runs are, and what says their limits there |
 //! | `shims`, `facts` | connections to the shims; journals folded to one picture per run |
 //! | [`logs`], [`events`] | read from a cursor, wait for more |
 //!
