@@ -85,6 +85,10 @@ impl From<Error> for Refusal {
                 Code::StoreFailed,
                 say("nothing was changed; make room in the state directory and repeat"),
             ),
+            Error::QueueStore(_) => (
+                Code::StoreFailed,
+                say("nothing was changed; repeat it when the store answers: gaffer queue ls, gaffer doctor"),
+            ),
             Error::TaskNotFound(_) => (Code::TaskNotFound, say("all tasks: gaffer task ls")),
             Error::QueueNotFound(_) => (Code::QueueNotFound, say("all queues: gaffer queue ls")),
             Error::ScheduleNotFound(_) => (Code::ScheduleNotFound, say("all schedules: gaffer schedule ls")),

@@ -609,6 +609,9 @@ pub enum Error {
     /// The store cannot be written.
     #[error("the store cannot be written: {0}")]
     Store(String),
+    /// A store of queues does not do what it should.
+    #[error("{0}")]
+    QueueStore(String),
     /// No such task.
     #[error("no task `{0}`")]
     TaskNotFound(String),

@@ -90,7 +90,7 @@ impl From<Error> for LegacyError {
             Error::WrongState(_) | Error::Invalid(_) => (400, "bad_request"),
             Error::Config(diagnostics) => return config(&diagnostics),
             Error::Unreachable(_) | Error::ShuttingDown => (503, "unavailable"),
-            Error::Store(_) => (500, "store_failed"),
+            Error::Store(_) | Error::QueueStore(_) => (500, "store_failed"),
         };
         LegacyError::new(status, word, reason)
     }

@@ -64,7 +64,9 @@ impl Handle {
                     forget: spec.forgets_at_claim(),
                 };
                 let Answer::Claimed(rows, _) = store.get(Request::Claim(Box::new(claim))).await? else {
-                    return Err(Error::Store("the queue store answered something else".to_owned()));
+                    return Err(Error::QueueStore(
+                        "the queue store answered something else".to_owned(),
+                    ));
                 };
                 let rows = self.workable(&spec, rows).await;
                 if !rows.is_empty() {
@@ -117,7 +119,9 @@ impl Handle {
                 }),
                 None => Err(stale(id, token)),
             },
-            _ => Err(Error::Store("the queue store answered something else".to_owned())),
+            _ => Err(Error::QueueStore(
+                "the queue store answered something else".to_owned(),
+            )),
         }
     }
 
@@ -138,7 +142,11 @@ impl Handle {
         match store.get(request).await? {
             Answer::Settled(true) => {}
             Answer::Settled(false) => return Err(stale(id, token)),
-            _ => return Err(Error::Store("the queue store answered something else".to_owned())),
+            _ => {
+                return Err(Error::QueueStore(
+                    "the queue store answered something else".to_owned(),
+                ));
+            }
         }
         if let Some(at) = settlement
             .run_at

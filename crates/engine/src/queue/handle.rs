@@ -125,7 +125,7 @@ pub struct QueueSelf {
 impl From<StoreError> for Error {
     fn from(error: StoreError) -> Error {
         match error {
-            StoreError::Unavailable(_) | StoreError::Newer(_) => Error::Store(error.to_string()),
+            StoreError::Unavailable(_) | StoreError::Newer(_) => Error::QueueStore(error.to_string()),
             StoreError::Closed(_) | StoreError::Duplicate { .. } => Error::WrongState(error.to_string()),
         }
     }
@@ -143,7 +143,9 @@ fn may_show(spec: &Queue, mut error: StoreError) -> StoreError {
 
 /// The store answered something else than it was asked.
 fn astray<T>() -> Result<T> {
-    Err(Error::Store("the queue store answered something else".to_owned()))
+    Err(Error::QueueStore(
+        "the queue store answered something else".to_owned(),
+    ))
 }
 
 impl Handle {
@@ -159,7 +161,7 @@ impl Handle {
                     "no file defines a queue yet: write [queue.NAME], then gaffer apply".to_owned(),
                 ))
             }
-            (None, None) => Err(Error::Store(
+            (None, None) => Err(Error::QueueStore(
                 "the queue store is being opened: try again in a moment".to_owned(),
             )),
         }
@@ -169,7 +171,7 @@ impl Handle {
     pub(crate) async fn store_soon(&self, number: StoreNumber) -> Result<Numbered> {
         for _ in 0..500 {
             match self.store_now(number) {
-                Err(Error::Store(why)) if why.ends_with("in a moment") => {
+                Err(Error::QueueStore(why)) if why.ends_with("in a moment") => {
                     tokio::time::sleep(Duration::from_millis(10)).await;
                 }
                 other => return other,
@@ -292,7 +294,7 @@ impl Handle {
         for one in asked {
             let (info, id) = one.await.map_err(|_| Error::ShuttingDown)?;
             all.push(match info {
-                Err(Error::Store(why)) => {
+                Err(Error::QueueStore(why)) => {
                     let mut state = lock(&self.state);
                     QueueInfo {
                         store_trouble: Some(why),
