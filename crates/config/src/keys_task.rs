@@ -59,7 +59,7 @@ const TASK_ONLY: &[Key] = &[
     key("keep.count", Type::Count(1), "\"unlimited\"", N, Use::Run, "at most so many, the newest"),
     key("keep.size", Type::Size, "", N, Use::Run, "at most so large together: the oldest go"),
     key("after", Type::After, "[]", N, Use::Run, "jobs and tasks, or name → `started`, `ready`, `done`, `ended`: no step begins before"),
-    key("priority", Type::Int(-1_000_000_000, 1_000_000_000), "0", N, Use::Run, "of tasks that start by themselves at once, lower starts first; they are ended in reverse"),
+    key("priority", Type::Int(-1_000_000_000, 1_000_000_000), "0", N, Use::Run, "of tasks that start by themselves at once, lower starts first"),
     key("description", Type::Text, "", N, Use::Run, "free text"),
     key("meta", Type::Map, "{}", N, Use::Run, "free table of texts: shown, no effect"),
     table("step", None, N, Use::Run, "`[task.X.step.Y]`; without any the task is one step, and takes its keys"),

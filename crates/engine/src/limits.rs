@@ -146,7 +146,9 @@ impl Host {
 
     /// Where a controller is; it is switched on there.
     fn place(&mut self, controller: &'static str) -> Place {
-        if let Some(place) = self.known.get(controller) {
+        // A directory that somebody removed while it was empty is made anew.
+        let is_there = |place: &&Place| !matches!(place, Place::Beside(dir) if !dir.exists());
+        if let Some(place) = self.known.get(controller).filter(is_there) {
             return place.clone();
         }
         let own = self

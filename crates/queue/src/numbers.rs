@@ -4,10 +4,9 @@
 //! digits: task 17 of store 2 is 2000000000017. Store 0 is the node's own, so its numbers are as they are in it. All of them are
 //! whole in programs that keep numbers as floating point.
 
-use crate::port::{Answer, Done, Pushed, Request, Store, StoreError};
+use crate::port::{Answer, Done, Pushed, Request, Store, StoreError, answered};
 use crate::rows::ScheduleRow;
 use gaffer_core::queue::task::{Claimed, TaskId};
-use tokio::sync::oneshot;
 
 /// Number of a store within a node; 0 is the node's own.
 pub type StoreNumber = u16;
@@ -59,14 +58,7 @@ impl Numbered {
 
     /// See [`Store::get`].
     pub async fn get(&self, request: Request) -> Result<Answer, StoreError> {
-        let (tx, rx) = oneshot::channel();
-        let done = move |answer| {
-            // Whoever asked may have gone.
-            let _gone = tx.send(answer);
-        };
-        self.ask(request, Box::new(done));
-        rx.await
-            .unwrap_or_else(|_| Err(StoreError::Unavailable("it has ended".to_owned())))
+        answered(|done| self.ask(request, done)).await
     }
 
     /// See [`Store::end`].

@@ -337,6 +337,18 @@ pub enum Store {
     Postgres(crate::postgres::Postgres),
 }
 
+/// The answer to what is asked.
+pub(crate) async fn answered(ask: impl FnOnce(Done)) -> Result<Answer, StoreError> {
+    let (tx, rx) = oneshot::channel();
+    let done = move |answer| {
+        // Whoever asked may have gone.
+        let _gone = tx.send(answer);
+    };
+    ask(Box::new(done));
+    rx.await
+        .unwrap_or_else(|_| Err(StoreError::Unavailable("it has ended".to_owned())))
+}
+
 impl Store {
     /// Asks; `done` is called with the answer. Requests are done in the order of the calls.
     pub fn ask(&self, request: Request, done: Done) {
@@ -348,14 +360,7 @@ impl Store {
 
     /// Asks and waits.
     pub async fn get(&self, request: Request) -> Result<Answer, StoreError> {
-        let (tx, rx) = oneshot::channel();
-        let done = move |answer| {
-            // Whoever asked may have gone.
-            let _gone = tx.send(answer);
-        };
-        self.ask(request, Box::new(done));
-        rx.await
-            .unwrap_or_else(|_| Err(StoreError::Unavailable("it has ended".to_owned())))
+        answered(|done| self.ask(request, done)).await
     }
 
     /// Closes when what is pending is written, and does not wait for that.

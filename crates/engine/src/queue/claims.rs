@@ -1,6 +1,6 @@
 //! Workers that are not ours: they claim, renew and settle by themselves.
 
-use super::handle::{QueueSelf, TaskOutcome, no_task};
+use super::handle::{QueueSelf, TaskOutcome, astray, no_task};
 use super::push::fits;
 use crate::clock;
 use crate::handle::{Handle, Result};
@@ -64,9 +64,7 @@ impl Handle {
                     forget: spec.forgets_at_claim(),
                 };
                 let Answer::Claimed(rows, _) = store.get(Request::Claim(Box::new(claim))).await? else {
-                    return Err(Error::QueueStore(
-                        "the queue store answered something else".to_owned(),
-                    ));
+                    return astray();
                 };
                 let rows = self.workable(&spec, rows).await;
                 if !rows.is_empty() {
@@ -119,9 +117,7 @@ impl Handle {
                 }),
                 None => Err(stale(id, token)),
             },
-            _ => Err(Error::QueueStore(
-                "the queue store answered something else".to_owned(),
-            )),
+            _ => astray(),
         }
     }
 
@@ -142,11 +138,7 @@ impl Handle {
         match store.get(request).await? {
             Answer::Settled(true) => {}
             Answer::Settled(false) => return Err(stale(id, token)),
-            _ => {
-                return Err(Error::QueueStore(
-                    "the queue store answered something else".to_owned(),
-                ));
-            }
+            _ => return astray(),
         }
         if let Some(at) = settlement
             .run_at

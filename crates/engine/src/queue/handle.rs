@@ -142,7 +142,7 @@ fn may_show(spec: &Queue, mut error: StoreError) -> StoreError {
 }
 
 /// The store answered something else than it was asked.
-fn astray<T>() -> Result<T> {
+pub(super) fn astray<T>() -> Result<T> {
     Err(Error::QueueStore(
         "the queue store answered something else".to_owned(),
     ))

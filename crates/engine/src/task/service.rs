@@ -252,10 +252,9 @@ impl State {
     /// Asks for the end of all tasks.
     pub(crate) fn kill_tasks(&mut self, hard: bool, reason: &str) {
         let active = self.tasks.active.iter();
-        let mut active: Vec<_> = active
+        let active: Vec<_> = active
             .map(|(id, active)| (id.clone(), active.definition.spec.stop_timeout))
             .collect();
-        active.sort_by_key(|(id, _)| std::cmp::Reverse(self.priority_of(id)));
         for (id, grace) in active {
             let kill = Input::Kill {
                 state: TaskState::Killed,
